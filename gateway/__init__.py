@@ -1,0 +1,1 @@
+"""Keeping: HTTP, state, money and the wiring of sellers and policies."""

@@ -1,0 +1,240 @@
+"""Builds the gateway from its settings and runs what runs beside requests. The one place where everything meets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import structlog
+from litestar import Litestar
+
+from gateway.assets import Assets, open_blobs
+from gateway.clock import Clock, SystemClock
+from gateway.http import routes
+from gateway.http.auth import KeyRing
+from gateway.http.errors import exception_handlers
+from gateway.http.services import Services
+from gateway.ids import new_id
+from gateway.money.ledger import Ledger
+from gateway.requests.admission import Admission
+from gateway.requests.attempts import House
+from gateway.requests.market import Market
+from gateway.requests.orders import RunningOrder, Workshop
+from gateway.requests.pipeline import Pipeline
+from gateway.requests.recovery import Recovery
+from gateway.revisions import Revision, load_revision
+from gateway.settings import Settings, read_pepper
+from gateway.storage.database import Database, open_database
+from policies.engine import CostEngine
+from policies.types import Engine
+from providers import registry
+from providers.contract import Provider
+from providers.transport import Http
+
+log = structlog.get_logger("gateway.app")
+
+T = TypeVar("T")
+
+HEARTBEAT_S = 5.0
+TICK_S = 1.0
+
+
+class App:
+    """A running gateway: its doors (`asgi`), its request path, its books, and the work beside them."""
+
+    def __init__(  # noqa: PLR0913  (this is the wiring: each collaborator is named once, here)
+        self,
+        settings: Settings,
+        revision: Revision,
+        *,
+        db: Database,
+        ledger: Ledger,
+        keys: KeyRing,
+        providers: Mapping[str, Provider],
+        http: Http,
+        engine: Engine,
+        assets: Assets,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.revision = revision
+        self.db = db
+        self.ledger = ledger
+        self.keys = keys
+        self.providers = providers
+        self.engine = engine
+        self.assets = assets
+        self.clock = clock
+        self._http = http
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._last: dict[str, float] = {}
+        self.running: set[RunningOrder] = set()
+        self.admission = Admission(lambda capacity, busy: engine.room(capacity, busy, clock.now()))
+        self.market = Market(revision.catalog, self.admission)
+        self.pipeline = Pipeline(self._house(), revision.policy.images_per_order)
+        self.recovery = self._recovery()
+        self.asgi = self._litestar()
+
+    def _house(self) -> House:
+        orders = self.settings.orders
+        return House(
+            shop=Workshop(
+                engine=self.engine,
+                providers=self.providers,
+                assets=self.assets,
+                clock=self.clock,
+                order_timeout=orders.timeout,
+                callbacks=self.settings.public_base if self.settings.callbacks else None,
+                linger=orders.linger,
+                spawn=self.spawn,
+            ),
+            ledger=self.ledger,
+            admission=self.admission,
+            market=self.market,
+            patience=orders.patience,
+            least_patience=orders.least_patience,
+            running=self.running,
+        )
+
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            db=self.db,
+            ledger=self.ledger,
+            clock=self.clock,
+            providers=self.providers,
+            offers=self.revision.catalog.offers,
+            admission=self.admission,
+            spawn=self.spawn,
+            order_timeout=self.settings.orders.timeout,
+            stale_after=self.settings.recovery.stale_after,
+            unknown_after=self.settings.recovery.unknown_after,
+        )
+
+    def _litestar(self) -> Litestar:
+        services = Services(
+            serve=self.pipeline.serve,
+            quote=self.pipeline.quote,
+            db=self.db,
+            catalog=self.revision.catalog,
+            policy=self.revision.policy,
+            keys=self.keys,
+            clock=self.clock,
+            public_base=self.settings.public_base,
+            blobs=self.assets,
+            providers=self.providers,
+            ready=self.ready,
+        )
+        return Litestar(
+            route_handlers=routes(services),
+            exception_handlers=exception_handlers(),
+            lifespan=[self._lifespan],
+            openapi_config=None,
+            logging_config=None,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start work that outlives the request it came from; `stop` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: whoever waits for the task reports it; orders book their own failures
+
+    async def start(self) -> None:
+        """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
+        await self.ledger.beat()
+        await self.recovery.sweep()
+        self._loops = [
+            self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
+            self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
+            self._every("keys", HEARTBEAT_S, self.keys.refresh),
+            self._every("tick", TICK_S, self._tick),
+        ]
+        log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
+
+    async def stop(self) -> None:
+        """Let running orders end, at most `orders.drain`; then leave the rest to recovery, and close."""
+        self._stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.settings.orders.drain)
+        for task in (*self._loops, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        for provider in self.providers.values():
+            await provider.aclose()
+        await self._http.aclose()
+        await self.ledger.stop()
+        await self.db.close_connections()
+        log.info("gateway_stopped")
+
+    def ready(self) -> Mapping[str, str]:
+        """Part -> "ok", or why it is not."""
+        behind = {
+            name: "ok" if self.clock.now() - last < 10 * HEARTBEAT_S else "has not run for a while"
+            for name, last in self._last.items()
+        }
+        sellers = "ok" if self.providers else "no provider account is on"
+        return {"providers": sellers, "accepting": "stopping" if self._stopping else "ok", **behind}
+
+    async def _tick(self) -> None:
+        self.engine.tick(self.market, self.clock.now())
+
+    def _every(self, name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                try:
+                    await work()
+                except Exception:
+                    log.exception("background_work_failed", work=name)
+                else:
+                    self._last[name] = self.clock.now()
+
+        return asyncio.get_running_loop().create_task(repeat(), name=name)
+
+
+async def build(settings: Settings, revision: Revision | None = None, clock: Clock | None = None) -> App:
+    """Connect everything the settings name; raises `BadFile` or `registry.UnknownKind` before anything is started."""
+    clock = clock or SystemClock()
+    revision = revision or load_revision(settings)
+    db = open_database(settings.database_url, settings.database.durability)
+    await db.check()
+    ledger = Ledger(db, new_id("own"), clock)
+    await ledger.beat()
+    keys = KeyRing(db, read_pepper(settings), clock)
+    await keys.refresh()
+    http = Http()
+    providers = {
+        name: registry.connect(account.kind, name, account.adapter_settings(), http)
+        for name, account in settings.accounts_on().items()
+    }
+    return App(
+        settings,
+        revision,
+        db=db,
+        ledger=ledger,
+        keys=keys,
+        providers=providers,
+        http=http,
+        engine=CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers),
+        assets=Assets(open_blobs(str(settings.assets_folder)), clock, revision.policy.keep_assets),
+        clock=clock,
+    )
+
+

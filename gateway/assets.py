@@ -1,0 +1,207 @@
+"""Keeps and serves pictures: checks what a provider delivered, converts it where asked, stores it under an unguessable name."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import obstore
+from msgspec import Struct
+from obstore.store import LocalStore, from_url
+
+from gateway.clock import Clock
+from gateway.errors import NotReady
+from providers.contract import Format, Image, ImageRequest
+from providers.picture import Head, NotAPicture, complete, probe
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+MAX_PIXELS = 40_000_000
+"""Larger pictures are refused before anyone decodes them: no seller draws them, decompression bombs do."""
+
+BLANK_BYTES_PER_PIXEL = 0.03
+"""A black 1024 x 1024 picture takes at most 0.016 bytes a pixel as JPEG (64 bits per 16 x 16 block) and less as PNG;
+drawn ones take 0.05 and up. Only pictures below this are decoded to see whether they are black."""
+
+SMALL = 128 * 1024
+"""Bytes up to which writing a local file costs less than handing it to a thread (50 against 150 us)."""
+
+EXTENSIONS: dict[Format, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+
+
+class Unfit(Exception):  # noqa: N818  (a verdict on a picture, not an error of ours)
+    """The picture is not what was ordered."""
+
+    def __init__(self, why: str, *, black: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.black = black
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """A picture that was checked and stored."""
+
+    path: str
+    data: bytes
+    format: Format
+    width: int
+    height: int
+    sha256: str
+    expires: datetime | None
+
+
+class Blobs(Protocol):
+    """Where bytes lie."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store under a fresh key."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes, or None."""
+
+    async def delete(self, key: str) -> None:
+        """Forget; a missing key is no error."""
+
+
+class ObjectStoreBlobs:
+    """Blobs in anything obstore reaches: a folder, S3, GCS, Azure."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._local = isinstance(store, LocalStore)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store under a fresh key; raises `NotReady` when the store refuses."""
+        try:
+            if self._local and len(data) <= SMALL:
+                obstore.put(self._store, key, data)
+            else:
+                await obstore.put_async(self._store, key, data)
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise NotReady("Pictures cannot be stored right now.") from error
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes, or None."""
+        try:
+            found = await obstore.get_async(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        return bytes(await found.bytes_async())
+
+    async def delete(self, key: str) -> None:
+        """Forget; a missing key is no error."""
+        try:
+            await obstore.delete_async(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return
+
+
+def open_blobs(location: str) -> ObjectStoreBlobs:
+    """Blobs in a folder (a plain path) or behind a URL (`s3://bucket/prefix`, `gs://...`, `az://...`)."""
+    if "://" in location:
+        return ObjectStoreBlobs(from_url(location))
+    folder = Path(location)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ObjectStoreBlobs(LocalStore(folder))
+
+
+def blob_key(path: str) -> str:
+    """Where the picture of a public path lies: `3f9c.../img_1.png` -> `3f/3f9c....png`."""
+    token, _, name = path.partition("/")
+    return f"{token[:2]}/{token}.{name.rpartition('.')[2]}"
+
+
+class Assets:
+    """Checks, converts and keeps pictures."""
+
+    def __init__(self, blobs: Blobs, clock: Clock, keep_for: float | None) -> None:
+        """`keep_for` is in seconds; None keeps pictures until they are erased."""
+        self.blobs = blobs
+        self._clock = clock
+        self._keep_for = keep_for
+
+    async def keep(self, image: Image, asset_id: str, request: ImageRequest, compression: int | None) -> Kept:
+        """Check one delivered picture against the request and store it.
+
+        Raises `Unfit` when it is not what was ordered, `NotReady` when it cannot be stored.
+        """
+        head = await inspect(image, request)
+        data, fmt = image.data, head.format
+        if fmt != request.format or (compression is not None and fmt != "png"):
+            data = await asyncio.to_thread(convert, data, request.format, compression)
+            fmt = request.format
+        path = f"{secrets.token_hex(16)}/{asset_id}.{EXTENSIONS[fmt]}"
+        await self.blobs.put(blob_key(path), data)
+        return Kept(
+            path=path,
+            data=data,
+            format=fmt,
+            width=head.width,
+            height=head.height,
+            sha256=hashlib.sha256(data).hexdigest(),
+            expires=None if self._keep_for is None else self._clock.utc() + timedelta(seconds=self._keep_for),
+        )
+
+    async def read(self, path: str) -> bytes | None:
+        """The bytes behind a public path, or None when nothing (any more) lies there."""
+        return await self.blobs.get(blob_key(path))
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        """Erase pictures that were kept in vain."""
+        for path in paths:
+            await self.blobs.delete(blob_key(path))
+
+
+async def inspect(image: Image, request: ImageRequest) -> Head:
+    """The picture's head, if it is whole, of the asked size and not black; raises `Unfit`."""
+    try:
+        head = probe(image.data)
+    except NotAPicture as error:
+        raise Unfit(f"not a picture: {error}") from error
+    pixels = head.width * head.height
+    if pixels > MAX_PIXELS:
+        raise Unfit(f"{head.width}x{head.height} is larger than any picture we accept")
+    if (head.width, head.height) != (request.width, request.height):
+        raise Unfit(f"{head.width}x{head.height} came for {request.width}x{request.height}")
+    if not complete(image.data):
+        raise Unfit("the picture is cut off or damaged")
+    if len(image.data) < pixels * BLANK_BYTES_PER_PIXEL and await asyncio.to_thread(is_black, image.data):
+        raise Unfit("the picture is all black", black=True)
+    return head
+
+
+def is_black(data: bytes) -> bool:
+    """Whether every pixel is (nearly) black; undecodable bytes are `Unfit`."""
+    from PIL import Image as Pillow  # noqa: PLC0415  (imported where needed: it costs 60 ms at start)
+
+    try:
+        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            darkest_white = picture.convert("L").getextrema()[1]
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Unfit("the picture cannot be decoded") from error
+    return isinstance(darkest_white, int | float) and darkest_white <= 4  # JPEG's rounding can lift black by a few levels
+
+
+def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
+    """Re-encode a picture; `compression` is the quality 0-100 for jpeg and webp (100 when None)."""
+    from PIL import Image as Pillow  # noqa: PLC0415  (imported where needed)
+
+    out = io.BytesIO()
+    try:
+        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            if fmt == "png":
+                picture.save(out, "PNG")
+            elif fmt == "jpeg":
+                picture.convert("RGB").save(out, "JPEG", quality=100 if compression is None else compression)
+            else:
+                picture.save(out, "WEBP", quality=100 if compression is None else compression)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Unfit("the picture cannot be decoded") from error
+    return out.getvalue()

@@ -1,0 +1,159 @@
+"""What callers see when we cannot serve them: one tree, each class a row of the status table in docs/reference/errors.md.
+
+    GatewayError
+    |-- InvalidRequest         400, OpenAI's own codes
+    |   |-- NoOffer            400 no_offer
+    |   `-- ContentPolicy      400 content_policy_violation
+    |-- InvalidApiKey          401
+    |-- Forbidden              403
+    |-- NotFound               404 not_found / model_not_found
+    |-- TooLarge               413
+    |-- BudgetSpent            429 insufficient_quota, waiting will not cure it
+    |-- RateLimited            429 rate_limit_exceeded
+    |-- Undeliverable          502
+    |-- NoCapacity             503
+    |-- NotReady               503
+    `-- DeadlinePassed         504
+
+Each class's docstring is the sentence a user reads when no more precise one is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+MAX_RETRY_AFTER = 60.0
+"""Seconds. Clients give up, or worse retry at once, beyond it (openai-python honours 120 s, openai-node 60 s)."""
+
+
+class GatewayError(Exception):
+    """The gateway could not serve this request."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+    should_retry: ClassVar[bool | None] = None
+    """What `x-should-retry` says; None leaves it to the client, which repeats 408, 409, 429 and 5xx."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        """`param` names the offending field; `extra` is more for the error body (`reasons`, `attempts`)."""
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(self.message)
+        self.param = param
+        if code is not None:
+            self.code = code
+        self.retry_after = None if retry_after is None else min(max(retry_after, 0.0), MAX_RETRY_AFTER)
+        self.extra: Mapping[str, object] = extra or {}
+
+
+class InvalidRequest(GatewayError):
+    """This is not a valid image request."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class NoOffer(InvalidRequest):
+    """Nothing in the catalogue can satisfy these constraints."""
+
+    code = "no_offer"
+
+
+class ContentPolicy(InvalidRequest):
+    """Every willing provider refused to draw this."""
+
+    code = "content_policy_violation"
+
+
+class InvalidApiKey(GatewayError):
+    """The API key is missing, unknown, expired or revoked."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    """This API key may not do that."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
+class NotFound(GatewayError):
+    """There is nothing here by that name."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class TooLarge(GatewayError):
+    """The request body is larger than this endpoint accepts."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class BudgetSpent(GatewayError):
+    """The budget of this key or team is spent."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    should_retry = False
+
+
+class RateLimited(GatewayError):
+    """This API key sends more requests than it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Undeliverable(GatewayError):
+    """Providers were tried and none delivered."""
+
+    status = 502
+    code = "undeliverable"
+    should_retry = False
+
+
+class NoCapacity(GatewayError):
+    """No provider has room before the deadline."""
+
+    status = 503
+    code = "no_capacity"
+
+
+class NotReady(GatewayError):
+    """The gateway cannot record money right now, so it does not spend any."""
+
+    status = 503
+    code = "not_ready"
+
+
+class DeadlinePassed(GatewayError):
+    """The deadline passed before a picture was ready."""
+
+    status = 504
+    code = "timed_out"
+    should_retry = False
+
+
+def sentences(reasons: Sequence[str]) -> str:
+    """Distinct reasons in one line, in the order they came."""
+    return "; ".join(dict.fromkeys(reasons))

@@ -1,0 +1,1 @@
+"""The request path: from an authorised call to kept pictures and settled money."""

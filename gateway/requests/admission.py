@@ -1,0 +1,116 @@
+"""Who may place one more order: leases on the capacities that offers share.
+
+The engine knows the limits (configured and learned); this counts what is in flight against them. Taking a lease is
+one synchronous step, so nothing can come between the look and the taking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from policies.types import CapacityId
+
+Room = Callable[[CapacityId, int], float]
+"""(capacity, orders in flight) -> seconds until one more may start; 0 now, inf when one must end first."""
+
+
+class Lease:
+    """The right to one order in flight; given back once, whoever asks."""
+
+    __slots__ = ("_admission", "capacities")
+
+    def __init__(self, admission: Admission, capacities: Sequence[CapacityId]) -> None:
+        self._admission: Admission | None = admission
+        self.capacities = capacities
+
+    def release(self) -> None:
+        """Give the slot back; a second call does nothing."""
+        if self._admission is not None:
+            admission, self._admission = self._admission, None
+            admission.give_back(self.capacities)
+
+    def linger(self, seconds: float) -> None:
+        """Give the slot back later: the provider may still be working on an order we lost sight of."""
+        asyncio.get_running_loop().call_later(seconds, self.release)
+
+
+class Admission:
+    """Counts orders in flight by capacity and wakes those who wait for room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
+        self._waiting: defaultdict[CapacityId, list[tuple[int, int, Waiter]]] = defaultdict(list)
+        self._ticket = itertools.count()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{c}: {n}" for c, n in sorted(self._in_flight.items()) if n)
+        return f"<Admission {counts or 'idle'}>"
+
+    def in_flight(self, capacity: CapacityId) -> int:
+        """Orders in flight against a capacity."""
+        return self._in_flight[capacity]
+
+    def lease(self, capacities: Sequence[CapacityId]) -> Lease | None:
+        """One more order against all of `capacities`, or None when any of them is full."""
+        for capacity in capacities:
+            if self._room(capacity, self._in_flight[capacity]) > 0:
+                return None
+        return self.force(capacities)
+
+    def force(self, capacities: Sequence[CapacityId]) -> Lease:
+        """Count an order that is in flight already, full or not: one found again after a crash."""
+        for capacity in capacities:
+            self._in_flight[capacity] += 1
+        return Lease(self, capacities)
+
+    def wait(self, capacity: CapacityId, priority: int, wake: Callable[[], None]) -> Waiter:
+        """Call `wake` once when `capacity` has room; higher priority first, then first come."""
+        waiter = Waiter(wake)
+        heapq.heappush(self._waiting[capacity], (-priority, next(self._ticket), waiter))
+        return waiter
+
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return sum(1 for heap in self._waiting.values() for _, _, waiter in heap if waiter.wake is not None)
+
+    def give_back(self, capacities: Sequence[CapacityId]) -> None:
+        """End of an order: its slots are free, and whoever can use them is woken."""
+        for capacity in capacities:
+            self._in_flight[capacity] -= 1
+        for capacity in capacities:
+            self.stir(capacity)
+
+    def stir(self, capacity: CapacityId) -> None:
+        """Wake as many waiters as could start now, as if each of them did."""
+        heap = self._waiting.get(capacity)
+        taken = self._in_flight[capacity]
+        while heap and self._room(capacity, taken) <= 0:
+            _, _, waiter = heapq.heappop(heap)
+            if waiter.fire():
+                taken += 1
+
+
+class Waiter:
+    """One who waits for room."""
+
+    __slots__ = ("wake",)
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake: Callable[[], None] | None = wake
+
+    def cancel(self) -> None:
+        """No longer interested."""
+        self.wake = None
+
+    def fire(self) -> bool:
+        """Wake; False when nobody was interested any more."""
+        if self.wake is None:
+            return False
+        wake, self.wake = self.wake, None
+        wake()
+        return True

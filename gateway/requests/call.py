@@ -1,0 +1,68 @@
+"""What goes into the request path and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.storage.rows import AssetRow
+from policies.types import Constraints, Worth
+from providers.contract import ImageRequest
+
+Purpose = Literal["live", "promotion", "quote"]
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks: the key that was shown, and the team that pays."""
+
+    key_id: str
+    team: str
+    scopes: frozenset[str] = frozenset({"images"})
+    models: frozenset[str] | None = None
+    """Models this key may use; None is all."""
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One authorised ask: who, what, on what terms, by when."""
+
+    id: str
+    caller: Caller
+    request: ImageRequest
+    """What to draw; `count` is all pictures of the call, `seed` the caller's own or None."""
+    constraints: Constraints
+    worth: Worth = Worth()
+    intent: str = "preview"
+    model: str = "auto"
+    """As the caller named it."""
+    compression: int | None = None
+    """0-100, for jpeg and webp: quality to re-encode with; None keeps the provider's bytes."""
+    user: str | None = None
+    tags: Mapping[str, str] = {}
+    parent: str | None = None
+    """The image this call promotes."""
+    purpose: Purpose = "live"
+    arrived: float
+    """Clock.now() when the request came in."""
+
+
+class Delivered(Struct, frozen=True, kw_only=True):
+    """One kept picture with its bytes at hand."""
+
+    asset: AssetRow
+    data: bytes
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """What the caller gets."""
+
+    call_id: str
+    decision_id: str
+    images: tuple[Delivered, ...]
+    charge: int
+    """Nano-dollars the team owes for this call."""
+    policy: str
+    attempts: int
+    offers: tuple[str, ...]
+    """Distinct offers that delivered, in order of the pictures."""

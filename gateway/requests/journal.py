@@ -1,0 +1,80 @@
+"""What was decided and why, as it is stored: the engine's answer with every number it weighed, and no prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from gateway.ids import sibling
+from gateway.requests.call import Call
+from gateway.storage.rows import DecisionRow
+from policies.types import Candidate, Decision, Rejection, Shed, Submit, Wait
+
+encode = msgspec.json.Encoder().encode
+
+
+class CandidateNote(Struct, frozen=True):
+    """A candidate as `GET /v1/decisions/{id}` shows it; money in nano-dollars, latency in seconds."""
+
+    offer: str
+    costs: Mapping[str, int]
+    quote_nano_usd: int
+    unit: str
+    latency_p50: float
+    latency_p95: float
+    headroom: int
+
+
+class DecisionNote(Struct, frozen=True):
+    """One decision as it is stored."""
+
+    id: str
+    part: int
+    reason: str
+    """Why the engine was asked: new, failed, wake, room."""
+    move: str
+    """submit, wait or shed."""
+    chosen: str | None
+    policy: str
+    prices: int
+    candidates: tuple[CandidateNote, ...]
+    rejections: tuple[Rejection, ...]
+
+
+def decision_row(call: Call, part: int, number: int, decision: Decision, at: datetime) -> DecisionRow:
+    """The record of one decision; the id it goes by is the call's under the prefix `dec`."""
+    move = decision.move
+    match move:
+        case Submit(candidate):
+            word, chosen = "submit", candidate.offer.id
+        case Wait(best=best):
+            word, chosen = "wait", best.offer.id if best else None
+        case Shed():
+            word, chosen = "shed", None
+    note = DecisionNote(
+        id=sibling(call.id, "dec"),
+        part=part,
+        reason=decision.reason,
+        move=word,
+        chosen=chosen,
+        policy=decision.policy,
+        prices=decision.prices,
+        candidates=tuple([_note(candidate) for candidate in decision.ranked]),
+        rejections=decision.rejected,
+    )
+    return DecisionRow(call_id=call.id, part=part, number=number, at=at, team=call.caller.team, body=encode(note))
+
+
+def _note(candidate: Candidate) -> CandidateNote:
+    return CandidateNote(
+        candidate.offer.id,
+        candidate.costs,
+        candidate.quote.amount,
+        candidate.quote.unit,
+        round(candidate.latency_p50, 3),
+        round(candidate.latency_p95, 3),
+        candidate.headroom,
+    )

@@ -1,0 +1,360 @@
+"""One order at one provider: submit, check, keep, settle. The only place that touches a provider or its money.
+
+An order, once sent, is never cut short by us: a caller who leaves or a deadline that passes makes it *unwanted*. An
+unwanted order is cancelled where the seller confirms that it costs nothing, and otherwise runs on by itself until its
+seller has said what is owed. So its slot is given back when it is really free, and its money is known, not guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from gateway.assets import Assets, Kept, Unfit
+from gateway.clock import Clock
+from gateway.errors import NotReady
+from gateway.ids import new_id
+from gateway.money.ledger import Hold
+from gateway.requests.admission import Lease
+from gateway.requests.call import Call, Delivered
+from gateway.storage.rows import AssetRow, Outcome, RecipeRow
+from policies.tariffs import Unpriced, bill
+from policies.types import Candidate, Engine, Event, EventKind, Offer
+from providers.contract import Cancels, Format, Generation, ImageRequest, Order, Provider, Ticket, Usage
+from providers.errors import BadDelivery, ContentRefused, OutcomeUnknown, ProviderError
+
+T = TypeVar("T")
+
+log = structlog.get_logger("gateway.orders")
+
+EVENTS: Mapping[str, EventKind] = {
+    "overloaded": "throttled",
+    "timed_out": "timeout",
+    "content_refused": "refused",
+    "misconfigured": "misconfigured",
+}
+"""What the engine hears of a ProviderError; any other kind is an `error`."""
+
+
+class Spawn(Protocol):
+    """Starts a task and keeps hold of it."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The task that does `work`."""
+
+
+class Workshop(Struct, frozen=True, kw_only=True):
+    """What placing an order takes, shared by all of them."""
+
+    engine: Engine
+    providers: Mapping[str, Provider]
+    assets: Assets
+    clock: Clock
+    order_timeout: float
+    """Seconds after which an order is given up even when nobody waits for it any more."""
+    callbacks: str | None
+    """Public URL under which providers reach us, without a slash at its end; None: we poll."""
+    linger: float
+    """Seconds a slot stays taken after we lost sight of an order that may still run."""
+    spawn: Spawn
+    """Starts work that outlives the request it came from; the application waits for it when it stops."""
+
+
+class Drawn(Struct, frozen=True, kw_only=True):
+    """What an order brought home."""
+
+    pictures: tuple[Delivered, ...]
+    charge: int
+    offer: Offer
+
+
+class RunningOrder:
+    """An order on its way. Made with its lease and its hold already taken; `run` gives both back."""
+
+    def __init__(self, shop: Workshop, call: Call, candidate: Candidate, plan: Plan, lease: Lease, hold: Hold) -> None:
+        self.shop = shop
+        self.call = call
+        self.candidate = candidate
+        self.plan = plan
+        self.lease = lease
+        self.hold = hold
+        self.wanted = True
+        self.started = shop.clock.now()
+        self.task: asyncio.Task[Drawn] | None = None
+        self._ticket: Ticket | None = None
+        self._called_off = False
+
+    def __repr__(self) -> str:
+        return f"<RunningOrder {self.plan.attempt_id} at {self.candidate.offer.id}, wanted={self.wanted}>"
+
+    async def run(self) -> Drawn:
+        """Bring the pictures home; raises `ProviderError`. Whatever happens, lease and hold are seen to."""
+        lost = False
+        try:
+            generation = await self._generate()
+            return await self._take_in(generation)
+        except ProviderError as error:
+            lost = error.owed == "unknown"
+            await self._book(error)
+            raise
+        except asyncio.CancelledError:
+            if self._called_off:
+                await self.hold.release(self._outcome(error="cancelled"))
+                self._observe("cancelled")
+            raise
+        finally:
+            if lost:
+                self.lease.linger(self.shop.linger)
+            else:
+                self.lease.release()
+
+    async def call_off(self) -> None:
+        """Nobody wants the pictures any more: cancel where that is free, else let the order end by itself."""
+        self.wanted = False
+        provider = self.shop.providers[self.candidate.offer.account]
+        if self._ticket is None or self.task is None or not isinstance(provider, Cancels):
+            return
+        try:
+            outcome = await provider.cancel(self._ticket)
+        except ProviderError as error:
+            log.warning("cancel_failed", attempt=self.plan.attempt_id, error=error.kind)
+            return
+        log.info("order_called_off", attempt=self.plan.attempt_id, outcome=outcome)
+        if outcome == "unbilled" and not self.task.done():
+            self._called_off = True
+            self.task.cancel()
+
+    def tell_late(self) -> None:
+        """The engine hears of an order that is given up before its provider has said anything."""
+        self._observe("timeout")
+
+    async def _generate(self) -> Generation:
+        provider = self.shop.providers[self.candidate.offer.account]
+        order = Order(
+            attempt_id=self.plan.attempt_id,
+            endpoint=self.candidate.offer.endpoint,
+            abilities=self.candidate.offer.abilities,
+            request=self.plan.request,
+            timeout=self.shop.order_timeout,
+            callback_url=self._callback_url(),
+        )
+        try:
+            return await provider.generate(order, self._accepted)
+        except ProviderError:
+            raise
+        except Exception as error:
+            # A fault in an adapter or its SDK: the order may have gone out, so its money stays aside.
+            log.exception("adapter_failed", attempt=self.plan.attempt_id, offer=self.candidate.offer.id)
+            raise OutcomeUnknown(f"the adapter failed with {type(error).__name__}", ticket=self._ticket) from error
+
+    def _callback_url(self) -> str | None:
+        base = self.shop.callbacks
+        return base and f"{base}/hooks/{self.candidate.offer.account}/{self.plan.attempt_id}"
+
+    async def _accepted(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+        await self.hold.accept(ticket)
+
+    async def _take_in(self, generation: Generation) -> Drawn:
+        """Check and keep what came, then settle: the account's cost for all of it, the team's charge for the good."""
+        cost = self._price(generation.usage)
+        try:
+            good, faults = await self._keep(generation)
+        except NotReady:
+            # Drawn and billed, but we cannot keep it: the cost is ours, the team owes nothing.
+            await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, error="not_kept"))
+            raise
+        if not good:
+            raise self._unfit(generation, faults)
+        charge = min(self._price_of(len(good), generation.usage), cost) if self.wanted else 0
+        rows = self._rows(good, charge)
+        await self.hold.settle(
+            cost=cost,
+            charge=charge,
+            outcome=self._outcome(generation, delivered=len(good)),
+            assets=rows if self.wanted else (),
+            recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted else None,
+        )
+        self._observe("ok", generation, cost=cost)
+        pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
+        return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
+
+    async def _keep(self, generation: Generation) -> tuple[list[tuple[Kept, int | None]], list[str]]:
+        """The pictures that are what was ordered, at most as many as were asked for; and what is wrong with others."""
+        good: list[tuple[Kept, int | None]] = []
+        faults: list[str] = []
+        for image in generation.images:
+            if len(good) == self.plan.request.count:
+                break
+            if image.flagged:
+                faults.append("flagged")
+                continue
+            try:
+                kept = await self.shop.assets.keep(image, new_id("img"), self.plan.wish, self.call.compression)
+            except Unfit as unfit:
+                faults.append("black" if unfit.black else unfit.why)
+                continue
+            good.append((kept, image.seed if image.seed is not None else self.plan.request.seed))
+        return good, faults
+
+    def _unfit(self, generation: Generation, faults: list[str]) -> ProviderError:
+        if faults and set(faults) == {"flagged"}:
+            return ContentRefused("the provider's safety check marked the picture", owed=generation.usage)
+        return BadDelivery("; ".join(dict.fromkeys(faults)) or "no pictures came", owed=generation.usage)
+
+    def _price(self, usage: Usage) -> int:
+        """What the account will bill; a size without a price falls back on what was quoted."""
+        try:
+            return bill(
+                self.candidate.offer.tariff,
+                usage if usage.steps is not None else msgspec.structs.replace(usage, steps=self.plan.request.steps),
+                default_steps=self.candidate.offer.abilities.default_steps,
+            )
+        except Unpriced:
+            log.error("size_without_price", attempt=self.plan.attempt_id, sizes=usage.images)
+            return self.candidate.quote.hold
+
+    def _price_of(self, delivered: int, usage: Usage) -> int:
+        """What the good pictures alone would have cost."""
+        size = (self.plan.wish.width, self.plan.wish.height)
+        return self._price(msgspec.structs.replace(usage, images=(size,) * delivered, nano_usd=None))
+
+    def _rows(self, good: list[tuple[Kept, int | None]], charge: int) -> tuple[AssetRow, ...]:
+        offer, call = self.candidate.offer, self.call
+        share, rest = divmod(charge, len(good))
+        return tuple(
+            AssetRow(
+                id=kept.path.partition("/")[2].partition(".")[0],
+                call_id=call.id,
+                attempt_id=self.plan.attempt_id,
+                team=call.caller.team,
+                index=self.plan.first + position,
+                path=kept.path,
+                media_type=f"image/{kept.format}",
+                width=kept.width,
+                height=kept.height,
+                bytes=len(kept.data),
+                sha256=kept.sha256,
+                seed=seed,
+                model=offer.model,
+                offer_id=offer.id,
+                tier=offer.tier.word,
+                intent=call.intent,
+                cost=share + (rest if position == 0 else 0),
+                parent_id=call.parent,
+                created=self.shop.clock.utc(),
+                expires=kept.expires,
+            )
+            for position, (kept, seed) in enumerate(good)
+        )
+
+    async def _book(self, error: ProviderError) -> None:
+        """Settle, release or suspend, as the error says what is owed; the team never pays for a failure."""
+        outcome = self._outcome(error=error.kind, detail=error.detail)
+        if isinstance(error.owed, Usage):
+            cost = self._price(error.owed)
+            await self.hold.settle(cost=cost, charge=0, outcome=outcome)
+        elif error.owed == "nothing":
+            await self.hold.release(outcome)
+        else:
+            if error.ticket is not None and self._ticket is None:
+                await self._accepted(error.ticket)
+            await self.hold.suspend(outcome)
+        log.info("order_failed", attempt=self.plan.attempt_id, offer=self.candidate.offer.id, error=error.kind)
+        if error.kind != "unsupported":  # that is the catalogue's fault, not the provider's
+            self._observe(EVENTS.get(error.kind, "error"), retry_after=error.retry_after)
+
+    def _outcome(
+        self,
+        generation: Generation | None = None,
+        *,
+        error: str | None = None,
+        detail: str = "",
+        delivered: int = 0,
+    ) -> Outcome:
+        return Outcome(
+            error=error,
+            detail=detail,
+            delivered=delivered,
+            latency_s=self.shop.clock.now() - self.started,
+            queue_s=generation.queue_s if generation else None,
+            run_s=generation.run_s if generation else None,
+        )
+
+    def _observe(
+        self,
+        kind: EventKind,
+        generation: Generation | None = None,
+        *,
+        retry_after: float | None = None,
+        cost: int = 0,
+    ) -> None:
+        now = self.shop.clock.now()
+        request = self.plan.request
+        event = Event(
+            kind=kind,
+            offer=self.candidate.offer.id,
+            pixels=request.width * request.height,
+            count=request.count,
+            steps=request.steps,
+            in_flight=self.plan.in_flight,
+            latency=now - self.started,
+            queue_s=generation.queue_s if generation else None,
+            retry_after=retry_after,
+            cost=cost,
+        )
+        self.shop.engine.observe(event, now)
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What exactly is ordered for one part of a call."""
+
+    attempt_id: str
+    first: int
+    """Position of the order's first picture in the call's answer."""
+    wish: ImageRequest
+    """What the caller asked of this part."""
+    request: ImageRequest
+    """The same in what the offer can do: its formats, our seed."""
+    in_flight: int
+    """Orders in flight on the tightest capacity when this one started, itself included."""
+
+
+def fit_to_offer(wish: ImageRequest, offer: Offer, seed: int, compression: int | None) -> ImageRequest:
+    """The order for an offer: a format it sells (the gateway converts), and a seed where it takes one."""
+    return msgspec.structs.replace(
+        wish,
+        format=_format(wish.format, offer.abilities.formats, compression),
+        seed=seed if offer.abilities.seed else None,
+    )
+
+
+def _format(wanted: Format, sold: tuple[Format, ...], compression: int | None) -> Format:
+    if wanted in sold and (compression is None or wanted == "png"):
+        return wanted
+    # Lossless where we must encode anyway.
+    return "png" if "png" in sold else wanted if wanted in sold else sold[0]
+
+
+
+def recipe(call: Call, created: datetime) -> RecipeRow:
+    """What a call asked for, kept apart from money and decisions so that it can be erased."""
+    return RecipeRow(
+        call_id=call.id,
+        team=call.caller.team,
+        user=call.user,
+        request={
+            **msgspec.to_builtins(call.request),
+            "model": call.model,
+            "intent": call.intent,
+            "tags": dict(call.tags),
+            "compression": call.compression,
+        },
+        created=created,
+    )

@@ -1,0 +1,50 @@
+"""The request path. Every picture, whoever asks for it and through whatever door, goes through `Pipeline.serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.requests.attempts import Attempts, House
+from gateway.requests.call import Call, Delivery
+from gateway.requests.quoting import QuotedOffer, quoted
+from policies.types import Ask
+
+
+class Pipeline:
+    """Answers calls. It has no policy of its own: it asks the engine, does what it says, and keeps the books."""
+
+    def __init__(self, house: House, images_per_order: int) -> None:
+        self._house = house
+        self._images_per_order = images_per_order
+
+    async def serve(self, call: Call) -> Delivery:
+        """Answer one call: let the engine move until the pictures are there or cannot be.
+
+        Falling back, waiting for room, hedging and shedding are all the engine's answers to *new*, *failed*, *wake*
+        and *room*. Raises the `GatewayError` that fits when no picture came.
+        """
+        house = self._house
+        async with Attempts(house, call, self._images_per_order) as attempts:
+            while not attempts.complete:
+                for ask, reason in await attempts.due():
+                    decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), reason)
+                    attempts.follow(ask, decision)  # takes the lease
+                await attempts.place()  # takes the holds, all in one commit, and sends the orders
+            return attempts.delivery()
+
+    async def quote(self, call: Call) -> Sequence[QuotedOffer]:
+        """What every offer would charge for a call, cheapest feasible first; orders nothing."""
+        house = self._house
+        ask = Ask(
+            call_id=call.id,
+            part=0,
+            request=call.request,
+            constraints=call.constraints,
+            worth=call.worth,
+            intent=call.intent,
+            team=call.caller.team,
+            arrived=call.arrived,
+            budget_left=house.ledger.budget_left(call.caller.key_id, call.caller.team),
+        )
+        decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new")
+        return quoted(ask, decision, house.market, self._images_per_order)

@@ -1,0 +1,73 @@
+"""What every offer would charge for a request, feasible or not, and why: the shape of `quote --json`."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from policies.money import to_usd
+from policies.tariffs import Unpriced, describe, quote
+from policies.types import Ask, Decision, Offer, View
+from providers.contract import ImageRequest
+
+
+class QuotedOffer(Struct, frozen=True, kw_only=True):
+    """One offer's price for a request, as the surface shows it."""
+
+    offer: str
+    provider: str
+    model: str
+    nano_usd: int | None
+    usd: str | None
+    certain: bool
+    unit: str
+    tariff: str
+    source: str
+    feasible: bool
+    reason: str
+
+
+def quoted(ask: Ask, decision: Decision, view: View, per_order: int = 1) -> list[QuotedOffer]:
+    """Every offer the ask could mean, cheapest feasible first.
+
+    A call is priced as it would be ordered, `per_order` pictures at a time, because each order is rounded by itself.
+    """
+    feasible = {candidate.offer.id: candidate for candidate in decision.ranked}
+    reasons = {rejection.offer: rejection.reason for rejection in decision.rejected}
+    rows = [
+        _row(offer, ask, per_order, offer.id in feasible, reasons.get(offer.id, ""))
+        for offer in view.offers(ask.constraints.models)
+    ]
+    return sorted(rows, key=lambda row: (not row.feasible, row.nano_usd is None, row.nano_usd or 0, row.offer))
+
+
+def _row(offer: Offer, ask: Ask, per_order: int, feasible: bool, reason: str) -> QuotedOffer:
+    try:
+        amount, certain, unit = price(offer, ask.request, per_order)
+    except Unpriced as error:
+        amount, certain, unit = None, False, str(error)
+    return QuotedOffer(
+        offer=offer.id,
+        provider=offer.kind,
+        model=offer.model,
+        nano_usd=amount,
+        usd=None if amount is None else to_usd(amount),
+        certain=certain,
+        unit=unit,
+        tariff=describe(offer.tariff),
+        source=offer.source,
+        feasible=feasible,
+        reason=reason,
+    )
+
+
+def price(offer: Offer, request: ImageRequest, per_order: int) -> tuple[int, bool, str]:
+    """Nano-dollars for all pictures of a request, whether that is certain, and what is charged for."""
+    amount, certain, unit = 0, True, ""
+    for first in range(0, request.count, per_order):
+        count = min(per_order, request.count - first)
+        one = quote(offer.tariff, replace(request, count=count), default_steps=offer.abilities.default_steps)
+        amount, certain, unit = amount + one.amount, certain and one.certain, unit or one.unit
+    orders = -(-request.count // per_order)
+    return amount, certain, unit if orders == 1 else f"{orders} orders, the first of {unit}"
+

@@ -1,0 +1,121 @@
+"""Brings to an end what a crash or a lost answer left open. Money is never guessed: it waits until a provider has spoken.
+
+At start and then on a schedule:
+  1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
+     from sellers that can, the others are suspended.
+  2. Suspended orders are looked up in what their provider account says it bills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+from msgspec import Struct
+
+from gateway.clock import Clock
+from gateway.money.ledger import Hold, Ledger
+from gateway.money.reconcile import resolve
+from gateway.requests.admission import Admission
+from gateway.requests.orders import Spawn
+from gateway.storage.database import Database
+from gateway.storage.rows import AttemptRow, Outcome
+from policies.tariffs import Unpriced, bill
+from policies.types import Offer
+from providers.contract import Cancels, FindsOrders, ImageRequest, Order, Provider, ReportsUsage, Resumable, Usage
+from providers.errors import ProviderError
+
+log = structlog.get_logger("gateway.recovery")
+
+
+class Recovery(Struct, frozen=True, kw_only=True):
+    """What recovering takes."""
+
+    db: Database
+    ledger: Ledger
+    clock: Clock
+    providers: Mapping[str, Provider]
+    offers: Mapping[str, Offer]
+    admission: Admission
+    spawn: Spawn
+    order_timeout: float
+    stale_after: float
+    unknown_after: float
+    """Seconds; an order this old that its provider does not list was never billed."""
+
+    async def sweep(self) -> None:
+        """One round over everything left open."""
+        for hold in await self.ledger.orphans(self.stale_after):
+            await self._adopt(hold)
+        for account, provider in self.providers.items():
+            if isinstance(provider, ReportsUsage):
+                await self._resolve(account, provider)
+
+    async def _adopt(self, hold: Hold) -> None:
+        if hold.reserved:
+            await hold.release()
+            return
+        attempt = await self.db.attempt(hold.attempt_id)
+        if attempt is None:
+            return
+        log.info("order_taken_over", attempt=attempt.id, offer=attempt.offer_id, state=attempt.state)
+        provider, offer = self.providers.get(attempt.account), self.offers.get(attempt.offer_id)
+        if provider is None or offer is None:
+            await hold.suspend(Outcome(error="outcome_unknown", detail="the account is not connected any more"))
+            return
+        ticket = attempt.ticket
+        if ticket is None and isinstance(provider, FindsOrders):
+            ticket = await provider.find(attempt.id)
+        if ticket is None or not isinstance(provider, Resumable):
+            await hold.suspend(Outcome(error="outcome_unknown", detail="the gateway stopped while it was under way"))
+            return
+        self.spawn(self._collect(hold, attempt, offer, provider))
+
+    async def _collect(self, hold: Hold, attempt: AttemptRow, offer: Offer, provider: Provider) -> None:
+        """Follow an order to its end by its receipt. Whoever asked is gone, so the team owes nothing."""
+        assert isinstance(provider, Resumable)
+        assert attempt.ticket is not None
+        order = Order(
+            attempt_id=attempt.id,
+            endpoint=attempt.endpoint,
+            abilities=offer.abilities,
+            request=ImageRequest(
+                width=attempt.width, height=attempt.height, count=attempt.count, steps=attempt.steps
+            ),
+            timeout=self.order_timeout,
+        )
+        lease = self.admission.force(offer.capacities)
+        try:
+            if isinstance(provider, Cancels) and await provider.cancel(attempt.ticket) == "unbilled":
+                await hold.release(Outcome(error="cancelled", detail="cancelled after a crash"))
+                return
+            generation = await provider.resume(order, attempt.ticket)
+            await hold.settle(
+                cost=self._cost(offer, attempt, generation.usage),
+                charge=0,
+                outcome=Outcome(error="abandoned", detail="finished after a crash; nobody was waiting any more"),
+            )
+        except ProviderError as error:
+            outcome = Outcome(error=error.kind, detail=error.detail)
+            if isinstance(error.owed, Usage):
+                await hold.settle(cost=self._cost(offer, attempt, error.owed), charge=0, outcome=outcome)
+            elif error.owed == "nothing":
+                await hold.release(outcome)
+            else:
+                await hold.suspend(outcome)
+        finally:
+            lease.release()
+
+    def _cost(self, offer: Offer, attempt: AttemptRow, usage: Usage) -> int:
+        try:
+            return bill(offer.tariff, usage, default_steps=attempt.steps or offer.abilities.default_steps)
+        except Unpriced:
+            return attempt.hold_cost
+
+    async def _resolve(self, account: str, provider: ReportsUsage) -> None:
+        try:
+            await resolve(
+                self.db, self.ledger, account, provider, now=self.clock.utc(), unknown_after_s=self.unknown_after
+            )
+        except ProviderError as error:
+            log.warning("usage_unavailable", account=account, error=error.kind)

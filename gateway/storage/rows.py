@@ -1,0 +1,186 @@
+"""The records every database backend stores, in the words of the glossary. Money is nano-dollars, times are UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from providers.contract import Ticket
+
+AttemptState = Literal["reserved", "intent", "accepted", "settled", "released", "suspended"]
+"""reserved: money set aside for a part that waits for room. intent: about to be sent. accepted: the provider has it.
+settled, released: over. suspended: nobody knows yet what is owed; money stays aside until it is known."""
+
+Book = Literal["cost", "charge"]
+"""cost: what we owe a provider account. charge: what a team owes us."""
+
+EntryKind = Literal["hold", "settle", "release", "suspend", "correction"]
+
+
+class NewHold(Struct, frozen=True, kw_only=True):
+    """Money to set aside for one order, with the intent to place it."""
+
+    attempt_id: str
+    call_id: str
+    part: int
+    team: str
+    key_id: str
+    account: str
+    offer_id: str
+    endpoint: str
+    cost: int
+    """Upper bound of what the order can cost us."""
+    charge: int
+    """Upper bound of what the team can owe for it."""
+    width: int
+    height: int
+    count: int
+    steps: int | None = None
+    prices: int = 0
+    policy: str = ""
+    reserve: bool = False
+    """Set money aside without the intent to order yet: the part waits for room."""
+    replaces: str | None = None
+    """A reservation this hold takes over; released in the same commit."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How an order ended, for the record of the attempt."""
+
+    error: str | None = None
+    """`kind` of the ProviderError; None when it delivered."""
+    detail: str = ""
+    delivered: int = 0
+    latency_s: float = 0.0
+    queue_s: float | None = None
+    run_s: float | None = None
+
+
+class AttemptRow(Struct, frozen=True, kw_only=True):
+    """One order and how it ended; also the hold on its money."""
+
+    id: str
+    call_id: str
+    part: int
+    team: str
+    key_id: str
+    account: str
+    offer_id: str
+    endpoint: str
+    state: AttemptState
+    hold_cost: int
+    hold_charge: int
+    cost: int
+    """Posted so far."""
+    charge: int
+    width: int
+    height: int
+    count: int
+    steps: int | None
+    owner: str
+    """The process that runs it; recovery takes over when its heartbeat stops."""
+    started: datetime
+    ended: datetime | None
+    ticket: Ticket | None
+    outcome: Outcome | None
+    prices: int
+    policy: str
+
+
+class EntryRow(Struct, frozen=True, kw_only=True):
+    """A fact about money; appended, never edited."""
+
+    seq: int
+    at: datetime
+    book: Book
+    party: str
+    """The provider account (cost) or the team (charge)."""
+    kind: EntryKind
+    amount: int
+    """hold +, settle: what is posted, release/suspend: what leaves the hold. A correction may be negative."""
+    attempt_id: str
+    call_id: str
+    offer_id: str
+    note: str = ""
+
+
+class AssetRow(Struct, frozen=True, kw_only=True):
+    """A kept picture and where it comes from."""
+
+    id: str
+    call_id: str
+    attempt_id: str
+    team: str
+    index: int
+    """Position in the call's answer, from 0."""
+    path: str
+    """Where the bytes lie in the blob store, and the tail of its public URL: `{unguessable}/{name}.png`."""
+    media_type: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    seed: int | None
+    model: str
+    offer_id: str
+    tier: str
+    intent: str
+    cost: int
+    """Share of the charge, in nano-dollars."""
+    parent_id: str | None
+    created: datetime
+    expires: datetime | None
+
+
+class RecipeRow(Struct, frozen=True, kw_only=True):
+    """What a call asked to be drawn, prompt included; kept apart from money and decisions so that it can be erased."""
+
+    call_id: str
+    team: str
+    user: str | None
+    request: Mapping[str, object]
+    """The ImageRequest as plain values, with `model`, `intent`, `tags`, `compression` of the call beside it."""
+    created: datetime
+
+
+class DecisionRow(Struct, frozen=True, kw_only=True):
+    """One decision of the engine: what it saw and chose, as JSON; no prompt in it."""
+
+    call_id: str
+    part: int
+    number: int
+    """0, 1, 2 ... within the call, in the order taken."""
+    at: datetime
+    team: str
+    body: bytes
+    """JSON of the surface's decision shape."""
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """An API key: never its secret, only a keyed hash of it."""
+
+    id: str
+    hash: bytes
+    team: str
+    name: str
+    scopes: tuple[str, ...]
+    models: tuple[str, ...] | None
+    budget: int | None
+    """Hard limit in nano-dollars over the key's life; None is unlimited."""
+    rpm: int | None
+    """Requests per minute; None is unlimited."""
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+
+
+class BalanceRow(Struct, frozen=True, kw_only=True):
+    """What a party has set aside and owes; always equal to the sum of its entries."""
+
+    book: Book
+    party: str
+    held: int
+    posted: int

@@ -1,0 +1,283 @@
+"""The values the engine reads and answers with; every one of them can be stored, replayed and explained.
+
+Times are seconds on whatever clock the driver keeps (monotonic in the gateway, virtual in a simulation);
+only differences matter. Money is nano-dollars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from policies.money import NanoUsd
+from policies.tariffs import Quote, Tariff
+from providers.contract import Abilities, ImageRequest
+
+CapacityId: TypeAlias = str
+"""What limits orders: "fal" (slots of the account fal), "fal/rate" (its orders per second)."""
+
+OfferId: TypeAlias = str
+"""`account:model`, as in "fal:flux-schnell"."""
+
+
+class Tier(IntEnum):
+    """How good a picture is: what a caller asks for at least, and what a model earns."""
+
+    PREVIEW = 1
+    STANDARD = 2
+    EXPORT = 3
+
+    @property
+    def word(self) -> str:
+        """The tier as people type it."""
+        return self.name.lower()
+
+
+class Capacity(Struct, frozen=True, kw_only=True):
+    """A limit that offers of one provider account share. Either `slots` or `rate` is set."""
+
+    id: CapacityId
+    slots: int | None = None
+    """Orders in flight at once."""
+    rate: float | None = None
+    """Orders per second, refilling a bucket of `burst`."""
+    burst: int = 1
+
+
+class DataTerms(Struct, frozen=True, kw_only=True):
+    """What a provider account does with prompts and pictures, as its contract says."""
+
+    region: str | None = None
+    """Where they are processed ("us", "eu"); None where the contract does not say."""
+    retention_days: float | None = None
+    trains: bool = True
+    """Whether the seller may train on them. Unknown counts as yes."""
+
+
+class Licence(Struct, frozen=True, kw_only=True):
+    """What the pictures of a model may be used for."""
+
+    name: str = "unknown"
+    commercial: bool = True
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """One model as one provider account sells it."""
+
+    id: OfferId
+    model: str
+    account: str
+    kind: str
+    """The seller: `fal`, `together`, `selfhosted`."""
+    endpoint: str
+    tier: Tier
+    tariff: Tariff
+    abilities: Abilities
+    capacities: tuple[CapacityId, ...]
+    typical_s: float
+    """Median seconds for one picture of 1 megapixel at default steps: a prior, corrected by what is observed."""
+    licence: Licence = Licence()
+    data: DataTerms = DataTerms()
+    team: str | None = None
+    """Set when the account belongs to one team; nobody else may use it."""
+    source: str = ""
+    checked_on: str = ""
+
+
+class Requirements(Struct, frozen=True, kw_only=True):
+    """What must be true of whoever handles the data and of the rights in the picture."""
+
+    region: str | None = None
+    training: Literal["allowed", "never"] = "allowed"
+    commercial: bool = False
+    """The picture will be used commercially, so the model's licence must allow that."""
+
+
+class Constraints(Struct, frozen=True, kw_only=True):
+    """What the caller will not give up."""
+
+    tier: Tier = Tier.PREVIEW
+    models: frozenset[str] | None = None
+    """Only these models; None leaves the choice to tier and price."""
+    slo: float = 15.0
+    """Seconds from arrival after which an answer counts as late."""
+    deadline: float = 120.0
+    """Seconds from arrival after which nobody wants the answer."""
+    ceiling: NanoUsd | None = None
+    """Most that one picture may cost."""
+    only: frozenset[str] | None = None
+    """Names of provider accounts or kinds that may serve."""
+    ignore: frozenset[str] = frozenset()
+    order: tuple[str, ...] = ()
+    """Preferred accounts or kinds, best first; a preference among the feasible, not a filter."""
+    prefer: Literal["value", "cheapest", "fastest"] = "value"
+    require: Requirements = Requirements()
+
+
+class Worth(Struct, frozen=True, kw_only=True):
+    """What this call's misfortunes cost, in nano-dollars, so that they add up with prices."""
+
+    late_second: NanoUsd = 2_000_000
+    failure: NanoUsd = 10_000_000
+
+
+class Tried(Struct, frozen=True):
+    """An attempt that is over and did not deliver."""
+
+    offer: OfferId
+    account: str
+    error: str
+    """The `kind` of the `ProviderError`."""
+    elsewhere: bool
+    cost: NanoUsd = 0
+
+
+class Live(Struct, frozen=True):
+    """An attempt still running."""
+
+    offer: OfferId
+    account: str
+    since: float
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One part of a call, as the engine sees it: what to draw, on what terms, and what was tried so far."""
+
+    call_id: str
+    part: int
+    request: ImageRequest
+    constraints: Constraints
+    worth: Worth = Worth()
+    intent: str = "preview"
+    team: str = ""
+    arrived: float
+    priority: int = 0
+    """Higher goes first when room is short."""
+    budget_left: NanoUsd | None = None
+    """What key and team may still spend; None is unlimited."""
+    tried: tuple[Tried, ...] = ()
+    live: tuple[Live, ...] = ()
+
+
+class View(Protocol):
+    """Live facts, kept up to date as things happen, indexed by model, never rebuilt for a call."""
+
+    prices: int
+    """Revision of the catalogue in force."""
+
+    def offers(self, models: frozenset[str] | None) -> Sequence[Offer]:
+        """The offers of some models, or all."""
+
+    def in_flight(self, capacity: CapacityId) -> int:
+        """Orders in flight against a capacity, ours alone."""
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """An offer that may serve, with everything it would cost in nano-dollars."""
+
+    offer: Offer
+    quote: Quote
+    latency_p50: float
+    latency_p95: float
+    headroom: int
+    """Orders that could still start at once on its tightest capacity."""
+    costs: Mapping[str, int]
+    """Scorer name -> nano-dollars."""
+
+    @property
+    def total(self) -> int:
+        """What serving here costs in all; the least total wins."""
+        return sum(self.costs.values())
+
+
+class Rejection(Struct, frozen=True, kw_only=True):
+    """An offer that may not serve, and why."""
+
+    offer: OfferId
+    code: str
+    """The gate that refused: ability, size, tier, model, provider, ceiling, licence, data, team, budget, headroom, breaker, tried."""
+    reason: str
+    """A sentence for people, naming the value that blocks."""
+    lasting: bool = True
+    """False when waiting may cure it (headroom, breaker)."""
+
+
+class Submit(Struct, frozen=True):
+    """Order from this candidate now; ask me again at `wake_at` if it is not done by then (None: do not)."""
+
+    candidate: Candidate
+    wake_at: float | None = None
+
+
+class Wait(Struct, frozen=True):
+    """Ask me again at `until`, or as soon as `capacity` has room."""
+
+    until: float
+    capacity: CapacityId | None = None
+    best: Candidate | None = None
+    """Whom we wait for; its quote is what is set aside meanwhile."""
+
+
+class Shed(Struct, frozen=True):
+    """Give this part up."""
+
+    reasons: tuple[Rejection, ...]
+    retry_after: float | None = None
+    """Seconds after which asking again may help; None when it will not."""
+
+
+Reason = Literal["new", "failed", "wake", "room"]
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """What the engine says to one ask, with all it weighed."""
+
+    move: Submit | Wait | Shed
+    ranked: tuple[Candidate, ...] = ()
+    """Feasible candidates, cheapest in all first."""
+    rejected: tuple[Rejection, ...] = ()
+    policy: str
+    """Name and revision: "default@7"."""
+    prices: int
+    reason: Reason = "new"
+
+
+EventKind = Literal["submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured"]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something that happened to an order; all the engine ever learns."""
+
+    kind: EventKind
+    offer: OfferId
+    pixels: int
+    """Width x height of one picture."""
+    count: int = 1
+    steps: int | None = None
+    in_flight: int = 0
+    """Orders in flight on the account when this one was submitted, itself included."""
+    latency: float = 0.0
+    """Seconds from submission to this event."""
+    queue_s: float | None = None
+    """Seconds of those spent in the provider's queue, where it tells."""
+    retry_after: float | None = None
+    cost: NanoUsd = 0
+
+
+class Engine(Protocol):
+    """Chooses. Pure: no clock, no I/O, no hidden randomness; the same class serves, simulates and is benchmarked."""
+
+    def decide(self, ask: Ask, view: View, now: float, reason: Reason) -> Decision:
+        """What to do next for one part of a call."""
+
+    def observe(self, event: Event, now: float) -> None:
+        """Learn from what happened."""
+
+    def tick(self, view: View, now: float) -> None:
+        """Once a second: whatever is planned rather than decided."""
+
+    def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
+        """Seconds until one more order may start against a capacity: 0 now, inf when one must end first."""

@@ -1,0 +1,270 @@
+"""The words the gateway shares with those who sell images, and the one interface a seller implements.
+
+This is all that `policies/` may know of the world, and all that an adapter needs to know of the gateway.
+
+Units: pixels for sizes, seconds (`float`) for durations, nano-dollars (`int`, 1e-9 USD) for money,
+nanoseconds (`int`) for billed machine time, so that money made from it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+
+Operation = Literal["generate", "edit", "upscale", "remove_background"]
+Format = Literal["png", "jpeg", "webp"]
+Safety = Literal["strict", "standard", "relaxed"]
+SizeDialect = Literal["image_size", "width_height", "aspect_ratio", "size"]
+SafetyDialect = Literal["checker", "tolerance", "disable_checker", "none"]
+
+
+class SizeRule(Struct, frozen=True, kw_only=True):
+    """Which exact pixel sizes an endpoint draws; anything else it would silently change, so we refuse it."""
+
+    min_side: int = 256
+    max_side: int = 2048
+    multiple: int = 8
+    max_pixels: int | None = None
+    named: Mapping[str, tuple[int, int]] = {}
+    """When given, only these sizes exist, each under the seller's own name for it ("16:9": (2752, 1536))."""
+
+    def allows(self, width: int, height: int) -> bool:
+        """Whether the endpoint paints exactly `width` x `height`."""
+        if self.named:
+            return (width, height) in self.named.values()
+        return (
+            self.min_side <= min(width, height)
+            and max(width, height) <= self.max_side
+            and width % self.multiple == 0
+            and height % self.multiple == 0
+            and (self.max_pixels is None or width * height <= self.max_pixels)
+        )
+
+    def name_of(self, width: int, height: int) -> str | None:
+        """The seller's name for a size, where sizes have names."""
+        return next((name for name, size in self.named.items() if size == (width, height)), None)
+
+
+class Abilities(Struct, frozen=True, kw_only=True):
+    """What one endpoint can be asked for, and in which words. From the catalogue, never from code."""
+
+    operations: tuple[Operation, ...] = ("generate",)
+    sizes: SizeRule = SizeRule()
+    max_count: int = 1
+    formats: tuple[Format, ...] = ("jpeg", "png")
+    seed: bool = True
+    steps: tuple[int, int] | None = None
+    """Accepted range, or None where the endpoint decides by itself."""
+    default_steps: int | None = None
+    guidance: tuple[float, float] | None = None
+    negative_prompt: bool = False
+    loras: int = 0
+    """How many LoRA weights one order may name."""
+    transparent: bool = False
+    size_dialect: SizeDialect = "image_size"
+    safety_dialect: SafetyDialect = "none"
+    fixed: Mapping[str, object] = {}
+    """Fields sent with every order, in the seller's own words (`prompt_upsampling: false`)."""
+
+
+class Lora(Struct, frozen=True):
+    """One set of adapter weights: where it lies and how strongly it pulls."""
+
+    path: str
+    scale: float = 1.0
+
+
+class ImageRequest(Struct, frozen=True, kw_only=True):
+    """What should be drawn, in no provider's dialect."""
+
+    operation: Operation = "generate"
+    prompt: str = ""
+    width: int = 1024
+    height: int = 1024
+    count: int = 1
+    format: Format = "png"
+    steps: int | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    loras: tuple[Lora, ...] = ()
+    transparent: bool = False
+    safety: Safety = "standard"
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """One thing asked of one provider: all an adapter needs to translate, and nothing more."""
+
+    attempt_id: str
+    """Ours, unique per order; travels to the provider where its protocol has room for it."""
+    endpoint: str
+    """The provider's id of the model, from the catalogue."""
+    abilities: Abilities
+    request: ImageRequest
+    timeout: float
+    """Seconds until the adapter must give up with `TimedOut`."""
+    callback_url: str | None = None
+    """Where the provider may report the end, for sellers that call back."""
+
+
+class Ticket(Struct, frozen=True):
+    """A provider's receipt for an accepted order; enough to find it again after a crash."""
+
+    id: str
+    data: Mapping[str, str] = {}
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """One picture as the provider delivered it: its bytes, and what the provider said about it."""
+
+    data: bytes
+    seed: int | None = None
+    flagged: bool = False
+    """The provider's own safety check marked it (fal: `has_nsfw_concepts`)."""
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What an order consumed, in the units sellers bill."""
+
+    images: tuple[tuple[int, int], ...] = ()
+    """Width and height of every picture the provider made, delivered to us or not."""
+    steps: int | None = None
+    references: tuple[tuple[int, int], ...] = ()
+    """Width and height of every input picture."""
+    machine_ns: int = 0
+    """Nanoseconds of a machine's time, for sellers that bill it."""
+    nano_usd: int | None = None
+    """The provider's own word on what it charges for this order; it outranks our tariff."""
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """What an order delivered."""
+
+    images: tuple[Image, ...]
+    usage: Usage
+    ticket: Ticket | None = None
+    queue_s: float | None = None
+    """Seconds the order waited at the provider before work began, where it tells."""
+    run_s: float | None = None
+    """Seconds of work, where the provider tells."""
+
+
+class UsageRecord(Struct, frozen=True, kw_only=True):
+    """One line of what a provider says it will bill: an order, or (without `request_id`) an endpoint's total."""
+
+    endpoint: str
+    nano_usd: int
+    at: datetime
+    request_id: str | None = None
+
+
+class ListedPrice(Struct, frozen=True, kw_only=True):
+    """A price as the provider's own list shows it."""
+
+    endpoint: str
+    unit: str
+    nano_usd: int
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """How busy one node of a pool is."""
+
+    running: int
+    queued: int
+    slots: int
+
+
+CancelOutcome = Literal["unbilled", "finished", "running", "unknown"]
+"""`unbilled`: it never ran and costs nothing. `finished`: too late, the result can be collected.
+`running`: asked to stop, may still be billed. `unknown`: the provider gave no clear answer."""
+
+OnAccepted = Callable[[Ticket], Awaitable[None]]
+
+
+class Provider(Protocol):
+    """One seller of images. Translates; never retries, prices, routes, caches or logs prompts."""
+
+    @property
+    def name(self) -> str:
+        """The provider account this connection speaks for."""
+
+    async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
+        """Submit `order` exactly once and bring its pictures home.
+
+        `on_accepted` is awaited the moment the provider has the order, before any waiting.
+        Raises a `providers.errors.ProviderError`, which says what is owed.
+        """
+
+    async def aclose(self) -> None:
+        """Give back connections."""
+
+
+# What some sellers can do and others cannot; each a protocol of its own, found with isinstance. Never a stub.
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Can bring home an order from its ticket alone."""
+
+    async def resume(self, order: Order, ticket: Ticket) -> Generation:
+        """Wait for the order behind `ticket` and fetch it; raises as `generate` does."""
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """Can be told that an order is no longer wanted."""
+
+    async def cancel(self, ticket: Ticket) -> CancelOutcome:
+        """Ask once; answers what is known about the money."""
+
+
+@runtime_checkable
+class FindsOrders(Protocol):
+    """Can tell which order an attempt became when the answer to its submission was lost."""
+
+    async def find(self, attempt_id: str) -> Ticket | None:
+        """The ticket of the order that carried `attempt_id`, or None when there is none."""
+
+
+@runtime_checkable
+class ListsPrices(Protocol):
+    """Publishes prices over its API."""
+
+    async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
+        """Today's price per billing unit of each endpoint it knows."""
+
+
+@runtime_checkable
+class ReportsUsage(Protocol):
+    """Tells what it will bill."""
+
+    async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
+        """Every billed line of `endpoints` since a moment (UTC)."""
+
+
+@runtime_checkable
+class CallsBack(Protocol):
+    """Reports the end of an order by webhook."""
+
+    async def read_callback(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Verify and take in one callback; False when its signature or stamp is not to be trusted."""
+
+
+@runtime_checkable
+class ReportsLoad(Protocol):
+    """Knows how busy its machines are."""
+
+    async def load(self) -> Mapping[str, Load]:
+        """Load by node name."""
+
+
+@runtime_checkable
+class ChecksAccount(Protocol):
+    """Can prove without spending that key and endpoints are good."""
+
+    async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """One sentence per fault found; empty when all is well."""

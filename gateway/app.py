@@ -25,7 +25,7 @@ from gateway.requests.orders import RunningOrder, Workshop
 from gateway.requests.pipeline import Pipeline
 from gateway.requests.recovery import Recovery
 from gateway.revisions import Revision, load_revision
-from gateway.settings import Settings, read_pepper
+from gateway.settings import Account, Settings, read_pepper
 from gateway.storage.database import Database, open_database
 from policies.engine import CostEngine
 from policies.types import Engine
@@ -156,6 +156,11 @@ class App:
         if not task.cancelled():
             task.exception()  # seen: whoever waits for the task reports it; orders book their own failures
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way: orders, wanted or not, and what follows them."""
+        return bool(self._tasks)
+
     async def start(self) -> None:
         """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
         await self.ledger.beat()
@@ -180,7 +185,7 @@ class App:
             await provider.aclose()
         await self._http.aclose()
         await self.ledger.stop()
-        await self.db.close_connections()
+        await self.db.aclose()
         log.info("gateway_stopped")
 
     def ready(self) -> Mapping[str, str]:
@@ -209,7 +214,18 @@ class App:
         return asyncio.get_running_loop().create_task(repeat(), name=name)
 
 
-async def build(settings: Settings, revision: Revision | None = None, clock: Clock | None = None) -> App:
+def cost_engine(revision: Revision) -> Engine:
+    """The engine in force."""
+    return CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
+
+
+async def build(
+    settings: Settings,
+    revision: Revision | None = None,
+    *,
+    clock: Clock | None = None,
+    engine: Callable[[Revision], Engine] = cost_engine,
+) -> App:
     """Connect everything the settings name; raises `BadFile` or `registry.UnknownKind` before anything is started."""
     clock = clock or SystemClock()
     revision = revision or load_revision(settings)
@@ -221,7 +237,7 @@ async def build(settings: Settings, revision: Revision | None = None, clock: Clo
     await keys.refresh()
     http = Http()
     providers = {
-        name: registry.connect(account.kind, name, account.adapter_settings(), http)
+        name: registry.connect(account.kind, name, adapter_settings(account), http)
         for name, account in settings.accounts_on().items()
     }
     return App(
@@ -232,9 +248,13 @@ async def build(settings: Settings, revision: Revision | None = None, clock: Clo
         keys=keys,
         providers=providers,
         http=http,
-        engine=CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers),
+        engine=engine(revision),
         assets=Assets(open_blobs(str(settings.assets_folder)), clock, revision.policy.keep_assets),
         clock=clock,
     )
 
 
+def adapter_settings(account: Account) -> Mapping[str, object]:
+    """What an adapter is told of its account: key, address and its own options."""
+    given = {"key": account.key, "base_url": account.base_url}
+    return {**{name: value for name, value in given.items() if value is not None}, **account.options}

@@ -1,4 +1,4 @@
-"""Keeps and serves pictures: checks what a provider delivered, converts it where asked, stores it under an unguessable name."""
+"""Keeps and serves pictures: checks what came, converts it where asked, stores it under an unguessable name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMALL = 128 * 1024
 EXTENSIONS: dict[Format, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
-class Unfit(Exception):  # noqa: N818  (a verdict on a picture, not an error of ours)
+class Unfit(Exception):
     """The picture is not what was ordered."""
 
     def __init__(self, why: str, *, black: bool = False) -> None:
@@ -179,19 +179,20 @@ async def inspect(image: Image, request: ImageRequest) -> Head:
 
 def is_black(data: bytes) -> bool:
     """Whether every pixel is (nearly) black; undecodable bytes are `Unfit`."""
-    from PIL import Image as Pillow  # noqa: PLC0415  (imported where needed: it costs 60 ms at start)
+    from PIL import Image as Pillow
 
     try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
             darkest_white = picture.convert("L").getextrema()[1]
     except (OSError, ValueError, SyntaxError) as error:
         raise Unfit("the picture cannot be decoded") from error
-    return isinstance(darkest_white, int | float) and darkest_white <= 4  # JPEG's rounding can lift black by a few levels
+    # The rounding of JPEG can lift black by a few levels.
+    return isinstance(darkest_white, int | float) and darkest_white <= 4
 
 
 def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
     """Re-encode a picture; `compression` is the quality 0-100 for jpeg and webp (100 when None)."""
-    from PIL import Image as Pillow  # noqa: PLC0415  (imported where needed)
+    from PIL import Image as Pillow
 
     out = io.BytesIO()
     try:

@@ -1,4 +1,4 @@
-"""What callers see when we cannot serve them: one tree, each class a row of the status table in docs/reference/errors.md.
+"""What callers see when we cannot serve them: one tree, each class a row of docs/reference/errors.md.
 
     GatewayError
     |-- InvalidRequest         400, OpenAI's own codes

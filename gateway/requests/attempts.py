@@ -91,6 +91,11 @@ class Part:
         """Whether nothing more will come of it."""
         return self.done or self.shed is not None or isinstance(self.error, GatewayError)
 
+    def won_by(self, winner: RunningOrder) -> None:
+        """Make every other order for this part unwanted, before anything is charged."""
+        for order in self.live:
+            order.wanted = order is winner
+
     def unpark(self) -> None:
         """Stop waiting for room or time."""
         if self.waiter is not None:
@@ -174,7 +179,9 @@ class Attempts:
         """Do what the engine said for one part; its hold is taken in `place`, with those of the others."""
         part = self._parts[ask.part]
         self._policy = decision.policy
-        self._decisions.append(decision_row(self._call, part.index, self._decided, decision, self._house.shop.clock.utc()))
+        self._decisions.append(
+            decision_row(self._call, part.index, self._decided, decision, self._house.shop.clock.utc())
+        )
         self._decided += 1
         part.unpark()
         match decision.move:
@@ -197,9 +204,11 @@ class Attempts:
         starts, self._starts = self._starts, []
         reserve, self._reserve = self._reserve, []
         decisions, self._decisions = self._decisions, []
-        if first and any(part.shed for part in self._parts):
+        if first and (shed := next((part.shed for part in self._parts if part.shed), None)):
             # One part that cannot be served sinks the call before anything is spent on the others.
             starts, reserve = self._withdraw(starts), []
+            for part in self._parts:
+                part.shed = part.shed or shed
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
         holds += [self._hold(part, best, new_id("res"), part.wish, reserve=True) for part, best in reserve]
         try:
@@ -258,9 +267,7 @@ class Attempts:
             return
         request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
-        plan = Plan(
-            attempt_id=new_id("att"), first=part.first, wish=part.wish, request=request, in_flight=in_flight
-        )
+        plan = Plan(attempt_id=new_id("att"), first=part.first, wish=part.wish, request=request, in_flight=in_flight)
         house.shop.engine.observe(
             Event(
                 kind="submitted",
@@ -302,6 +309,7 @@ class Attempts:
     def _send(self, start: Start, hold: Hold) -> None:
         house = self._house
         order = RunningOrder(house.shop, self._call, start.candidate, start.plan, start.lease, hold)
+        order.on_good = lambda: start.part.won_by(order)
         start.part.live.append(order)
         self._orders += 1
         house.running.add(order)
@@ -349,7 +357,6 @@ class Attempts:
             return
         rivals, part.live = part.live, []
         for rival in rivals:
-            rival.wanted = False
             self._house.shop.spawn(rival.call_off())
         self._wake.set()
 
@@ -399,9 +406,7 @@ class Attempts:
 
     def _told(self) -> list[dict[str, object]]:
         """The failed attempts, for the body of an error."""
-        return [
-            {"offer": tried.offer, "error": tried.error} for part in self._parts for tried in part.tried
-        ]
+        return [{"offer": tried.offer, "error": tried.error} for part in self._parts for tried in part.tried]
 
     def _failure(self) -> GatewayError:
         errors = [part.error for part in self._parts if part.error is not None]
@@ -433,12 +438,9 @@ class Attempts:
         blocked = blocking(shed.reasons)
         hint = {} if nearest is None else {"nearest": {"offer": nearest[0].id, "change": nearest[1]}}
         near = "" if nearest is None else f" Nearest: {nearest[0].id}, {nearest[1]}."
-        return NoOffer(
-            f"Nothing in the catalogue can serve this: {blocked}.{near}", extra={"reasons": reasons, **hint}
-        )
+        return NoOffer(f"Nothing in the catalogue can serve this: {blocked}.{near}", extra={"reasons": reasons, **hint})
 
 
 def blocking(reasons: Sequence[Rejection]) -> str:
     """The objections in one line: those of offers that came furthest first, each sentence once."""
     return sentences([reason.reason for reason in reasons]) or "no offer is configured"
-

@@ -46,14 +46,7 @@ class DecisionNote(Struct, frozen=True):
 
 def decision_row(call: Call, part: int, number: int, decision: Decision, at: datetime) -> DecisionRow:
     """The record of one decision; the id it goes by is the call's under the prefix `dec`."""
-    move = decision.move
-    match move:
-        case Submit(candidate):
-            word, chosen = "submit", candidate.offer.id
-        case Wait(best=best):
-            word, chosen = "wait", best.offer.id if best else None
-        case Shed():
-            word, chosen = "shed", None
+    word, chosen = _said(decision)
     note = DecisionNote(
         id=sibling(call.id, "dec"),
         part=part,
@@ -66,6 +59,16 @@ def decision_row(call: Call, part: int, number: int, decision: Decision, at: dat
         rejections=decision.rejected,
     )
     return DecisionRow(call_id=call.id, part=part, number=number, at=at, team=call.caller.team, body=encode(note))
+
+
+def _said(decision: Decision) -> tuple[str, str | None]:
+    match decision.move:
+        case Submit(candidate):
+            return "submit", candidate.offer.id
+        case Wait(best=best):
+            return "wait", best.offer.id if best else None
+        case Shed():
+            return "shed", None
 
 
 def _note(candidate: Candidate) -> CandidateNote:

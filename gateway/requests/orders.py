@@ -8,7 +8,7 @@ seller has said what is owed. So its slot is given back when it is really free, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -85,6 +85,8 @@ class RunningOrder:
         self.lease = lease
         self.hold = hold
         self.wanted = True
+        self.on_good: Callable[[], None] | None = None
+        """Called once the pictures are good and wanted, before they are charged: from here on rivals come too late."""
         self.started = shop.clock.now()
         self.task: asyncio.Task[Drawn] | None = None
         self._ticket: Ticket | None = None
@@ -172,6 +174,8 @@ class RunningOrder:
             raise
         if not good:
             raise self._unfit(generation, faults)
+        if self.wanted and self.on_good is not None:
+            self.on_good()
         charge = min(self._price_of(len(good), generation.usage), cost) if self.wanted else 0
         rows = self._rows(good, charge)
         await self.hold.settle(
@@ -340,7 +344,6 @@ def _format(wanted: Format, sold: tuple[Format, ...], compression: int | None) -
         return wanted
     # Lossless where we must encode anyway.
     return "png" if "png" in sold else wanted if wanted in sold else sold[0]
-
 
 
 def recipe(call: Call, created: datetime) -> RecipeRow:

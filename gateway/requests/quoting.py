@@ -70,4 +70,3 @@ def price(offer: Offer, request: ImageRequest, per_order: int) -> tuple[int, boo
         amount, certain, unit = amount + one.amount, certain and one.certain, unit or one.unit
     orders = -(-request.count // per_order)
     return amount, certain, unit if orders == 1 else f"{orders} orders, the first of {unit}"
-

@@ -1,4 +1,4 @@
-"""Brings to an end what a crash or a lost answer left open. Money is never guessed: it waits until a provider has spoken.
+"""Ends what a crash or a lost answer left open. Money is never guessed: it waits until a provider has spoken.
 
 At start and then on a schedule:
   1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
@@ -9,21 +9,25 @@ At start and then on a schedule:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import structlog
 from msgspec import Struct
 
 from gateway.clock import Clock
 from gateway.money.ledger import Hold, Ledger
-from gateway.money.reconcile import resolve
+from gateway.money.reconcile import Period, resolve
 from gateway.requests.admission import Admission
 from gateway.requests.orders import Spawn
 from gateway.storage.database import Database
 from gateway.storage.rows import AttemptRow, Outcome
 from policies.tariffs import Unpriced, bill
 from policies.types import Offer
-from providers.contract import Cancels, FindsOrders, ImageRequest, Order, Provider, ReportsUsage, Resumable, Usage
+from providers.contract import Cancels, FindsOrders, ImageRequest, Order, Provider, Resumable, Ticket, Usage
 from providers.errors import ProviderError
+
+SKEW = timedelta(minutes=1)
+"""How far a provider's clock may be from ours."""
 
 log = structlog.get_logger("gateway.recovery")
 
@@ -45,23 +49,19 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
     async def sweep(self) -> None:
         """One round over everything left open."""
-        for hold in await self.ledger.orphans(self.stale_after):
-            await self._adopt(hold)
+        for attempt, hold in await self.ledger.orphans(self.stale_after):
+            await self._adopt(attempt, hold)
         for account, provider in self.providers.items():
-            if isinstance(provider, ReportsUsage):
-                await self._resolve(account, provider)
+            await self._resolve(account, provider)
 
-    async def _adopt(self, hold: Hold) -> None:
+    async def _adopt(self, attempt: AttemptRow, hold: Hold) -> None:
         if hold.reserved:
             await hold.release()
-            return
-        attempt = await self.db.attempt(hold.attempt_id)
-        if attempt is None:
             return
         log.info("order_taken_over", attempt=attempt.id, offer=attempt.offer_id, state=attempt.state)
         provider, offer = self.providers.get(attempt.account), self.offers.get(attempt.offer_id)
         if provider is None or offer is None:
-            await hold.suspend(Outcome(error="outcome_unknown", detail="the account is not connected any more"))
+            await hold.suspend(Outcome(error="outcome_unknown", detail="the account or its offer is gone"))
             return
         ticket = attempt.ticket
         if ticket is None and isinstance(provider, FindsOrders):
@@ -69,27 +69,25 @@ class Recovery(Struct, frozen=True, kw_only=True):
         if ticket is None or not isinstance(provider, Resumable):
             await hold.suspend(Outcome(error="outcome_unknown", detail="the gateway stopped while it was under way"))
             return
-        self.spawn(self._collect(hold, attempt, offer, provider))
+        self.spawn(self._collect(hold, attempt, ticket, offer, provider))
 
-    async def _collect(self, hold: Hold, attempt: AttemptRow, offer: Offer, provider: Provider) -> None:
+    async def _collect(
+        self, hold: Hold, attempt: AttemptRow, ticket: Ticket, offer: Offer, provider: Resumable
+    ) -> None:
         """Follow an order to its end by its receipt. Whoever asked is gone, so the team owes nothing."""
-        assert isinstance(provider, Resumable)
-        assert attempt.ticket is not None
         order = Order(
             attempt_id=attempt.id,
             endpoint=attempt.endpoint,
             abilities=offer.abilities,
-            request=ImageRequest(
-                width=attempt.width, height=attempt.height, count=attempt.count, steps=attempt.steps
-            ),
+            request=ImageRequest(width=attempt.width, height=attempt.height, count=attempt.count, steps=attempt.steps),
             timeout=self.order_timeout,
         )
         lease = self.admission.force(offer.capacities)
         try:
-            if isinstance(provider, Cancels) and await provider.cancel(attempt.ticket) == "unbilled":
+            if isinstance(provider, Cancels) and await provider.cancel(ticket) == "unbilled":
                 await hold.release(Outcome(error="cancelled", detail="cancelled after a crash"))
                 return
-            generation = await provider.resume(order, attempt.ticket)
+            generation = await provider.resume(order, ticket)
             await hold.settle(
                 cost=self._cost(offer, attempt, generation.usage),
                 charge=0,
@@ -112,10 +110,20 @@ class Recovery(Struct, frozen=True, kw_only=True):
         except Unpriced:
             return attempt.hold_cost
 
-    async def _resolve(self, account: str, provider: ReportsUsage) -> None:
+    async def _resolve(self, account: str, provider: Provider) -> None:
+        """Ask a provider what it bills, when an order of its account has been unknown for long enough."""
+        now = self.clock.utc()
+        settled_before = now - timedelta(seconds=self.unknown_after)
+        ripe = [attempt.started for attempt in await self.db.suspended(account) if attempt.started < settled_before]
+        if not ripe:
+            return
         try:
-            await resolve(
-                self.db, self.ledger, account, provider, now=self.clock.utc(), unknown_after_s=self.unknown_after
+            found = await resolve(
+                self.db, account, provider, Period(since=min(ripe) - SKEW, settled_before=settled_before, now=now)
             )
         except ProviderError as error:
             log.warning("usage_unavailable", account=account, error=error.kind)
+            return
+        log.info(
+            "suspended_resolved", account=account, resolved=found.settled + found.released, suspended=found.waiting
+        )

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
+from policies.types import Decision, Shed, Submit, Tier, Wait
+from providers.picture import probe
+from tests.support.town import ScriptedEngine, town
+
+
+async def test_a_preview_is_drawn_at_the_cheapest_offer_and_the_books_agree(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        delivery = await t.app.pipeline.serve(t.call())
+        assert delivery.offers == ("together:flux-schnell",)
+        assert delivery.charge == 707_789  # 512 x 512 / 10^6 MP x $0.0027
+        head = probe(delivery.images[0].data)
+        assert (head.format, head.width, head.height) == ("png", 512, 512)
+        await t.assert_books_agree()
+
+
+async def test_an_export_earns_a_model_of_the_export_tier(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        delivery = await t.app.pipeline.serve(t.call(width=1024, height=1024, tier=Tier.EXPORT))
+        assert delivery.images[0].asset.tier == "export"
+        await t.assert_books_agree()
+
+
+async def test_ten_pictures_are_ten_orders_with_ten_seeds_in_the_asked_order(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        call = t.call(count=10)
+        delivery = await t.app.pipeline.serve(call)
+        assert [picture.asset.index for picture in delivery.images] == list(range(10))
+        assert len({picture.asset.seed for picture in delivery.images}) == 10
+        assert len(await t.attempts(call)) == 10
+        await t.assert_books_agree()
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "503", "truncate", "black", "wrong_size", "html"])
+async def test_a_failing_seller_is_followed_by_another_and_the_team_pays_only_for_what_it_got(
+    tmp_path: Path, fault: str
+) -> None:
+    async with town(tmp_path) as t:
+        t.sandbox.script([{"provider": "together", "do": fault, "when": {"share": 1}}])
+        delivery = await t.app.pipeline.serve(t.call())
+        assert delivery.offers == ("fal:flux-schnell",)
+        assert await t.charged() == delivery.charge == 3_000_000
+        await t.assert_books_agree()
+
+
+async def test_a_refusal_is_not_taken_elsewhere_and_costs_nothing(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        with pytest.raises(ContentPolicy):
+            await t.app.pipeline.serve(t.call(prompt="UNSAFE-SANDBOX"))
+        assert await t.charged() == 0
+        await t.assert_books_agree()
+
+
+async def test_nothing_is_ordered_when_no_offer_can_serve(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        with pytest.raises(NoOffer, match="1024"):
+            await t.app.pipeline.serve(t.call(width=1030, height=1030))
+        assert t.invoiced() == {}
+
+
+async def test_all_sellers_failing_is_undeliverable_and_names_the_attempts(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        t.sandbox.script([{"provider": p, "do": "500", "when": {"share": 1}} for p in ("fal", "together")])
+        with pytest.raises(Undeliverable) as caught:
+            await t.app.pipeline.serve(t.call())
+        assert len(caught.value.extra["attempts"]) >= 2  # type: ignore[arg-type]
+        await t.assert_books_agree()
+
+
+async def test_a_deadline_leaves_the_order_to_end_by_itself_and_charges_nothing(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        t.sandbox.script([{"provider": p, "do": "slow", "when": {"share": 1}, "args": {"seconds": 1}} for p in ("fal", "together")])
+        with pytest.raises(DeadlinePassed):
+            await t.app.pipeline.serve(t.call(deadline=0.15))
+        assert await t.charged() == 0
+        await t.assert_books_agree()
+
+
+async def test_two_hundred_calls_at_once_never_exceed_a_limit(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        calls = [t.call(only=frozenset({"fal"}), deadline=60.0) for _ in range(60)]
+        await asyncio.gather(*(t.app.pipeline.serve(call) for call in calls))
+        stats = t.sandbox.stats()["fal"]["fal"]
+        assert stats["peak_in_flight"] <= 10
+        assert stats["limit_violations"] == 0
+        await t.assert_books_agree()
+
+
+def both(decision: Decision, now: float) -> Decision:
+    """Order from the best, and ask again at once."""
+    return _with(decision, Submit(decision.ranked[0], now))
+
+
+def second(decision: Decision, now: float) -> Decision:
+    """Order from the runner-up."""
+    return _with(decision, Submit(decision.ranked[1]))
+
+
+def wait(decision: Decision, now: float) -> Decision:
+    """Wait a moment for the best."""
+    return _with(decision, Wait(now + 0.05, None, decision.ranked[0]))
+
+
+def shed(decision: Decision, now: float) -> Decision:
+    """Give up."""
+    return _with(decision, Shed(decision.rejected, 7.0))
+
+
+def _with(decision: Decision, move: Submit | Wait | Shed) -> Decision:
+    return Decision(
+        move=move, ranked=decision.ranked, rejected=decision.rejected, policy=decision.policy, prices=decision.prices
+    )
+
+
+async def test_a_scripted_hedge_delivers_once_and_books_the_loser(tmp_path: Path) -> None:
+    engine = ScriptedEngine([both, second])
+    async with town(tmp_path, engine.over) as t:
+        delivery = await t.app.pipeline.serve(t.call())
+        assert delivery.attempts == 2
+        assert engine.reasons == ["new", "wake"]
+        assert len(delivery.images) == 1
+        await t.settled()
+        assert await t.charged() == delivery.charge
+        await t.assert_books_agree()
+
+
+async def test_a_scripted_wait_sets_money_aside_and_then_orders(tmp_path: Path) -> None:
+    engine = ScriptedEngine([wait])
+    async with town(tmp_path, engine.over) as t:
+        delivery = await t.app.pipeline.serve(t.call())
+        assert engine.reasons == ["new", "wake"]
+        assert delivery.attempts == 1
+        await t.assert_books_agree()
+
+
+async def test_a_scripted_shed_spends_nothing_and_says_when_to_come_back(tmp_path: Path) -> None:
+    async with town(tmp_path, ScriptedEngine([shed]).over) as t:
+        with pytest.raises((NoCapacity, NoOffer)):
+            await t.app.pipeline.serve(t.call())
+        assert t.invoiced() == {}
+        assert await t.held() == 0
+
+
+async def test_one_part_shed_sinks_the_call_before_anything_is_spent(tmp_path: Path) -> None:
+    async with town(tmp_path, ScriptedEngine([None, shed]).over) as t:
+        with pytest.raises((NoCapacity, NoOffer)):
+            await t.app.pipeline.serve(t.call(count=3))
+        assert t.invoiced() == {}
+        assert await t.held() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -171,6 +172,7 @@ class App:
             self._every("keys", HEARTBEAT_S, self.keys.refresh),
             self._every("tick", TICK_S, self._tick),
         ]
+        _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 
     async def stop(self) -> None:
@@ -212,6 +214,16 @@ class App:
                     self._last[name] = self.clock.now()
 
         return asyncio.get_running_loop().create_task(repeat(), name=name)
+
+
+def _calm_the_collector() -> None:
+    """Keep what start-up made out of every garbage collection, and collect less often: requests leave few circles.
+
+    With Python's defaults a tenth of a busy gateway's time goes into collections that find nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def cost_engine(revision: Revision) -> Engine:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
+import os
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import obstore
 from msgspec import Struct
-from obstore.store import LocalStore, from_url
+from obstore.exceptions import BaseError, NotFoundError
 
 from gateway.clock import Clock
 from gateway.errors import NotReady
@@ -70,46 +71,90 @@ class Blobs(Protocol):
         """Forget; a missing key is no error."""
 
 
+class FolderBlobs:
+    """Blobs in a local folder. A file appears under its name only when it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._root = str(folder)
+        self._made: set[str] = set()
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store under a fresh key; raises `NotReady` when the disk refuses."""
+        try:
+            if len(data) <= SMALL:
+                self._write(key, data)
+            else:
+                await asyncio.to_thread(self._write, key, data)
+        except OSError as error:
+            raise NotReady("Pictures cannot be stored right now.") from error
+
+    async def get(self, key: str) -> bytes | None:
+        """The bytes, or None."""
+        return await asyncio.to_thread(self._read, key)
+
+    async def delete(self, key: str) -> None:
+        """Forget; a missing key is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(os.unlink, f"{self._root}/{key}")
+
+    def _write(self, key: str, data: bytes) -> None:
+        folder = key.rpartition("/")[0]
+        if folder not in self._made:
+            os.makedirs(f"{self._root}/{folder}", exist_ok=True)
+            self._made.add(folder)
+        path = f"{self._root}/{key}"
+        descriptor = os.open(f"{path}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            written = os.write(descriptor, data)
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        finally:
+            os.close(descriptor)
+        os.rename(f"{path}.part", path)
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            with open(f"{self._root}/{key}", "rb") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
 class ObjectStoreBlobs:
-    """Blobs in anything obstore reaches: a folder, S3, GCS, Azure."""
+    """Blobs in anything obstore reaches: S3, GCS, Azure, or memory."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._local = isinstance(store, LocalStore)
 
     async def put(self, key: str, data: bytes) -> None:
         """Store under a fresh key; raises `NotReady` when the store refuses."""
         try:
-            if self._local and len(data) <= SMALL:
-                obstore.put(self._store, key, data)
-            else:
-                await obstore.put_async(self._store, key, data)
-        except (OSError, obstore.exceptions.BaseError) as error:
+            await self._store.put_async(key, data)
+        except (OSError, BaseError) as error:
             raise NotReady("Pictures cannot be stored right now.") from error
 
     async def get(self, key: str) -> bytes | None:
         """The bytes, or None."""
         try:
-            found = await obstore.get_async(self._store, key)
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            found = await self._store.get_async(key)
+        except (FileNotFoundError, NotFoundError):
             return None
         return bytes(await found.bytes_async())
 
     async def delete(self, key: str) -> None:
         """Forget; a missing key is no error."""
-        try:
-            await obstore.delete_async(self._store, key)
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return
+        with contextlib.suppress(FileNotFoundError, NotFoundError):
+            await self._store.delete_async(key)
 
 
-def open_blobs(location: str) -> ObjectStoreBlobs:
+def open_blobs(location: str) -> Blobs:
     """Blobs in a folder (a plain path) or behind a URL (`s3://bucket/prefix`, `gs://...`, `az://...`)."""
-    if "://" in location:
-        return ObjectStoreBlobs(from_url(location))
-    folder = Path(location)
-    folder.mkdir(parents=True, exist_ok=True)
-    return ObjectStoreBlobs(LocalStore(folder))
+    if "://" not in location:
+        return FolderBlobs(Path(location))
+    from obstore.store import from_url
+
+    return ObjectStoreBlobs(from_url(location))
 
 
 def blob_key(path: str) -> str:

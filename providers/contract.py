@@ -14,7 +14,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-
 Operation = Literal["generate", "edit", "upscale", "remove_background"]
 Format = Literal["png", "jpeg", "webp"]
 Safety = Literal["strict", "standard", "relaxed"]

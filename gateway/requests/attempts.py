@@ -317,23 +317,27 @@ class Attempts:
         order.task.add_done_callback(lambda task: self._ended(start.part, order, task))
         loop = asyncio.get_running_loop()
         patience = max(house.least_patience, house.patience * start.candidate.latency_p95)
-        loop.call_later(patience, self._lose_patience, start.part, order)
+        order.timers.append(loop.call_later(patience, self._lose_patience, start.part, order))
         if start.wake_at is not None:
             delay = max(start.wake_at - house.shop.clock.now(), 0.0)
-            loop.call_later(delay, self._mark, start.part, "wake")
+            order.timers.append(loop.call_later(delay, self._mark, start.part, "wake"))
 
     def _ended(self, part: Part, order: RunningOrder, task: asyncio.Task[Drawn]) -> None:
         self._house.running.discard(order)
+        order.let_go()
         error = None if task.cancelled() else task.exception()
         if order not in part.live:  # given up before; its end is the books' affair alone
             return
         part.live.remove(order)
         if task.cancelled():
             self._mark(part, "failed")
-            return
-        if error is None:
+        elif error is None:
             self._take(part, task.result())
-            return
+        else:
+            self._note(part, order, error)
+
+    def _note(self, part: Part, order: RunningOrder, error: BaseException) -> None:
+        """Remember how an order failed, and have the engine asked what to do about it."""
         if isinstance(error, ProviderError):
             offer = order.candidate.offer
             part.error = error

@@ -87,6 +87,8 @@ class RunningOrder:
         self.wanted = True
         self.on_good: Callable[[], None] | None = None
         """Called once the pictures are good and wanted, before they are charged: from here on rivals come too late."""
+        self.timers: list[asyncio.TimerHandle] = []
+        """What happens if it takes long; stopped when it ends."""
         self.started = shop.clock.now()
         self.task: asyncio.Task[Drawn] | None = None
         self._ticket: Ticket | None = None
@@ -131,6 +133,14 @@ class RunningOrder:
         if outcome == "unbilled" and not self.task.done():
             self._called_off = True
             self.task.cancel()
+
+    def let_go(self) -> None:
+        """It is over: stop its timers and break the circles that would keep it in memory until a collection."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+        self.on_good = None
+        self.task = None
 
     def tell_late(self) -> None:
         """The engine hears of an order that is given up before its provider has said anything."""

@@ -1,0 +1,159 @@
+"""Agrees with the sellers about money: learns what suspended orders cost, and compares our book with their bill.
+
+Everything is read from the provider first and from our book second, so that an order seen on the report is never
+missing from the rows; and every posting is a command that another replica may have been quicker with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from gateway.money.matching import (
+    DAY,
+    Action,
+    Mend,
+    Plan,
+    Release,
+    Settle,
+    by_endpoint,
+    by_request,
+    by_total,
+    quiet_spans,
+)
+from gateway.storage.database import AlreadyClosed, Closing, Correction, Database
+from gateway.storage.rows import AttemptRow, Outcome
+from providers.contract import Provider, ReportsUsage, UsageRecord
+
+
+class Period(Struct, frozen=True, kw_only=True):
+    """Which orders to compare; all times UTC."""
+
+    since: datetime
+    """Orders started from here on."""
+    settled_before: datetime
+    """What ended before this is on the provider's report by now, if it was billed at all."""
+    now: datetime
+
+
+class Resolution(Struct, frozen=True, kw_only=True):
+    """What one round with a provider account settled."""
+
+    settled: int = 0
+    released: int = 0
+    corrections: int = 0
+    waiting: int = 0
+    """Suspended orders the report cannot speak about yet."""
+    strangers: tuple[UsageRecord, ...] = ()
+    """Lines of no order of ours: somebody else uses this account."""
+
+
+class Reconciliation(Struct, frozen=True, kw_only=True):
+    """Our book beside a provider's bill, in nano-dollars."""
+
+    ours: int
+    theirs: int | None
+    """None where the provider reports nothing."""
+    drift: int | None
+    """Ours less theirs."""
+    suspended: int
+    """Orders whose cost is not known yet."""
+    orders: int
+    """Orders settled."""
+
+
+async def resolve(db: Database, account: str, provider: Provider, period: Period) -> Resolution:
+    """Settle, release or correct whatever the provider's own report decides. Raises its `ProviderError`s.
+
+    A report that knows nothing of what we have posted is taken for a report that is late, not for a bill of nothing.
+    """
+    plan = Plan()
+    if isinstance(provider, ReportsUsage):
+        before = period.since - DAY  # orders begun the day before may straddle midnight, or be billed late
+        endpoints = by_endpoint(await db.account_attempts(account, before))
+        records = await provider.usage(before, sorted(endpoints)) if endpoints else ()
+        attempts = await db.account_attempts(account, before)
+        named = [line for line in records if line.request_id is not None]
+        if named:
+            plan = by_request(named, attempts, period.since, period.settled_before)
+        else:
+            plan = _by_totals(records, attempts, await db.corrections(account, before), period)
+    posted = [action for action in plan.actions if await _post(db, account, action, period.now)]
+    return Resolution(
+        settled=sum(isinstance(action, Settle) for action in posted),
+        released=sum(isinstance(action, Release) for action in posted),
+        corrections=sum(isinstance(action, Mend) for action in posted),
+        waiting=len(await db.suspended(account)),
+        strangers=plan.strangers,
+    )
+
+
+async def drift(db: Database, providers: Mapping[str, Provider], since: datetime) -> Mapping[str, Reconciliation]:
+    """Provider account -> our book and its bill for orders started since a moment. Raises `ProviderError`s.
+
+    For sellers that report by the day, only a midnight (UTC) that no order straddles compares like with like.
+    """
+    return {account: await _compare(db, account, provider, since) for account, provider in providers.items()}
+
+
+async def _compare(db: Database, account: str, provider: Provider, since: datetime) -> Reconciliation:
+    attempts = await db.account_attempts(account, since)
+    ours = sum(row.cost for row in attempts) + sum(mend.amount for mend in await db.corrections(account, since))
+    theirs = None
+    if isinstance(provider, ReportsUsage):
+        endpoints = sorted(by_endpoint(attempts))
+        theirs = sum(line.nano_usd for line in await provider.usage(since, endpoints)) if endpoints else 0
+    return Reconciliation(
+        ours=ours,
+        theirs=theirs,
+        drift=None if theirs is None else ours - theirs,
+        suspended=sum(row.state == "suspended" for row in attempts),
+        orders=sum(row.state == "settled" for row in attempts),
+    )
+
+
+def _by_totals(
+    records: Sequence[UsageRecord], attempts: Sequence[AttemptRow], corrections: Sequence[Correction], period: Period
+) -> Plan:
+    """Compare each endpoint's total with ours, span by span in which nothing was under way at either end."""
+    actions: list[Action] = []
+    for endpoint, rows in by_endpoint(attempts).items():
+        for start, end in quiet_spans(rows, period.since, period.settled_before):
+            within = [row for row in rows if start <= row.started < end]
+            mends = [each.amount for each in corrections if each.endpoint == endpoint and start <= each.at < end]
+            reported = [line.nano_usd for line in records if line.endpoint == endpoint and start <= line.at < end]
+            posted = sum(row.cost for row in within) + sum(mends)
+            if reported or not posted:
+                suspended = [row for row in within if row.state == "suspended"]
+                actions += by_total(endpoint, sum(reported), posted, suspended, (start, end))
+    return Plan(tuple(actions))
+
+
+async def _post(db: Database, account: str, action: Action, now: datetime) -> bool:
+    """Write one action; False when another replica was quicker."""
+    if isinstance(action, Mend):
+        return await db.correct(
+            Correction(
+                book="cost",
+                party=account,
+                amount=action.amount,
+                note=action.note,
+                at=action.at or now,
+                attempt_id=action.attempt.id if action.attempt else "",
+                endpoint="" if action.attempt else action.endpoint,
+            )
+        )
+    cost = action.cost if isinstance(action, Settle) else 0
+    closing = Closing(
+        attempt_id=action.attempt.id,
+        state="settled" if isinstance(action, Settle) else "released",
+        at=now,
+        cost=cost,
+        outcome=action.attempt.outcome or Outcome(),
+    )
+    try:
+        return await db.close(closing)
+    except AlreadyClosed:
+        return False

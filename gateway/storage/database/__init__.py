@@ -1,0 +1,256 @@
+"""What must be remembered: money, attempts, decisions, assets and keys, behind verbs instead of SQL.
+
+Every verb that writes is one command: all of it is committed or none, and it returns after the commit.
+A backend that cannot record raises `gateway.errors.NotReady`, so that nothing is spent unrecorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from gateway.storage.rows import (
+    AssetRow,
+    AttemptRow,
+    BalanceRow,
+    Book,
+    DecisionRow,
+    EntryRow,
+    KeyRow,
+    NewHold,
+    Outcome,
+    RecipeRow,
+)
+from providers.contract import Ticket
+
+Durability = Literal["power", "process"]
+"""What a commit survives. power: a power cut (one fsync per group of commands). process: a crash of the process."""
+
+
+class Closing(Struct, frozen=True, kw_only=True):
+    """How an attempt's hold ends, with everything that becomes true in the same commit. Money is nano-dollars."""
+
+    attempt_id: str
+    state: Literal["settled", "released"]
+    at: datetime
+    owner: str | None = None
+    """The process that believes it owns the attempt; refused when another took over. None: whoever owns it."""
+    cost: int = 0
+    """What we owe the provider account."""
+    charge: int = 0
+    """What the team owes us."""
+    outcome: Outcome = Outcome()
+    assets: tuple[AssetRow, ...] = ()
+    recipe: RecipeRow | None = None
+    decisions: tuple[DecisionRow, ...] = ()
+
+
+class Correction(Struct, frozen=True, kw_only=True):
+    """A later entry that mends what was posted before. Money is nano-dollars and may be negative."""
+
+    book: Book
+    party: str
+    amount: int
+    note: str
+    """Why, in words; a second correction of the same book and party under an equal note is refused."""
+    at: datetime
+    """When it counts: within the period it mends."""
+    attempt_id: str = ""
+    """The attempt it mends; empty when it belongs to an endpoint as a whole."""
+    endpoint: str = ""
+    """The provider's id of the model; only needed without an attempt."""
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """A sign of life from the process that owns holds."""
+
+    owner: str
+    pid: int
+    host: str
+    at: datetime
+
+
+class Spending(Struct, frozen=True, kw_only=True):
+    """What a key or a team has used of its budget, in nano-dollars."""
+
+    held: int = 0
+    posted: int = 0
+    budget: int | None = None
+    """Hard limit; None is unlimited."""
+
+    @property
+    def left(self) -> int | None:
+        """What may still be held, or None without a budget."""
+        return None if self.budget is None else max(self.budget - self.held - self.posted, 0)
+
+
+Alive = Callable[[Heartbeat], bool]
+"""Whether the process behind a heartbeat still runs; True when it cannot be known."""
+
+
+class AlreadyClosed(RuntimeError):
+    """This attempt is already over with other figures; a hold is closed exactly once."""
+
+
+class TakenOver(RuntimeError):
+    """Another process has taken this attempt over; nothing this process says about it counts any more."""
+
+
+class UnknownAttempt(LookupError):
+    """No attempt of this id was ever recorded."""
+
+
+class Database(Protocol):
+    """Everything that must be remembered. Times are UTC; money is nano-dollars."""
+
+    # Money: one command each.
+
+    async def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
+        """Set money aside for every hold or for none, with the intent to order (or a reservation).
+
+        Raises `BudgetSpent`, naming key or team, when held + posted + asked would exceed its budget.
+        A `replaces` reservation is given back in the same commit, and counts as free for the check.
+        """
+
+    async def accept(self, owner: str, attempt_id: str, ticket: Ticket) -> None:
+        """Keep the provider's receipt. Raises `AlreadyClosed`, `TakenOver` or `UnknownAttempt`."""
+
+    async def close(self, closing: Closing) -> bool:
+        """End a hold, once: True when this call did it, False when it was over with these very figures.
+
+        Raises `AlreadyClosed`, `TakenOver` or `UnknownAttempt`.
+        """
+
+    async def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
+        """Nobody knows yet what is owed: the money stays held. False when it already was suspended."""
+
+    async def correct(self, correction: Correction) -> bool:
+        """Append a correction; False when one of this book, party and note exists."""
+
+    # Owners and recovery.
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """Record that an owner lives."""
+
+    async def orphans(self, now: datetime, stale_after_s: float, alive: Alive) -> Sequence[AttemptRow]:
+        """Open, unsuspended attempts whose owner never beat, stopped beating, or is dead by `alive`."""
+
+    async def take_over(self, attempts: Sequence[AttemptRow], owner: str) -> Sequence[str]:
+        """Make `owner` the owner of attempts still open and still owned as read; the ids it won."""
+
+    async def open_attempts(self) -> Sequence[AttemptRow]:
+        """Attempts that are reserved, intended or accepted, oldest first."""
+
+    async def suspended(self, account: str | None = None) -> Sequence[AttemptRow]:
+        """Attempts whose cost nobody knows yet, oldest first."""
+
+    async def account_attempts(self, account: str, since: datetime) -> Sequence[AttemptRow]:
+        """Every attempt at a provider account started since a moment, oldest first; reservations left out."""
+
+    # What a call left behind.
+
+    async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
+        """The attempts of a call, oldest first."""
+
+    async def attempt(self, attempt_id: str) -> AttemptRow | None:
+        """One attempt."""
+
+    async def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
+        """Keep decisions that led to no hold."""
+
+    async def decisions(self, call_id: str) -> Sequence[DecisionRow]:
+        """The decisions of a call, in the order taken."""
+
+    async def save_recipe(self, recipe: RecipeRow) -> None:
+        """Keep what a call asked for; the first recipe of a call stays."""
+
+    async def recipe(self, call_id: str) -> RecipeRow | None:
+        """What a call asked for."""
+
+    async def asset(self, asset_id: str, team: str) -> AssetRow | None:
+        """A picture of this team; another team's is as if it did not exist."""
+
+    async def asset_by_path(self, path: str) -> AssetRow | None:
+        """The picture at a path of the blob store."""
+
+    async def call_assets(self, call_id: str) -> Sequence[AssetRow]:
+        """The pictures of a call, in the order of its answer."""
+
+    async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
+        """The pictures that were made from this one."""
+
+    # Keys and budgets.
+
+    async def add_key(self, key: KeyRow) -> None:
+        """Keep a new key."""
+
+    async def keys(self) -> Sequence[KeyRow]:
+        """Every key, revoked ones too, oldest first."""
+
+    async def key(self, key_id: str) -> KeyRow | None:
+        """One key."""
+
+    async def revoke_key(self, key_id: str, at: datetime) -> bool:
+        """End a key; False when there is none or it was revoked before."""
+
+    async def key_spent(self, key_id: str) -> Spending:
+        """What a key has used of its budget."""
+
+    async def set_team_budget(self, team: str, budget: int | None) -> None:
+        """Set, change or (None) lift a team's hard limit."""
+
+    async def spending(self) -> tuple[Mapping[str, Spending], Mapping[str, Spending]]:
+        """What every key (first) and every team (second) has used of its budget."""
+
+    # The books.
+
+    async def balances(self) -> Sequence[BalanceRow]:
+        """Every party's balance."""
+
+    async def entries(self, after_seq: int = 0, limit: int = 1000) -> Sequence[EntryRow]:
+        """Entries in the order they were written, after one of them."""
+
+    async def corrections(self, account: str, since: datetime) -> Sequence[Correction]:
+        """What was corrected in an account's cost book since a moment, without naming an attempt, oldest first."""
+
+    async def audit(self) -> list[str]:
+        """One sentence per broken promise about money, recomputed from the entries; empty when all hold."""
+
+    # The connection.
+
+    async def check(self) -> None:
+        """Raise `NotReady`, with the reason, when money cannot be recorded."""
+
+    async def aclose(self) -> None:
+        """Commit what was asked for and let go; every later verb raises `NotReady`."""
+
+
+def open_database(url: str, durability: Durability = "power", *, create: bool = True) -> Database:
+    """The database behind a URL: `sqlite:///relative.db` or `sqlite:////absolute.db`.
+
+    A missing file is created only when `create` is set; an empty, foreign or damaged one raises `NotReady`.
+    """
+    scheme, separator, path = url.partition(":///")
+    if not separator or scheme != "sqlite" or not path:
+        raise ValueError(f"database url {url!r}: only sqlite:///PATH is known (four slashes for an absolute path)")
+    from gateway.storage.database.sqlite import SqliteDatabase
+
+    return SqliteDatabase(path, durability, create=create)
+
+
+__all__ = [
+    "Alive",
+    "AlreadyClosed",
+    "Closing",
+    "Correction",
+    "Database",
+    "Durability",
+    "Heartbeat",
+    "Spending",
+    "TakenOver",
+    "UnknownAttempt",
+    "open_database",
+]

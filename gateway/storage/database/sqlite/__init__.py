@@ -1,0 +1,272 @@
+"""The database in one SQLite file: nothing to install, one writer, any number of readers and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+from gateway.errors import NotReady
+from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
+from gateway.storage.database.sqlite import values
+from gateway.storage.database.sqlite.audit import audit
+from gateway.storage.database.sqlite.books import OPEN, Books
+from gateway.storage.database.sqlite.file import connect, not_ready, open_file
+from gateway.storage.database.sqlite.group_commit import GroupWriter
+from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
+from gateway.storage.rows import (
+    AssetRow,
+    AttemptRow,
+    BalanceRow,
+    DecisionRow,
+    EntryRow,
+    KeyRow,
+    NewHold,
+    Outcome,
+    RecipeRow,
+)
+from providers.contract import Ticket
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_ATTEMPTS = f"SELECT {ATTEMPT} FROM attempts"  # noqa: S608 - constants only
+_ASSETS = f"SELECT {ASSET} FROM assets"  # noqa: S608 - constants only
+_KEYS = f"SELECT {KEY} FROM keys"  # noqa: S608 - constants only
+_BEAT = """INSERT INTO owners VALUES (?,?,?,?)
+    ON CONFLICT DO UPDATE SET pid = excluded.pid, host = excluded.host, at = excluded.at"""
+_PROBE = "INSERT INTO owners VALUES ('', 0, '', 0) ON CONFLICT DO UPDATE SET at = at + 1"
+_ORPHANS = f"""SELECT {", ".join("attempts." + name for name in ATTEMPT.split(", "))},
+    owners.pid, owners.host, owners.at
+    FROM attempts LEFT JOIN owners USING (owner) WHERE {OPEN} AND state <> 'suspended' ORDER BY attempts.rowid"""  # noqa: S608 - constants only
+_ENTRIES = """SELECT seq, at, book, party, kind, amount, attempt_id,
+    COALESCE(attempts.call_id, ''), COALESCE(attempts.offer_id, ''), note
+    FROM entries LEFT JOIN attempts ON attempts.id = attempt_id WHERE seq > ? ORDER BY seq LIMIT ?"""
+_SPENDING = """SELECT party, held, posted, budget FROM balances LEFT JOIN {table} ON {key} = party WHERE book = '{book}'
+    UNION ALL SELECT {key}, 0, 0, budget FROM {table}
+    WHERE {key} NOT IN (SELECT party FROM balances WHERE book = '{book}')"""
+
+
+class SqliteDatabase:
+    """Implements `Database`. Serves one event loop: a writer thread of its own, and one thread for reads."""
+
+    def __init__(self, path: str, durability: Durability, *, create: bool = True) -> None:
+        """Open (and bring up to date) the file at `path`. Raises `NotReady`."""
+        self._path = Path(path)
+        open_file(self._path, create=create)
+        self._identity = _identity(self._path)
+        self._connection = connect(self._path, durability)
+        self._reader = connect(self._path, durability, read_only=True)
+        self._books = Books(self._connection, self._same_file)
+        self._writer = GroupWriter(self._connection, self._books, self._blame)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="pixelgate-reader")
+        self._closed = False
+
+    async def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
+        """Set money aside for every hold or for none."""
+        await self._writer.submit(self._books.hold, owner, holds, decisions, at)
+
+    async def accept(self, owner: str, attempt_id: str, ticket: Ticket) -> None:
+        """Keep the provider's receipt."""
+        await self._writer.submit(self._books.accept, owner, attempt_id, ticket)
+
+    async def close(self, closing: Closing) -> bool:
+        """End a hold, once."""
+        return await self._writer.submit(self._books.close, closing)
+
+    async def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
+        """Nobody knows yet what is owed: the money stays held."""
+        return await self._writer.submit(self._books.suspend, owner, attempt_id, outcome, at)
+
+    async def correct(self, correction: Correction) -> bool:
+        """Append a correction."""
+        return await self._writer.submit(self._books.correct, correction)
+
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """Record that an owner lives."""
+        columns = (heartbeat.owner, heartbeat.pid, heartbeat.host, micros(heartbeat.at))
+        await self._writer.submit(self._books.changed, _BEAT, *columns)
+
+    async def orphans(self, now: datetime, stale_after_s: float, alive: Alive) -> Sequence[AttemptRow]:
+        """Open, unsuspended attempts whose owner is gone."""
+        oldest = now - timedelta(seconds=stale_after_s)
+        verdicts: dict[str, bool] = {}
+        found = []
+        for attempt, beat in await self._all(values.owned_attempt, _ORPHANS):
+            if attempt.owner not in verdicts:
+                verdicts[attempt.owner] = beat is None or beat.at < oldest or not alive(beat)
+            if verdicts[attempt.owner]:
+                found.append(attempt)
+        return found
+
+    async def take_over(self, attempts: Sequence[AttemptRow], owner: str) -> Sequence[str]:
+        """Make `owner` the owner of attempts still open and still owned as read."""
+        return await self._writer.submit(self._books.take_over, attempts, owner)
+
+    async def open_attempts(self) -> Sequence[AttemptRow]:
+        """Attempts that are reserved, intended or accepted."""
+        return await self._attempts(f"WHERE {OPEN} AND state <> 'suspended'")
+
+    async def suspended(self, account: str | None = None) -> Sequence[AttemptRow]:
+        """Attempts whose cost nobody knows yet."""
+        where = f"WHERE {OPEN} AND state = 'suspended' AND (? IS NULL OR account = ?)"
+        return await self._attempts(where, account, account)
+
+    async def account_attempts(self, account: str, since: datetime) -> Sequence[AttemptRow]:
+        """Every order placed at a provider account since a moment."""
+        where = "WHERE account = ? AND started >= ? AND NOT reservation"
+        return await self._attempts(where, account, micros(since))
+
+    async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
+        """The attempts of a call."""
+        return await self._attempts("WHERE call_id = ?", call_id)
+
+    async def attempt(self, attempt_id: str) -> AttemptRow | None:
+        """One attempt."""
+        return next(iter(await self._attempts("WHERE id = ?", attempt_id)), None)
+
+    async def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
+        """Keep decisions that led to no hold."""
+        await self._writer.submit(self._books.save_decisions, decisions)
+
+    async def decisions(self, call_id: str) -> Sequence[DecisionRow]:
+        """The decisions of a call."""
+        sql = "SELECT call_id, part, number, at, team, body FROM decisions WHERE call_id = ? ORDER BY number"
+        return await self._all(values.decision, sql, call_id)
+
+    async def save_recipe(self, recipe: RecipeRow) -> None:
+        """Keep what a call asked for."""
+        await self._writer.submit(self._books.save_recipe, recipe)
+
+    async def recipe(self, call_id: str) -> RecipeRow | None:
+        """What a call asked for."""
+        sql = "SELECT call_id, team, user, request, created FROM recipes WHERE call_id = ?"
+        return next(iter(await self._all(values.recipe, sql, call_id)), None)
+
+    async def asset(self, asset_id: str, team: str) -> AssetRow | None:
+        """A picture of this team."""
+        return next(iter(await self._assets("WHERE id = ? AND team = ?", asset_id, team)), None)
+
+    async def asset_by_path(self, path: str) -> AssetRow | None:
+        """The picture at a path of the blob store."""
+        return next(iter(await self._assets("WHERE path = ?", path)), None)
+
+    async def call_assets(self, call_id: str) -> Sequence[AssetRow]:
+        """The pictures of a call."""
+        return await self._assets("WHERE call_id = ? ORDER BY position", call_id)
+
+    async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
+        """The pictures that were made from this one."""
+        return await self._assets("WHERE parent_id = ? AND team = ? ORDER BY rowid", asset_id, team)
+
+    async def add_key(self, key: KeyRow) -> None:
+        """Keep a new key."""
+        await self._writer.submit(self._books.add_key, key)
+
+    async def keys(self) -> Sequence[KeyRow]:
+        """Every key."""
+        return await self._all(values.key, f"{_KEYS} ORDER BY rowid")
+
+    async def key(self, key_id: str) -> KeyRow | None:
+        """One key."""
+        return next(iter(await self._all(values.key, f"{_KEYS} WHERE id = ?", key_id)), None)
+
+    async def revoke_key(self, key_id: str, at: datetime) -> bool:
+        """End a key."""
+        sql = "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL"
+        return await self._writer.submit(self._books.changed, sql, micros(at), key_id)
+
+    async def key_spent(self, key_id: str) -> Spending:
+        """What a key has used of its budget."""
+        return (await self._spending("keys", "id", "key")).get(key_id, Spending())
+
+    async def set_team_budget(self, team: str, budget: int | None) -> None:
+        """Set, change or lift a team's hard limit."""
+        await self._writer.submit(self._books.set_team_budget, team, budget)
+
+    async def spending(self) -> tuple[Mapping[str, Spending], Mapping[str, Spending]]:
+        """What every key and every team has used of its budget."""
+        return await self._spending("keys", "id", "key"), await self._spending("teams", "team", "charge")
+
+    async def balances(self) -> Sequence[BalanceRow]:
+        """Every party's balance."""
+        sql = "SELECT book, party, held, posted FROM balances WHERE book <> 'key' ORDER BY book, party"
+        return await self._all(values.balance, sql)
+
+    async def entries(self, after_seq: int = 0, limit: int = 1000) -> Sequence[EntryRow]:
+        """Entries in the order they were written."""
+        return await self._all(values.entry, _ENTRIES, after_seq, limit)
+
+    async def corrections(self, account: str, since: datetime) -> Sequence[Correction]:
+        """What was corrected in an account's cost book without naming an attempt."""
+        sql = """SELECT book, party, amount, note, at, attempt_id, endpoint FROM entries
+            WHERE kind = 'correction' AND book = 'cost' AND party = ? AND attempt_id = '' AND at >= ? ORDER BY seq"""
+        return await self._all(values.correction, sql, account, micros(since))
+
+    async def audit(self) -> list[str]:
+        """One sentence per broken promise about money."""
+        return await self._read(audit, self._reader)
+
+    async def check(self) -> None:
+        """Raise `NotReady` when money cannot be recorded."""
+        await self._writer.submit(self._books.changed, _PROBE)
+
+    async def aclose(self) -> None:
+        """Commit what was asked for and let go."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._reader.close()
+        self._connection.close()
+
+    async def _attempts(self, where: str, *columns: object) -> list[AttemptRow]:
+        return await self._all(values.attempt, f"{_ATTEMPTS} {where} ORDER BY rowid", *columns)
+
+    async def _assets(self, where: str, *columns: object) -> list[AssetRow]:
+        return await self._all(values.asset, f"{_ASSETS} {where}", *columns)
+
+    async def _spending(self, table: str, key: str, book: str) -> Mapping[str, Spending]:
+        return dict(await self._all(values.spending, _SPENDING.format(table=table, key=key, book=book)))
+
+    async def _all(self, convert: Callable[[Columns], T], sql: str, *columns: object) -> list[T]:
+        return await self._read(_fetch, self._reader, convert, sql, columns)
+
+    async def _read(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        if self._closed:
+            raise NotReady("The database is closed.")
+        try:
+            self._same_file()
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work, *args)
+        except sqlite3.Error as error:
+            raise self._blame(error) from error
+
+    def _same_file(self) -> None:
+        """A deleted or replaced file would take our writes with it unseen."""
+        if _identity(self._path) != self._identity:
+            raise NotReady(f"The database {self._path.name} was moved or replaced; restore it and restart.")
+
+    def _blame(self, error: Exception) -> NotReady:
+        return not_ready(self._path, error)
+
+
+def _fetch(
+    connection: sqlite3.Connection, convert: Callable[[Columns], T], sql: str, columns: Sequence[object]
+) -> list[T]:
+    return [convert(row) for row in connection.execute(sql, columns)]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells this file from another of the same name; None when there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - once per commit, and half the price of Path.stat
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

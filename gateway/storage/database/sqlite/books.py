@@ -1,0 +1,357 @@
+"""The commands that move money, each run inside the writer's transaction.
+
+Balances are kept in memory while nobody else writes the file (SQLite's `data_version` tells), so a budget check
+reads no row, and each balance that changed is written once per group instead of once per command.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from gateway.errors import BudgetSpent
+from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
+from gateway.storage.database.sqlite.values import (
+    ASSET,
+    ATTEMPT,
+    KEY,
+    asset_columns,
+    decision_columns,
+    encode,
+    key_columns,
+    micros,
+    recipe_columns,
+)
+from gateway.storage.rows import AttemptRow, DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
+from policies.money import to_usd
+from providers.contract import Ticket
+
+Account: TypeAlias = "tuple[Literal['cost', 'charge', 'key'], str]"
+"""A balance: what we owe a provider account, what a team owes us, and which part of that one key caused."""
+
+Change: TypeAlias = "tuple[Account, int, int]"
+"""What is added to an account's held and posted."""
+
+Fact: TypeAlias = "tuple[str, str, str, int, str]"
+"""An entry's book, party, kind, amount and note."""
+
+OPEN = "state <> 'settled' AND state <> 'released'"
+"""As the partial index says it, so that SQLite uses it."""
+
+_HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?)"""
+_FIND = """SELECT rowid, state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
+    FROM attempts WHERE id = ?"""
+_ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE rowid = ?"
+_CLOSE = "UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = COALESCE(ended, ?), outcome = ? WHERE rowid = ?"
+_SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE rowid = ?"
+_TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
+_ENTRIES = tuple(
+    "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * n)
+    for n in range(7)
+)
+"""For 0 to 6 entries at once; a close writes at most three a book."""
+_CORRECT = """INSERT INTO entries (at, book, party, kind, amount, attempt_id, endpoint, note)
+    VALUES (?, ?, ?, 'correction', ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_BALANCE = """INSERT INTO balances VALUES (?,?,?,?)
+    ON CONFLICT DO UPDATE SET held = excluded.held, posted = excluded.posted"""
+_ASSET = f"INSERT INTO assets ({ASSET}) VALUES ({','.join('?' * 20)})"
+_DECISION = "INSERT INTO decisions (call_id, part, number, at, team, body) VALUES (?,?,?,?,?,?)"
+_RECIPE = "INSERT INTO recipes (call_id, team, user, request, created) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING"
+_KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 11)})"
+_TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
+
+
+class Books:
+    """Balances in memory, entries and attempts in the file, and the commands that change them together."""
+
+    def __init__(self, connection: sqlite3.Connection, same_file: Callable[[], None]) -> None:
+        """`same_file` raises when the file is no longer where it was opened."""
+        self._execute = connection.execute
+        self._executemany = connection.executemany
+        self._same_file = same_file
+        self._balances: dict[Account, list[int]] = {}
+        self._budgets: dict[Account, int | None] = {}
+        self._touched: set[Account] = set()
+        self._version = -1
+
+    def begin(self) -> None:
+        """Drop what is remembered when another process wrote since."""
+        self._same_file()
+        (version,) = self._execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self.forget()
+            self._version = version
+
+    def flush(self) -> None:
+        """Write the balances that changed."""
+        self._executemany(_BALANCE, [(*account, *self._balances[account]) for account in self._touched])
+        self._touched.clear()
+
+    def forget(self) -> None:
+        """Read balances and budgets anew."""
+        self._balances.clear()
+        self._budgets.clear()
+        self._touched.clear()
+
+    def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
+        """Set money aside for every hold or for none."""
+        stamp = micros(at)
+        changes: list[Change] = []
+        for hold in holds:
+            if hold.replaces is not None:
+                changes += self._give_back(owner, hold.replaces, stamp)
+            changes += (
+                (("cost", hold.account), hold.cost, 0),
+                (("charge", hold.team), hold.charge, 0),
+                (("key", hold.key_id), hold.charge, 0),
+            )
+        self._check_budgets(changes)
+        for hold in holds:
+            self._insert(owner, hold, stamp)
+        self.save_decisions(decisions)
+        self._apply(changes)
+
+    def accept(self, owner: str, attempt_id: str, ticket: Ticket) -> None:
+        """Keep the provider's receipt."""
+        found = self._find(attempt_id)
+        found.must_be(owner, "intent", "accepted", "suspended")
+        state = "accepted" if found.state == "intent" else found.state
+        self._execute(_ACCEPT, (state, encode(ticket), found.rowid))
+
+    def close(self, closing: Closing) -> bool:
+        """End a hold once; False when it already ended just so."""
+        state, cost, charge, stamp = closing.state, closing.cost, closing.charge, micros(closing.at)
+        if cost < 0 or charge < 0 or (state == "released" and (cost or charge)):
+            raise ValueError(f"{closing.attempt_id}: cannot be {state} with cost {cost} and charge {charge}")
+        found = self._find(closing.attempt_id)
+        if (found.state, found.cost, found.charge) == (state, cost, charge):
+            return False
+        found.must_be(closing.owner, "intent", "accepted", "suspended", *(("reserved",) if state == "released" else ()))
+        self._execute(_CLOSE, (state, cost, charge, stamp, encode(closing.outcome), found.rowid))
+        self._append(
+            stamp,
+            found.id,
+            (
+                *_closing_entries("cost", found.account, found.hold_cost, cost, state),
+                *_closing_entries("charge", found.team, found.hold_charge, charge, state),
+            ),
+        )
+        for asset in closing.assets:
+            self._execute(_ASSET, asset_columns(asset))
+        if closing.recipe is not None:
+            self.save_recipe(closing.recipe)
+        self.save_decisions(closing.decisions)
+        self._apply(found.closing(cost, charge))
+        return True
+
+    def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
+        """Keep the money held until it is known what is owed; the entries only say so."""
+        found = self._find(attempt_id)
+        if found.state == "suspended":
+            return False
+        found.must_be(owner, "intent", "accepted")
+        stamp = micros(at)
+        self._execute(_SUSPEND, (stamp, encode(outcome), found.rowid))
+        self._append(stamp, attempt_id, found.both("suspend"))
+        return True
+
+    def correct(self, correction: Correction) -> bool:
+        """Append a correction, once per book, party and note."""
+        book, party, amount = correction.book, correction.party, correction.amount
+        columns = (amount, correction.attempt_id, correction.endpoint, correction.note)
+        if not self._execute(_CORRECT, (micros(correction.at), book, party, *columns)).rowcount:
+            return False
+        changes: list[Change] = [((book, party), 0, amount)]
+        if correction.attempt_id:
+            column = "cost" if book == "cost" else "charge"
+            rows = self._execute(
+                f"UPDATE attempts SET {column} = {column} + ? WHERE id = ? RETURNING key_id",
+                (amount, correction.attempt_id),
+            ).fetchall()
+            if not rows:
+                raise UnknownAttempt(correction.attempt_id)
+            if book == "charge":
+                changes.append((("key", rows[0][0]), 0, amount))
+        self._apply(changes)
+        return True
+
+    def take_over(self, attempts: Sequence[AttemptRow], owner: str) -> list[str]:
+        """The attempts that are ours now; one still open, under the owner it was read with."""
+        return [row.id for row in attempts if self._execute(_TAKE_OVER, (owner, row.id, row.owner)).rowcount]
+
+    def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
+        """Keep decisions."""
+        for decision in decisions:
+            self._execute(_DECISION, decision_columns(decision))
+
+    def save_recipe(self, recipe: RecipeRow) -> None:
+        """Keep a recipe; the first of a call stays."""
+        self._execute(_RECIPE, recipe_columns(recipe))
+
+    def add_key(self, key: KeyRow) -> None:
+        """Keep a key, and let its budget count from now on."""
+        self._execute(_KEY, key_columns(key))
+        self._budgets.pop(("key", key.id), None)
+
+    def set_team_budget(self, team: str, budget: int | None) -> None:
+        """Set a team's hard limit."""
+        self._execute(_TEAM, (team, budget))
+        self._budgets.pop(("charge", team), None)
+
+    def changed(self, sql: str, *columns: object) -> bool:
+        """Run a statement that touches no money; whether it changed a row."""
+        return self._execute(sql, columns).rowcount > 0
+
+    def _insert(self, owner: str, hold: NewHold, stamp: int) -> None:
+        self._execute(
+            _HOLD,
+            (
+                hold.attempt_id,
+                hold.call_id,
+                hold.part,
+                hold.team,
+                hold.key_id,
+                hold.account,
+                hold.offer_id,
+                hold.endpoint,
+                "reserved" if hold.reserve else "intent",
+                hold.cost,
+                hold.charge,
+                hold.width,
+                hold.height,
+                hold.count,
+                hold.steps,
+                owner,
+                stamp,
+                hold.prices,
+                hold.policy,
+                hold.reserve,
+            ),
+        )
+        self._append(
+            stamp,
+            hold.attempt_id,
+            (("cost", hold.account, "hold", hold.cost, ""), ("charge", hold.team, "hold", hold.charge, "")),
+        )
+
+    def _append(self, stamp: int, attempt_id: str, facts: Sequence[Fact]) -> None:
+        """Write entries."""
+        columns: list[object] = []
+        for book, party, kind, amount, note in facts:
+            columns += (stamp, book, party, kind, amount, attempt_id, note)
+        self._execute(_ENTRIES[len(facts)], columns)
+
+    def _give_back(self, owner: str, attempt_id: str, stamp: int) -> Iterable[Change]:
+        """Release a reservation that another hold replaces."""
+        found = self._find(attempt_id)
+        found.must_be(owner, "reserved")
+        self._execute(_CLOSE, ("released", 0, 0, stamp, None, found.rowid))
+        self._append(stamp, attempt_id, found.both("release"))
+        return found.closing(0, 0)
+
+    def _check_budgets(self, changes: Sequence[Change]) -> None:
+        """Refuse when more is asked for, in all, than a key or team has left."""
+        asked: dict[Account, int] = {}
+        for account, held, _ in changes:
+            if account[0] != "cost":
+                asked[account] = asked.get(account, 0) + held
+        for account, amount in asked.items():
+            budget = self._budget(account)
+            if budget is None or amount <= 0:
+                continue
+            held, posted = self._balance(account)
+            if held + posted + amount > budget:
+                raise _spent(account, budget, posted, held, amount)
+
+    def _apply(self, changes: Iterable[Change]) -> None:
+        """Move balances; the last step of a command, for memory has no savepoints."""
+        for account, held, posted in changes:
+            balance = self._balance(account)
+            balance[0] += held
+            balance[1] += posted
+            self._touched.add(account)
+
+    def _balance(self, account: Account) -> list[int]:
+        balance = self._balances.get(account)
+        if balance is None:
+            row = self._execute("SELECT held, posted FROM balances WHERE book = ? AND party = ?", account).fetchone()
+            balance = self._balances[account] = list(row or (0, 0))
+        return balance
+
+    def _budget(self, account: Account) -> int | None:
+        if account not in self._budgets:
+            kind, name = account
+            table = "keys WHERE id" if kind == "key" else "teams WHERE team"
+            row = self._execute(f"SELECT budget FROM {table} = ?", (name,)).fetchone()
+            self._budgets[account] = row[0] if row else None
+        return self._budgets[account]
+
+    def _find(self, attempt_id: str) -> _Found:
+        row = self._execute(_FIND, (attempt_id,)).fetchone()
+        if row is None:
+            raise UnknownAttempt(f"no attempt {attempt_id} was recorded")
+        return _Found(attempt_id, *row)
+
+
+class _Found(Struct, frozen=True):
+    """What a command must know of an attempt."""
+
+    id: str
+    rowid: int
+    state: str
+    owner: str
+    account: str
+    team: str
+    key_id: str
+    hold_cost: int
+    hold_charge: int
+    cost: int
+    charge: int
+
+    def must_be(self, owner: str | None, *states: str) -> None:
+        """Refuse a process that does not own it, and a state the command does not start from."""
+        if owner is not None and owner != self.owner:
+            raise TakenOver(f"attempt {self.id} belongs to {self.owner}, not to {owner}")
+        if self.state not in states:
+            raise AlreadyClosed(f"attempt {self.id} is {self.state}")
+
+    def both(self, kind: str) -> Sequence[Fact]:
+        """An entry of the whole hold in each book."""
+        return ("cost", self.account, kind, self.hold_cost, ""), ("charge", self.team, kind, self.hold_charge, "")
+
+    def closing(self, cost: int, charge: int) -> Sequence[Change]:
+        """What closing it at these figures does to the balances."""
+        return (
+            (("cost", self.account), -self.hold_cost, cost),
+            (("charge", self.team), -self.hold_charge, charge),
+            (("key", self.key_id), -self.hold_charge, charge),
+        )
+
+
+def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) -> Iterable[Fact]:
+    """What ends a hold in one book: all given back; or posted, with the rest given back or the excess marked."""
+    if state == "released":
+        yield book, party, "release", hold, ""
+        return
+    yield book, party, "settle", min(posted, hold), ""
+    if posted < hold:
+        yield book, party, "release", hold - posted, ""
+    elif posted > hold:
+        yield book, party, "settle", posted - hold, "overrun"
+
+
+def _spent(account: Account, budget: int, posted: int, held: int, asked: int) -> BudgetSpent:
+    who = f"{'API key' if account[0] == 'key' else 'team'} {account[1]}"
+    figures = {"budget": budget, "posted": posted, "held": held, "asked": asked}
+    return BudgetSpent(
+        f"The budget of {who} is {to_usd(budget)} USD: {to_usd(posted)} spent, {to_usd(held)} set aside, "
+        f"and this asks for {to_usd(asked)}.",
+        extra={"budget": {"of": who, **{f"{name}_nano_usd": value for name, value in figures.items()}}},
+    )

@@ -1,0 +1,158 @@
+"""One writer for all: it commits whatever has gathered, so that a durable commit costs one fsync per group.
+
+Commands of one turn of the event loop travel together; while a group is being committed the next one gathers.
+Each command runs in a savepoint of its own, so that a refused one takes nothing with it, and every caller is
+answered after the commit, by one wake-up of the loop per group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Protocol, TypeAlias, TypeVar, TypeVarTuple
+
+from gateway.errors import NotReady
+
+GROUP = 256
+"""Most commands in one transaction."""
+
+OWN_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.InterfaceError)
+"""What SQLite blames on one command; every other database error concerns the file, and so the whole group."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+Command: TypeAlias = "tuple[Callable[..., object], tuple[object, ...], asyncio.Future[object]]"
+Answer: TypeAlias = "tuple[asyncio.Future[object], object, Exception | None]"
+
+
+class Transaction(Protocol):
+    """What the commands share while a transaction is open."""
+
+    def begin(self) -> None:
+        """A transaction was begun; raises to refuse it."""
+
+    def flush(self) -> None:
+        """Write what was gathered in memory; the commit follows."""
+
+    def forget(self) -> None:
+        """The transaction was rolled back: memory no longer agrees with the file."""
+
+
+class GroupWriter:
+    """Runs commands on one connection in one thread, for the callers of one event loop."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        transaction: Transaction,
+        blame: Callable[[Exception], NotReady],
+    ) -> None:
+        """`blame` turns a fault of the file into what callers hear."""
+        self._connection = connection
+        self._transaction = transaction
+        self._blame = blame
+        self._gathering: list[Command] = []
+        self._queue: SimpleQueue[list[Command] | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def submit(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Run `work(*args)` in the next transaction; cancelling the future forgets the answer, not the command."""
+        if self._closed:
+            raise NotReady("The database is closed.")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._start(loop)
+        future: asyncio.Future[T] = loop.create_future()
+        if not self._gathering:
+            loop.call_soon(self._hand_over)
+        self._gathering.append((work, args, future))  # type: ignore[arg-type]  # Future is invariant; we only pair them
+        return future
+
+    def close(self) -> None:
+        """Take no more commands; to be called on the event loop, then `join`."""
+        self._closed = True
+        self._hand_over()
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Block until everything that was submitted is committed."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            raise RuntimeError("a database serves one event loop; open another for another loop")
+        self._loop = loop
+        self._thread = Thread(target=self._run, args=(loop,), name="pixelgate-writer", daemon=True)
+        self._thread.start()
+
+    def _hand_over(self) -> None:
+        if self._gathering:
+            self._queue.put(self._gathering)
+            self._gathering = []
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        closing = False
+        while not closing and (commands := self._queue.get()) is not None:
+            with contextlib.suppress(Empty):
+                while len(commands) < GROUP and not closing:
+                    more = self._queue.get_nowait()
+                    closing = more is None
+                    commands += more or ()
+            for start in range(0, len(commands), GROUP):
+                answers = self._commit(commands[start : start + GROUP])
+                with contextlib.suppress(RuntimeError):  # the loop is gone, and its callers with it
+                    loop.call_soon_threadsafe(_answer, answers)
+
+    def _commit(self, commands: list[Command]) -> list[Answer]:
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            self._transaction.begin()
+            answers = [self._one(command) for command in commands]
+            self._transaction.flush()
+            execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            self._undo()
+            return [(future, None, self._blame(error)) for _, _, future in commands]  # one each: they gather tracebacks
+        return answers
+
+    def _one(self, command: Command) -> Answer:
+        work, args, future = command
+        execute = self._connection.execute
+        execute("SAVEPOINT command")
+        try:
+            value = work(*args)
+        except sqlite3.Error as error:
+            if not isinstance(error, OWN_FAULTS):
+                raise
+            refusal: Exception = error
+        except Exception as error:  # noqa: BLE001 - the caller's to handle
+            refusal = error
+        else:
+            execute("RELEASE command")
+            return future, value, None
+        execute("ROLLBACK TO command")
+        execute("RELEASE command")
+        return future, None, refusal
+
+    def _undo(self) -> None:
+        self._transaction.forget()
+        with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself after the worst faults
+            self._connection.execute("ROLLBACK")
+
+
+def _answer(answers: list[Answer]) -> None:
+    for future, value, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)

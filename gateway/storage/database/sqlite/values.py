@@ -1,0 +1,185 @@
+"""Between the records of `rows.py` and SQLite's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gateway.storage.database import Correction, Heartbeat, Spending
+from gateway.storage.rows import (
+    AssetRow,
+    AttemptRow,
+    BalanceRow,
+    DecisionRow,
+    EntryRow,
+    KeyRow,
+    Outcome,
+    RecipeRow,
+)
+from providers.contract import Ticket
+
+Columns: TypeAlias = Sequence[Any]
+"""One row as sqlite3 gives it."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+ATTEMPT = ", ".join(AttemptRow.__struct_fields__)
+ASSET = ", ".join("position" if name == "index" else name for name in AssetRow.__struct_fields__)
+KEY = ", ".join(KeyRow.__struct_fields__)
+
+encode = msgspec.json.Encoder().encode
+_decode_ticket = msgspec.json.Decoder(Ticket).decode
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_words = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_request = msgspec.json.Decoder(dict[str, object]).decode
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since 1970, exactly; refuses a time without a zone."""
+    return (at - EPOCH) // MICROSECOND
+
+
+def moment(stamp: int) -> datetime:
+    """The time of a stamp, in UTC."""
+    return EPOCH + stamp * MICROSECOND
+
+
+def _maybe(stamp: int | None) -> datetime | None:
+    return None if stamp is None else moment(stamp)
+
+
+def attempt(row: Columns) -> AttemptRow:
+    """From the columns of `ATTEMPT`."""
+    fields = dict(zip(AttemptRow.__struct_fields__, row, strict=True))
+    fields["started"] = moment(fields["started"])
+    fields["ended"] = _maybe(fields["ended"])
+    fields["ticket"] = fields["ticket"] and _decode_ticket(fields["ticket"])
+    fields["outcome"] = fields["outcome"] and _decode_outcome(fields["outcome"])
+    return AttemptRow(**fields)
+
+
+def owned_attempt(row: Columns) -> tuple[AttemptRow, Heartbeat | None]:
+    """From the columns of `ATTEMPT`, then the pid, host and time of its owner's heartbeat, if it ever beat."""
+    *columns, pid, host, at = row
+    owned = attempt(columns)
+    return owned, None if at is None else Heartbeat(owner=owned.owner, pid=pid, host=host, at=moment(at))
+
+
+def asset(row: Columns) -> AssetRow:
+    """From the columns of `ASSET`."""
+    fields = dict(zip(AssetRow.__struct_fields__, row, strict=True))
+    fields["seed"] = None if fields["seed"] is None else int(fields["seed"])
+    fields["created"] = moment(fields["created"])
+    fields["expires"] = _maybe(fields["expires"])
+    return AssetRow(**fields)
+
+
+def asset_columns(asset: AssetRow) -> tuple[object, ...]:
+    """In the order of `ASSET`."""
+    return (
+        asset.id,
+        asset.call_id,
+        asset.attempt_id,
+        asset.team,
+        asset.index,
+        asset.path,
+        asset.media_type,
+        asset.width,
+        asset.height,
+        asset.bytes,
+        asset.sha256,
+        None if asset.seed is None else str(asset.seed),
+        asset.model,
+        asset.offer_id,
+        asset.tier,
+        asset.intent,
+        asset.cost,
+        asset.parent_id,
+        micros(asset.created),
+        None if asset.expires is None else micros(asset.expires),
+    )
+
+
+def key(row: Columns) -> KeyRow:
+    """From the columns of `KEY`."""
+    fields = dict(zip(KeyRow.__struct_fields__, row, strict=True))
+    fields["scopes"] = _decode_words(fields["scopes"])
+    fields["models"] = None if fields["models"] is None else _decode_words(fields["models"])
+    fields["created"] = moment(fields["created"])
+    fields["expires"] = _maybe(fields["expires"])
+    fields["revoked"] = _maybe(fields["revoked"])
+    return KeyRow(**fields)
+
+
+def key_columns(key: KeyRow) -> tuple[object, ...]:
+    """In the order of `KEY`."""
+    return (
+        key.id,
+        key.hash,
+        key.team,
+        key.name,
+        encode(key.scopes).decode(),
+        None if key.models is None else encode(key.models).decode(),
+        key.budget,
+        key.rpm,
+        micros(key.created),
+        None if key.expires is None else micros(key.expires),
+        None if key.revoked is None else micros(key.revoked),
+    )
+
+
+def entry(row: Columns) -> EntryRow:
+    """From seq, at, book, party, kind, amount, attempt_id, call_id, offer_id, note."""
+    seq, at, *rest = row
+    return EntryRow(**dict(zip(EntryRow.__struct_fields__, (seq, moment(at), *rest), strict=True)))
+
+
+def correction(row: Columns) -> Correction:
+    """From book, party, amount, note, at, attempt_id, endpoint."""
+    fields = dict(zip(Correction.__struct_fields__, row, strict=True))
+    fields["at"] = moment(fields["at"])
+    return Correction(**fields)
+
+
+def balance(row: Columns) -> BalanceRow:
+    """From book, party, held, posted."""
+    return BalanceRow(**dict(zip(BalanceRow.__struct_fields__, row, strict=True)))
+
+
+def spending(row: Columns) -> tuple[str, Spending]:
+    """From the name of a key or team, held, posted, budget."""
+    name, held, posted, budget = row
+    return name, Spending(held=held, posted=posted, budget=budget)
+
+
+def decision(row: Columns) -> DecisionRow:
+    """From call_id, part, number, at, team, body."""
+    call_id, part, number, at, team, body = row
+    return DecisionRow(call_id=call_id, part=part, number=number, at=moment(at), team=team, body=body)
+
+
+def decision_columns(decision: DecisionRow) -> tuple[object, ...]:
+    """In the order `decision` reads."""
+    return (
+        decision.call_id,
+        decision.part,
+        decision.number,
+        micros(decision.at),
+        decision.team,
+        decision.body,
+    )
+
+
+def recipe(row: Columns) -> RecipeRow:
+    """From call_id, team, user, request, created."""
+    call_id, team, user, request, created = row
+    return RecipeRow(call_id=call_id, team=team, user=user, request=_decode_request(request), created=moment(created))
+
+
+def recipe_columns(recipe: RecipeRow) -> tuple[object, ...]:
+    """In the order `recipe` reads."""
+    return (recipe.call_id, recipe.team, recipe.user, encode(recipe.request), micros(recipe.created))

@@ -1,0 +1,248 @@
+"""What can be bought: catalogue documents and provider accounts become the offers the engine weighs.
+
+`compile_offers` joins `ModelFile`s (`policies/catalog_file.py`) with the accounts that are on, and refuses what has
+the right shape but makes no sense: `BadCatalog` names every fault and the place it stands at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from policies.catalog_file import ModelFile, OfferEntry
+from policies.tariffs import PerMegapixel, ResolutionTable, Tariff
+from policies.types import Capacity, CapacityId, DataTerms, Licence, Offer, OfferId, Tier
+from providers.contract import Abilities, SizeRule
+
+Loc: TypeAlias = tuple[str | int, ...]
+"""Where something stands in a document: ("offers", 0, "price")."""
+
+
+class AccountTerms(Struct, frozen=True, kw_only=True):
+    """A provider account that is on: what limits it, who may use it, what it pays, what it does with data."""
+
+    name: str
+    kind: str
+    slots: int | None = None
+    """Orders in flight at once; None where the seller names no limit."""
+    rate: float | None = None
+    """Orders per second."""
+    burst: int = 1
+    data: DataTerms = DataTerms()
+    team: str | None = None
+    prices: Mapping[str, Tariff] = {}
+    """Model -> the tariff this account pays instead of the listed one."""
+    models: frozenset[str] | None = None
+    """The models this account sells to us; None: every model that has an offer of its kind."""
+
+    def capacities(self) -> tuple[Capacity, ...]:
+        """Name the limits every offer of this account shares."""
+        limits = []
+        if self.slots is not None:
+            limits.append(Capacity(id=self.name, slots=self.slots))
+        if self.rate is not None:
+            limits.append(Capacity(id=f"{self.name}/rate", rate=self.rate, burst=self.burst))
+        return tuple(limits)
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """What may be said about a model in public."""
+
+    name: str
+    title: str
+    tier: Tier
+    licence: Licence
+    aliases: tuple[str, ...] = ()
+    offers: tuple[OfferId, ...] = ()
+    """Empty when no account that is on sells it: known, but not to be had."""
+
+
+class Catalog(Struct, frozen=True, kw_only=True):
+    """Everything that can be bought, under one revision. Built once, then only read."""
+
+    revision: int
+    offers: Mapping[OfferId, Offer]
+    by_model: Mapping[str, tuple[Offer, ...]]
+    """Every known model; empty where no account that is on sells it."""
+    models: Mapping[str, ModelInfo]
+    aliases: Mapping[str, str]
+    """Other name -> model."""
+    capacities: Mapping[CapacityId, Capacity]
+
+    def resolve(self, name: str) -> str | None:
+        """Find the model behind a name or an alias; None when nobody knows it."""
+        return name if name in self.models else self.aliases.get(name)
+
+
+class CatalogFault(Struct, frozen=True, kw_only=True):
+    """Something of the right shape that makes no sense."""
+
+    document: int | None
+    """Index into the documents given to `compile_offers`; None when it stands in an account's settings."""
+    loc: Loc
+    """Where in that document; for an account: ("accounts", its name, field, ...)."""
+    message: str
+
+
+class BadCatalog(ValueError):
+    """The catalogue makes no sense, so it is not put in force."""
+
+    def __init__(self, faults: Sequence[CatalogFault]) -> None:
+        """`faults` is everything found, in reading order."""
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{'.'.join(map(str, fault.loc))}: {fault.message}" for fault in faults))
+
+
+_Found: TypeAlias = Iterator[tuple[Loc, str]]
+
+
+def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms], revision: int) -> Catalog:
+    """Join documents and accounts into offers `account:model`, in the order both are given.
+
+    Raises `BadCatalog` with every fault of sense: names used twice, an account that names a model nobody sells,
+    a table that ends below the largest size sold, a size rule its dialect cannot express.
+    """
+    faults = [*_names_used_twice(models), *_faults_of_offers(models), *_faults_of_accounts(models, accounts)]
+    if faults:
+        raise BadCatalog(faults)
+    by_model = {file.model: tuple(_offers_of(file, accounts)) for file in models}
+    return Catalog(
+        revision=revision,
+        offers={offer.id: offer for offers in by_model.values() for offer in offers},
+        by_model=by_model,
+        models={file.model: _info(file, by_model[file.model]) for file in models},
+        aliases={alias: file.model for file in models for alias in file.aliases},
+        capacities={capacity.id: capacity for account in accounts for capacity in account.capacities()},
+    )
+
+
+def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[Offer]:
+    """One offer for each account that sells the model."""
+    for entry in file.offers:
+        abilities, listed = entry.abilities.abilities(), entry.price.tariff()
+        for account in accounts:
+            if account.kind != entry.provider or (account.models is not None and file.model not in account.models):
+                continue
+            yield Offer(
+                id=f"{account.name}:{file.model}",
+                model=file.model,
+                account=account.name,
+                kind=account.kind,
+                endpoint=entry.endpoint,
+                tier=Tier[file.tier.upper()],
+                tariff=account.prices.get(file.model, listed),
+                abilities=abilities,
+                capacities=tuple(capacity.id for capacity in account.capacities()),
+                typical_s=entry.typical_seconds,
+                licence=(entry.licence or file.licence).licence(),
+                data=account.data,
+                team=account.team,
+                source=f"prices of account {account.name}" if file.model in account.prices else entry.source,
+                checked_on=entry.checked_on.isoformat(),
+            )
+
+
+def _info(file: ModelFile, offers: Sequence[Offer]) -> ModelInfo:
+    """Say what the public may know of a model."""
+    return ModelInfo(
+        name=file.model,
+        title=file.title,
+        tier=Tier[file.tier.upper()],
+        licence=file.licence.licence(),
+        aliases=file.aliases,
+        offers=tuple(offer.id for offer in offers),
+    )
+
+
+def _names_used_twice(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
+    """Every model and alias is one name in one place; `auto` belongs to the gateway."""
+    taken = {"auto": "the gateway, which chooses by itself when a caller says auto"}
+    for index, file in enumerate(models):
+        names: list[tuple[Loc, str]] = [(("model",), file.model)]
+        names += [(("aliases", at), alias) for at, alias in enumerate(file.aliases)]
+        for loc, name in names:
+            if name in taken:
+                yield CatalogFault(document=index, loc=loc, message=f"{name!r} is already the name of {taken[name]}")
+            taken.setdefault(name, f"model {file.model}")
+
+
+def _faults_of_offers(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
+    """Faults of each offer by itself, and of two of one provider."""
+    for index, file in enumerate(models):
+        sellers: set[str] = set()
+        for at, entry in enumerate(file.offers):
+            if entry.provider in sellers:
+                message = f"{entry.provider} already sells {file.model} above; one offer per provider and model"
+                yield CatalogFault(document=index, loc=("offers", at, "provider"), message=message)
+            sellers.add(entry.provider)
+            for loc, message in _faults_of_entry(entry):
+                yield CatalogFault(document=index, loc=("offers", at, *loc), message=message)
+
+
+def _faults_of_entry(entry: OfferEntry) -> _Found:
+    """Price, sizes and steps of one offer must fit each other."""
+    abilities = entry.abilities.abilities()
+    if abilities.size_dialect == "aspect_ratio" and entry.abilities.sizes.named is None:
+        yield ("abilities", "sizes"), "size_dialect aspect_ratio needs named sizes, each under its ratio"
+    for message in _misfits(entry.price.tariff(), abilities):
+        yield ("price",), message
+
+
+def _misfits(tariff: Tariff, abilities: Abilities) -> Iterator[str]:
+    """Find what a tariff leaves open or misjudges about the pictures it is to price."""
+    if isinstance(tariff, ResolutionTable) and tariff.beyond is None:
+        largest, end = _largest_area(abilities.sizes), tariff.rows[-1][0]
+        if largest > end:
+            yield (
+                f"the table ends at {end:,} px but pictures of {largest:,} px are sold; "
+                "add a row or beyond_per_megapixel"
+            )
+    if isinstance(tariff, PerMegapixel) and tariff.default_steps is not None:
+        default = abilities.default_steps
+        if default is None:
+            yield f"default_steps {tariff.default_steps} prices steps, but abilities.steps says none can be asked for"
+        elif default != tariff.default_steps:
+            yield f"default_steps {tariff.default_steps} differs from abilities.steps.default {default}"
+
+
+def _largest_area(rule: SizeRule) -> int:
+    """Pixels of the largest picture a rule allows."""
+    if rule.named:
+        return max(width * height for width, height in rule.named.values())
+    side = rule.max_side - rule.max_side % rule.multiple
+    return min(side * side, rule.max_pixels or side * side)
+
+
+def _faults_of_accounts(models: Sequence[ModelFile], accounts: Sequence[AccountTerms]) -> Iterator[CatalogFault]:
+    """Check that what accounts name exists, and that their own prices fit as listed ones do."""
+    names: set[str] = set()
+    for account in accounts:
+        if account.name in names:
+            message = f"two accounts are called {account.name!r}"
+            yield CatalogFault(document=None, loc=("accounts", account.name), message=message)
+        names.add(account.name)
+        for loc, message in _faults_of_account(models, account):
+            yield CatalogFault(document=None, loc=("accounts", account.name, *loc), message=message)
+
+
+def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _Found:
+    """Faults in what one account says of models."""
+    sold = {file.model: entry for file in models for entry in file.offers if entry.provider == account.kind}
+    for model in sorted(account.models or ()):
+        if model not in sold:
+            yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, sold)}"
+    for model, tariff in account.prices.items():
+        if model not in sold:
+            yield ("prices", model), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, sold)}"
+            continue
+        for message in _misfits(tariff, sold[model].abilities.abilities()):
+            yield ("prices", model), message
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    """Ask "did you mean", where something is near enough to ask."""
+    near = get_close_matches(word, list(words), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

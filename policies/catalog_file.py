@@ -1,0 +1,282 @@
+"""What a catalogue file may say: a model, what may be done with its pictures, and every way to buy it.
+
+Shape only, with every fault at once; whether documents and accounts make sense together is `policies/catalog.py`'s.
+Nothing here has a price by default: an offer without one is refused, and so is $0 unless it says `free: true`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+from policies.money import NanoUsd, from_usd
+from policies.tariffs import (
+    BINARY_MEGAPIXEL,
+    FirstMegapixel,
+    MachineSecond,
+    PerImage,
+    PerMegapixel,
+    ResolutionTable,
+    Tariff,
+)
+from policies.types import Licence
+from providers.contract import Abilities, Format, Operation, SafetyDialect, SizeDialect, SizeRule
+
+_HIGHEST = 1_000
+"""Dollars per unit above which a price is taken for a slip of the unit."""
+
+
+def _price(value: object) -> NanoUsd:
+    """Nano-dollars of what a person typed: `$0.0027`, `"0.0027"` or `0.0027`."""
+    try:
+        dollars = Decimal(str(value).strip().removeprefix("$").strip())
+    except InvalidOperation:
+        raise ValueError(f"expected dollars such as $0.0027, got {value!r}") from None
+    if not (dollars.is_finite() and 0 <= dollars <= _HIGHEST):
+        raise ValueError(f"expected dollars from $0 to ${_HIGHEST}, got {value!r}; are these cents or nano-dollars?")
+    if dollars == 0:
+        raise ValueError("a price of $0 is refused; write `price: {free: true}` if this really costs nothing")
+    return from_usd(dollars)
+
+
+def _size(value: object) -> tuple[int, int]:
+    """Width and height of `1024x768`."""
+    width, by, height = str(value).lower().partition("x")
+    if not (by and width.isascii() and height.isascii() and width.isdigit() and height.isdigit()):
+        raise ValueError(f"expected a size such as 1024x768, got {value!r}")
+    if int(width) == 0 or int(height) == 0:
+        raise ValueError(f"a size has at least one pixel each way, got {value!r}")
+    return int(width), int(height)
+
+
+def _area(value: object) -> int:
+    """Pixels, typed as a number (262144) or as a size (512x512)."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    width, height = _size(value)
+    return width * height
+
+
+Dollars = Annotated[int, BeforeValidator(_price)]
+Size = Annotated[tuple[int, int], BeforeValidator(_size)]
+Area = Annotated[int, BeforeValidator(_area)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+"""Lower case, without the colon that parts a model from its suffix (`flux-dev:cheapest`)."""
+
+
+class Document(BaseModel):
+    """A part of a catalogue document: an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(Document):
+    """One row of a price table."""
+
+    up_to: Area
+    """The largest picture this row holds: `512x512`, or its pixels."""
+    price: Dollars
+
+
+_WAYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "free": (frozenset(), frozenset()),
+    "per_image": (frozenset(), frozenset()),
+    "per_megapixel": (frozenset({"pixels", "rounding"}), frozenset({"default_steps"})),
+    "by_size": (frozenset(), frozenset({"beyond_per_megapixel", "pixels"})),
+    "first_megapixel": (frozenset({"further_megapixel", "pixels"}), frozenset()),
+    "per_machine_hour": (frozenset(), frozenset()),
+}
+"""Each way to charge, with the fields it needs and those it may have beside it."""
+
+
+class Price(Document):
+    """How an offer is charged: exactly one of the ways, with the fields that belong to it."""
+
+    free: Literal[True] | None = None
+    per_image: Dollars | None = None
+    per_megapixel: Dollars | None = None
+    by_size: tuple[Row, ...] | None = Field(default=None, min_length=1)
+    first_megapixel: Dollars | None = None
+    further_megapixel: Dollars | None = None
+    per_machine_hour: Dollars | None = None
+    pixels: PositiveInt | None = None
+    """What the seller calls a megapixel: 1048576 at fal, 1000000 at Together. Never guessed."""
+    rounding: Literal["up", "exact"] | None = None
+    default_steps: PositiveInt | None = None
+    beyond_per_megapixel: Dollars | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Price:
+        given = {name for name, value in self if value is not None}
+        ways = [way for way in _WAYS if way in given]
+        if len(ways) != 1:
+            found = f"found {' and '.join(ways)}" if ways else "found none"
+            raise ValueError(f"a price says exactly one of {', '.join(_WAYS)}; {found}")
+        needed, allowed = _WAYS[ways[0]]
+        if missing := sorted(needed - given):
+            raise ValueError(f"{ways[0]} also needs {' and '.join(missing)}: sellers differ, so nothing is assumed")
+        if foreign := sorted(given - needed - allowed - set(ways)):
+            raise ValueError(f"{' and '.join(foreign)} means nothing beside {ways[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _table_in_order(self) -> Price:
+        if self.beyond_per_megapixel is not None and self.pixels is None:
+            raise ValueError("beyond_per_megapixel also needs pixels: what this seller calls a megapixel")
+        ends = [row.up_to for row in self.by_size or ()]
+        if ends != sorted(set(ends)):
+            raise ValueError("rows of by_size go from small to large, each size once")
+        return self
+
+    def tariff(self) -> Tariff:
+        """Turn what was typed into the tariff that is reckoned with."""
+        if self.per_image is not None:
+            return PerImage(self.per_image)
+        if self.per_megapixel is not None and self.pixels and self.rounding:
+            return PerMegapixel(self.per_megapixel, self.pixels, self.rounding, self.default_steps)
+        if self.by_size is not None:
+            rows = tuple((row.up_to, row.price) for row in self.by_size)
+            return ResolutionTable(rows, self.beyond_per_megapixel, self.pixels or BINARY_MEGAPIXEL)
+        if self.first_megapixel is not None and self.further_megapixel is not None and self.pixels:
+            return FirstMegapixel(self.first_megapixel, self.further_megapixel, self.pixels)
+        if self.per_machine_hour is not None:
+            return MachineSecond(self.per_machine_hour)
+        assert self.free, "a checked price has exactly one way"
+        return PerImage(0)
+
+
+class Sizes(Document):
+    """Which sizes are drawn exactly: a range, a list, or a list with the seller's names."""
+
+    min: PositiveInt | None = None
+    max: PositiveInt | None = None
+    multiple: PositiveInt | None = None
+    max_pixels: Area | None = None
+    named: Mapping[str, Size] | None = Field(default=None, min_length=1)
+    only: tuple[Size, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Sizes:
+        given = self.model_fields_set
+        listed = given & {"named", "only"}
+        if listed and len(given) > 1:
+            raise ValueError("sizes are either named, or only these, or a range of min, max and multiple")
+        if not listed and not {"min", "max", "multiple"} <= given:
+            raise ValueError("a range of sizes needs min, max and multiple, in pixels")
+        if self.min and self.max and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+    def rule(self) -> SizeRule:
+        """Turn what was typed into the rule that requests are held against."""
+        if self.named is not None:
+            return SizeRule(named=dict(self.named))
+        if self.only is not None:
+            return SizeRule(named={f"{width}x{height}": (width, height) for width, height in self.only})
+        return SizeRule(
+            min_side=self.min or 1, max_side=self.max or 1, multiple=self.multiple or 1, max_pixels=self.max_pixels
+        )
+
+
+class Steps(Document):
+    """How many steps may be asked for, and how many are run when none are."""
+
+    min: PositiveInt = 1
+    max: PositiveInt
+    default: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Steps:
+        if not self.min <= self.default <= self.max:
+            raise ValueError(f"default {self.default} lies outside {self.min} to {self.max}")
+        return self
+
+
+class Guidance(Document):
+    """How strongly the prompt may be followed."""
+
+    min: Annotated[float, Field(ge=0)]
+    max: Annotated[float, Field(ge=0)]
+
+
+class AbilitiesEntry(Document):
+    """What an endpoint can be asked for, in the words of `providers.contract.Abilities`."""
+
+    operations: tuple[Operation, ...] = Field(default=("generate",), min_length=1)
+    sizes: Sizes
+    max_count: Annotated[int, Field(ge=1, le=10)] = 1
+    """Pictures one order may ask for."""
+    formats: tuple[Format, ...] = Field(default=("jpeg", "png"), min_length=1)
+    seed: bool = True
+    steps: Steps | None = None
+    guidance: Guidance | None = None
+    negative_prompt: bool = False
+    loras: Annotated[int, Field(ge=0)] = 0
+    transparent: bool = False
+    size_dialect: SizeDialect = "image_size"
+    safety_dialect: SafetyDialect = "none"
+    fixed: Mapping[str, str | int | float | bool] = {}
+
+    def abilities(self) -> Abilities:
+        """Turn what was typed into the contract's abilities."""
+        return Abilities(
+            operations=self.operations,
+            sizes=self.sizes.rule(),
+            max_count=self.max_count,
+            formats=self.formats,
+            seed=self.seed,
+            steps=(self.steps.min, self.steps.max) if self.steps else None,
+            default_steps=self.steps.default if self.steps else None,
+            guidance=(self.guidance.min, self.guidance.max) if self.guidance else None,
+            negative_prompt=self.negative_prompt,
+            loras=self.loras,
+            transparent=self.transparent,
+            size_dialect=self.size_dialect,
+            safety_dialect=self.safety_dialect,
+            fixed=dict(self.fixed),
+        )
+
+
+class LicenceEntry(Document):
+    """What the pictures may be used for, as far as we could read."""
+
+    name: str
+    commercial: bool
+    note: str = ""
+
+    def licence(self) -> Licence:
+        """Turn what was typed into the value requirements are held against."""
+        return Licence(name=self.name, commercial=self.commercial)
+
+
+class OfferEntry(Document):
+    """One way to buy the model: from any account of `provider` that is on."""
+
+    provider: Name
+    """The kind of seller: `fal`, `together`, `selfhosted`."""
+    endpoint: Annotated[str, Field(min_length=1)]
+    price: Price
+    abilities: AbilitiesEntry
+    typical_seconds: Annotated[float, Field(gt=0)]
+    """Median seconds for one picture of a megapixel at default steps; corrected by what is observed."""
+    licence: LicenceEntry | None = None
+    """Where this seller's terms differ from the model's own licence."""
+    source: Annotated[str, Field(min_length=1)]
+    """Where the price was read."""
+    checked_on: dt.date
+    note: str = ""
+
+
+class ModelFile(Document):
+    """One document of the catalogue: a model and every way to buy it."""
+
+    model: Name
+    tier: Literal["preview", "standard", "export"]
+    title: Annotated[str, Field(min_length=1)]
+    licence: LicenceEntry
+    aliases: tuple[Name, ...] = ()
+    offers: Annotated[tuple[OfferEntry, ...], Field(min_length=1)]

@@ -1,0 +1,745 @@
+"""fal.ai, through fal-client: submit to the queue, wait for its word or ask for it, fetch the pictures.
+
+    POST queue.fal.run/{endpoint}  ->  receipt  ->  status (or a signed webhook)  ->  result  ->  files
+
+A result stays at fal for days, so an order with a ticket can always be brought home later, and its charge looked up
+by its id (`billing-events`, in nano-dollars). Formats: fal's docs and fal-client 1.0.3, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+from base64 import urlsafe_b64decode
+from binascii import Error as NotBase64
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+import pybase64
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from yarl import URL
+
+from providers.contract import (
+    CancelOutcome,
+    Generation,
+    ListedPrice,
+    OnAccepted,
+    Order,
+    Safety,
+    Ticket,
+    Usage,
+    UsageRecord,
+)
+from providers.errors import (
+    BadDelivery,
+    ContentRefused,
+    Failed,
+    Misconfigured,
+    OutcomeUnknown,
+    Overloaded,
+    Owed,
+    ProviderError,
+    Retired,
+    TimedOut,
+    Unavailable,
+    Unsupported,
+)
+from providers.picture import Piece, complete, deliver, format_of, requested, steps_of
+from providers.transport import (
+    ATTEMPT_HEADER,
+    Answer,
+    Answered,
+    Cut,
+    Http,
+    Loading,
+    WireError,
+    jittered,
+    read,
+    retry_after,
+    scrub,
+    unsent,
+)
+
+if TYPE_CHECKING:
+    import fal_client
+    import httpx
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+_HOSTS: Final[Mapping[str, str]] = {
+    "fal.run": "run",
+    "queue.fal.run": "queue",
+    "rest.fal.ai": "rest",
+    "api.fal.ai": "api",
+}
+"""fal's hosts, and the folder each becomes when everything lies under one `base_url`."""
+_SIDE_CALL_S: Final = 15.0
+"""Seconds that a call beside an order (cancel, prices, keys) may take."""
+_RESULT_READS: Final = 4
+_IDS_A_PAGE: Final = 50
+"""Most endpoint ids that fal's platform API takes in one question."""
+_EARLY_KEPT: Final = 1024
+_STAMP_S: Final = 300
+_KEYS_S: Final = 24 * 3600.0
+_KEYS_AGAIN_S: Final = 60.0
+_CANCELS: Final[Mapping[str, CancelOutcome]] = {
+    "OK": "unbilled",
+    "CANCELLATION_REQUESTED": "running",
+    "ALREADY_COMPLETED": "finished",
+}
+_TOLERANCE: Final[Mapping[Safety, str]] = {"strict": "1", "standard": "2", "relaxed": "5"}
+"""A string, not a number, at every Pro endpoint; "2" is fal's own default, "5" the most that all of them take."""
+_SUBMIT_ENDS: Final[Mapping[int, type[ProviderError]]] = {
+    401: Misconfigured,
+    402: Misconfigured,
+    403: Misconfigured,  # also "User is locked. Reason: Exhausted balance"
+    404: Retired,
+    408: Unavailable,
+    409: Unavailable,
+    429: Overloaded,
+    499: OutcomeUnknown,
+}
+"""What a status means before acceptance; other 5xx are `Unavailable` (never billed), other 4xx `Unsupported`."""
+
+
+class Settings(BaseModel):
+    """The account's key, and how eagerly to ask for results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    key: SecretStr = Field(description="An API key of the account, as fal shows it: id:secret.")
+    base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where run, queue, rest and api lie as folders, when not at fal's own hosts.",
+    )
+    poll_first: float = Field(default=0.4, gt=0, description="Seconds from the receipt to the first question.")
+    poll_growth: float = Field(default=1.3, ge=1, description="By what each pause outgrows the one before.")
+    poll_max: float = Field(default=3.0, gt=0, description="Longest pause between two questions, in seconds.")
+    poll_called_back: float = Field(
+        default=8.0, gt=0, description="Pause between two questions, in seconds, when fal has promised to call back."
+    )
+    sync_mode: bool = Field(
+        default=False, description="Take pictures inside the answer instead of from fal's file host, which keeps them."
+    )
+    file_hosts: tuple[str, ...] = Field(
+        default=("fal.media", "fal.ai", "fal.run"), description="Hosts that result files may be fetched from."
+    )
+
+
+def connect(name: str, settings: Settings, http: Http) -> Fal:
+    """Speak to fal for the provider account `name`; the SDK is imported in a thread meanwhile."""
+    return Fal(name, settings, http)
+
+
+class _File(Struct):
+    url: str
+    width: int | None = None
+    height: int | None = None
+
+
+class _Output(Struct):
+    images: list[_File] | None = None
+    image: _File | None = None
+    seed: int | None = None
+    has_nsfw_concepts: list[bool] | None = None
+
+    def files(self) -> list[_File]:
+        """Every picture, in order."""
+        return self.images if self.images is not None else [self.image] if self.image else []
+
+
+class _Problem(Struct):
+    loc: list[str | int] = []
+    msg: str = ""
+    type: str = ""
+
+
+class _Complaint(Struct):
+    detail: str | list[_Problem] = ""
+    error_type: str | None = None
+
+
+class _CancelAnswer(Struct):
+    status: str = ""
+
+
+class _Price(Struct):
+    endpoint_id: str
+    unit_price: Decimal
+    unit: str
+
+
+class _Prices(Struct):
+    prices: list[_Price]
+
+
+class _Page(Struct):
+    next_cursor: str | None = None
+
+
+class _Event(Struct):
+    request_id: str
+    endpoint_id: str
+    timestamp: datetime
+    cost_estimate_nano_usd: int
+
+
+class _Events(Struct):
+    billing_events: list[_Event]
+
+
+class _Jwk(Struct):
+    x: str = ""
+    crv: str = ""
+
+
+class _Jwks(Struct):
+    keys: list[_Jwk]
+
+
+class _CallbackBody(Struct):
+    request_id: str
+
+
+class _Sdk(NamedTuple):
+    """fal-client, and the HTTP client it speaks through."""
+
+    fal: fal_client.AsyncClient
+    client: httpx.AsyncClient
+
+
+class _End(NamedTuple):
+    """How the queue says an order ended."""
+
+    failed: bool
+    queue_s: float
+    run_s: float | None
+
+
+class Fal:
+    """One account at fal.ai."""
+
+    def __init__(
+        self, name: str, settings: Settings, http: Http, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        """`wall_clock` gives Unix seconds; callbacks are stamped with them."""
+        self.name = name
+        self._settings = settings
+        self._http = http
+        self._key = settings.key.get_secret_value()
+        self._origins = _origins(settings.base_url)
+        self._file_hosts = (
+            *settings.file_hosts,
+            *([str(URL(settings.base_url).origin())] if settings.base_url else ()),
+        )
+        self._sdk = Loading(lambda: _load(http, self._origins, self._key))
+        self._bells: dict[str, asyncio.Event] = {}
+        self._early: dict[str, None] = {}
+        self._callback_keys = _CallbackKeys(self._jwks, wall_clock)
+
+    async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
+        """Queue `order`, tell its ticket, wait for the end, fetch the pictures."""
+        fields = _fields(order, sync_mode=self._settings.sync_mode)
+        sdk = await self._sdk.get()
+        deadline = asyncio.get_running_loop().time() + order.timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                ticket = await self._submit(sdk, order, fields)
+        except TimeoutError as error:
+            raise TimedOut(f"no receipt in {order.timeout:g} s") from error
+        await on_accepted(ticket)
+        pause = self._settings.poll_called_back if order.callback_url else self._settings.poll_first
+        return await self._bring_home(order, ticket, deadline, pause)
+
+    async def resume(self, order: Order, ticket: Ticket) -> Generation:
+        """Bring home an order from its ticket; it may have ended long ago."""
+        return await self._bring_home(order, ticket, asyncio.get_running_loop().time() + order.timeout, 0.0)
+
+    async def cancel(self, ticket: Ticket) -> CancelOutcome:
+        """Ask once. A queued order is dropped unbilled; a running one may still finish and be billed."""
+        try:
+            async with asyncio.timeout(_SIDE_CALL_S):
+                sdk = await self._sdk.get()
+                answer = await sdk.client.put(_handle(sdk, ticket).cancel_url)
+            return _cancel_outcome(answer.content)
+        except Answered as error:
+            return _cancel_outcome(error.answer.body)
+        except (TimeoutError, WireError):
+            return "unknown"
+
+    async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
+        """List fal's own price per billing unit; its `unit` may say "image" where pages say megapixel."""
+        prices: list[ListedPrice] = []
+        for page in _pages(endpoints):
+            async for answer in self._platform("/v1/models/pricing", {"endpoint_id": ",".join(page)}):
+                listed = _decode(answer, _Prices).prices
+                prices += (
+                    ListedPrice(endpoint=p.endpoint_id, unit=p.unit, nano_usd=_nano(p.unit_price)) for p in listed
+                )
+        return prices
+
+    async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
+        """List what fal bills, request by request, discounts included."""
+        start = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        records: list[UsageRecord] = []
+        for page in _pages(endpoints):
+            query = {"start": start, "endpoint_id": ",".join(page)}
+            async for answer in self._platform("/v1/models/billing-events", query):
+                records += (
+                    UsageRecord(
+                        endpoint=event.endpoint_id,
+                        nano_usd=event.cost_estimate_nano_usd,
+                        at=event.timestamp.astimezone(UTC),
+                        request_id=event.request_id,
+                    )
+                    for event in _decode(answer, _Events).billing_events
+                )
+        return records
+
+    async def read_callback(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Verify a webhook (Ed25519 over its ids, stamp and body) and wake whoever waits for its order.
+
+        One that comes twice does nothing more; one that comes before its order's ticket is known is kept.
+        """
+        if not await self._callback_keys.trust({name.lower(): value for name, value in headers.items()}, body):
+            return False
+        try:
+            request_id = msgspec.json.decode(body, type=_CallbackBody).request_id
+        except msgspec.MsgspecError:
+            return False
+        bell = self._bells.get(request_id)
+        if bell is not None:
+            bell.set()
+            return True
+        self._early[request_id] = None
+        if len(self._early) > _EARLY_KEPT:
+            del self._early[next(iter(self._early))]
+        return True
+
+    async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Ask for prices, which costs nothing, needs a good key and knows every endpoint."""
+        try:
+            known = {price.endpoint for price in await self.list_prices(endpoints)}
+        except Misconfigured as error:
+            return [f"fal refuses the key of account `{self.name}`: {error.detail}"]
+        except ProviderError as error:
+            return [f"fal's price list cannot be read: {error.detail}"]
+        return [f"fal has no endpoint {endpoint}" for endpoint in endpoints if endpoint not in known]
+
+    async def aclose(self) -> None:
+        """Let go of the SDK's client; the connections are the transport's."""
+        await (await self._sdk.get()).client.aclose()
+
+    async def _submit(self, sdk: _Sdk, order: Order, fields: Mapping[str, object]) -> Ticket:
+        headers = {"X-Fal-No-Retry": "1", "X-Fal-Disable-Fallbacks": "true", ATTEMPT_HEADER: order.attempt_id}
+        try:
+            handle = await sdk.fal.submit(order.endpoint, dict(fields), webhook_url=order.callback_url, headers=headers)
+        except Answered as error:
+            raise self._not_taken(error.answer, order) from error
+        except WireError as error:
+            raise unsent(error) from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise OutcomeUnknown("the receipt cannot be read") from error
+        return Ticket(
+            handle.request_id,
+            {
+                "endpoint": order.endpoint,
+                "status_url": handle.status_url,
+                "response_url": handle.response_url,
+                "cancel_url": handle.cancel_url,
+            },
+        )
+
+    async def _bring_home(self, order: Order, ticket: Ticket, deadline: float, pause: float) -> Generation:
+        owed: Owed = "unknown"
+        try:
+            async with asyncio.timeout_at(deadline):
+                sdk = await self._sdk.get()
+                end = await self._wait(_handle(sdk, ticket), deadline, pause)
+                output = await self._result(sdk, order, ticket, end, deadline)
+                owed = _declared(order, output)
+                pieces = await asyncio.gather(*(self._piece(output, at, deadline) for at in range(len(output.files()))))
+        except TimeoutError as error:
+            raise TimedOut(f"not finished in {order.timeout:g} s", ticket=ticket, owed=owed) from error
+        except WireError as error:
+            raise OutcomeUnknown(f"lost sight of the order: {error}", ticket=ticket) from error
+        return deliver(order, pieces, ticket=ticket, queue_s=end.queue_s, run_s=end.run_s)
+
+    async def _wait(self, handle: fal_client.AsyncRequestHandle, deadline: float, pause: float) -> _End:
+        """Ask for the status, at growing intervals or when called back, until the order has ended."""
+        from fal_client import Completed, Queued  # there by now: the handle is of that SDK
+
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        queued_until = since
+        longest = max(pause, self._settings.poll_max)
+        with self._bell(handle.request_id) as bell:
+            while True:
+                rung = await _ring_or_pause(bell, pause)
+                status = await read(lambda: _status(handle), deadline=deadline)
+                if isinstance(status, Completed):
+                    run_s = (status.metrics or {}).get("inference_time")
+                    failed = bool(status.error or status.error_type)
+                    return _End(failed, queued_until - since, run_s if isinstance(run_s, (int, float)) else None)
+                if isinstance(status, Queued):
+                    queued_until = clock()
+                pause = 0.0 if rung else pause
+                pause = min(max(pause, self._settings.poll_first) * self._settings.poll_growth, longest)
+
+    async def _result(self, sdk: _Sdk, order: Order, ticket: Ticket, end: _End, deadline: float) -> _Output:
+        """Read the result; raises what its absence means."""
+        url = _handle(sdk, ticket).response_url
+
+        async def ask() -> _Output | Answer:
+            try:
+                return _decode_output((await sdk.client.get(url)).content)
+            except Answered as error:
+                if end.failed:
+                    return error.answer  # this is the failure itself, not a hiccup in telling it
+                raise
+
+        try:
+            output = await read(ask, deadline=deadline, attempts=_RESULT_READS)
+        except Answered as error:
+            output = error.answer
+        except Cut as error:
+            raise BadDelivery(str(error), owed=requested(order), ticket=ticket) from error
+        if isinstance(output, Answer):
+            raise self._ended_badly(output, order, ticket, end)
+        if end.failed:
+            raise Failed("fal calls it failed, yet shows a result", owed="unknown", ticket=ticket)
+        return output
+
+    async def _piece(self, output: _Output, at: int, deadline: float) -> Piece:
+        """Fetch one picture; where that fails, its bytes are empty and `trouble` says why."""
+        file, marks = output.files()[at], output.has_nsfw_concepts or []
+        data, trouble = b"", ""
+        try:
+            if file.url.startswith("data:"):
+                data = _inline(file.url)
+            else:
+                data = await self._http.fetch(file.url, hosts=self._file_hosts, deadline=deadline, whole=complete)
+        except WireError as error:
+            trouble = f"a picture could not be fetched: {error}"
+        return Piece(
+            data=data,
+            declared=(file.width, file.height) if file.width and file.height else None,
+            seed=output.seed,
+            flagged=at < len(marks) and marks[at],
+            trouble=trouble,
+        )
+
+    @contextmanager
+    def _bell(self, request_id: str) -> Iterator[asyncio.Event]:
+        """Give a bell that rings when fal calls back about an order, or has rung if it already did."""
+        bell = self._bells[request_id] = asyncio.Event()
+        if request_id in self._early:
+            del self._early[request_id]
+            bell.set()
+        try:
+            yield bell
+        finally:
+            if self._bells.get(request_id) is bell:
+                del self._bells[request_id]
+
+    def _not_taken(self, answer: Answer, order: Order) -> ProviderError:
+        """Say what a refused submission means."""
+        types, words = _complaint(answer)
+        status = answer.status
+        kind = _SUBMIT_ENDS.get(status) or (Unavailable if status >= 500 else Unsupported)
+        if "content_policy_violation" in types:
+            kind = ContentRefused
+        elif status in {502, 504} and "x-fal-request-id" not in answer.headers:
+            kind = OutcomeUnknown  # a proxy speaks; the queue behind it may have taken the order
+        text = self._scrubbed(words, status, order)
+        return kind(text, retry_after=retry_after(answer.headers), status=status)
+
+    def _ended_badly(self, answer: Answer, order: Order, ticket: Ticket, end: _End) -> ProviderError:
+        """Say what an error in place of a result means; the order had been accepted."""
+        types, words = _complaint(answer)
+        status, text = answer.status, self._scrubbed(words, answer.status, order)
+        if "content_policy_violation" in types:
+            return ContentRefused(text, ticket=ticket, status=status)
+        if status in {400, 413, 422}:
+            return Unsupported(text, ticket=ticket, status=status)
+        if status >= 500 and end.failed:
+            return Failed(text, ticket=ticket, status=status)  # never billed, says fal's FAQ
+        return Failed(text, owed="unknown", ticket=ticket, status=status)
+
+    def _scrubbed(self, words: str, status: int, order: Order) -> str:
+        return scrub(words or f"HTTP {status}", (self._key, self._key.rpartition(":")[2], order.request.prompt))
+
+    async def _platform(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """Read every page of a list of fal's platform API; raises `Misconfigured` or `Unavailable`."""
+        cursor: str | None = ""
+        while cursor is not None:
+            asked = {**query, "cursor": cursor} if cursor else query
+            url = f"{self._origins['api.fal.ai']}{path}?{urlencode(asked)}"
+            body = await self._get(url, {"Authorization": f"Key {self._key}"})
+            yield body
+            cursor = _decode(body, _Page).next_cursor
+
+    async def _get(self, url: str, headers: Mapping[str, str]) -> bytes:
+        async def ask() -> bytes:
+            answer = await self._http.send("GET", url, headers=headers)
+            if answer.status != 200:
+                raise Answered(answer)
+            return answer.body
+
+        try:
+            async with asyncio.timeout(_SIDE_CALL_S):
+                return await read(ask, deadline=asyncio.get_running_loop().time() + _SIDE_CALL_S, attempts=3)
+        except Answered as error:
+            words = scrub(_complaint(error.answer)[1] or f"HTTP {error.status}", (self._key,))
+            kind = Misconfigured if error.status in {401, 403} else Unavailable
+            raise kind(words, status=error.status) from error
+        except (TimeoutError, WireError) as error:
+            raise Unavailable(str(error) or "no answer") from error
+
+    async def _jwks(self) -> list[bytes]:
+        """Fetch the public keys fal signs its callbacks with."""
+        body = await self._get(f"{self._origins['rest.fal.ai']}/.well-known/jwks.json", {})
+        return [_unpadded(key.x) for key in _decode(body, _Jwks).keys if key.crv == "Ed25519"]
+
+
+class _CallbackKeys:
+    """The keys fal signs with: kept a day, asked for again (at most once a minute) when none of them fits."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[list[bytes]]], wall_clock: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._wall_clock = wall_clock
+        self._keys: list[bytes] = []
+        self._fetched = self._asked = -math.inf
+        self._asking = asyncio.Lock()
+
+    async def trust(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether a callback is fal's and fresh; header names in small letters."""
+        stamp = headers.get("x-fal-webhook-timestamp", "")
+        ids = [headers.get("x-fal-webhook-request-id", ""), headers.get("x-fal-webhook-user-id", "")]
+        if not stamp.isascii() or not stamp.isdigit() or abs(self._wall_clock() - int(stamp[:15])) > _STAMP_S:
+            return False
+        try:
+            signature = bytes.fromhex(headers.get("x-fal-webhook-signature", ""))
+        except ValueError:
+            return False
+        message = "\n".join([*ids, stamp, hashlib.sha256(body).hexdigest()]).encode()
+        if _signed_by_any(self._fresh(), signature, message):
+            return True
+        await self._ask_again()
+        return _signed_by_any(self._fresh(), signature, message)
+
+    def _fresh(self) -> list[bytes]:
+        return self._keys if asyncio.get_running_loop().time() - self._fetched < _KEYS_S else []
+
+    async def _ask_again(self) -> None:
+        """Fetch the keys, unless that was done within the last minute; when it fails, trust goes to nobody new."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time()
+            if now - self._asked < _KEYS_AGAIN_S:
+                return
+            self._asked = now
+            try:
+                self._keys = await self._fetch()
+            except ProviderError as error:
+                _log.warning("callback keys of fal cannot be read: %s", error.detail)
+            else:
+                self._fetched = now
+
+
+def _signed_by_any(keys: Sequence[bytes], signature: bytes, message: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # only accounts that are called back need it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # same
+
+    for key in keys:
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            continue
+        return True
+    return False
+
+
+def _load(http: Http, origins: Mapping[str, str], key: str) -> _Sdk:
+    """Import fal-client (160 ms) and bind it to our transport; runs in a thread."""
+    import fal_client  # slow, and only accounts at fal need it
+
+    client = http.sdk(origins, {"Authorization": f"Key {key}"}, raise_answers=True)
+
+    class Bound(fal_client.AsyncClient):
+        """fal-client builds its HTTP client itself and leaves no other way to give it one."""
+
+        @property
+        def _client(self) -> Coroutine[None, None, httpx.AsyncClient]:
+            async def get() -> httpx.AsyncClient:
+                return client
+
+            return get()
+
+    return _Sdk(Bound(key=key), client)
+
+
+def _origins(base_url: str | None) -> Mapping[str, str]:
+    if base_url is None:
+        return {host: f"https://{host}" for host in _HOSTS}
+    return {host: f"{base_url.rstrip('/')}/{folder}" for host, folder in _HOSTS.items()}
+
+
+def _handle(sdk: _Sdk, ticket: Ticket) -> fal_client.AsyncRequestHandle:
+    from fal_client import AsyncRequestHandle  # there by now: an `_Sdk` exists
+
+    data = ticket.data
+    return AsyncRequestHandle(
+        request_id=ticket.id,
+        response_url=data["response_url"],
+        status_url=data["status_url"],
+        cancel_url=data["cancel_url"],
+        client=sdk.client,
+    )
+
+
+async def _status(handle: fal_client.AsyncRequestHandle) -> fal_client.Status:
+    try:
+        return await handle.status()
+    except (ValueError, LookupError, TypeError) as error:
+        raise Cut("a status that cannot be read", 200) from error
+
+
+async def _ring_or_pause(bell: asyncio.Event, pause: float) -> bool:
+    """Wait for the bell, for about `pause` seconds; whether it rang."""
+    try:
+        async with asyncio.timeout(jittered(pause)):
+            await bell.wait()
+    except TimeoutError:
+        return False
+    bell.clear()
+    return True
+
+
+def _fields(order: Order, *, sync_mode: bool) -> dict[str, object]:
+    """Say an order in fal's words; raises `Unsupported` for what they cannot say."""
+    asked, able = order.request, order.abilities
+    if asked.operation not in able.operations or asked.operation != "generate":
+        raise Unsupported(f"{order.endpoint} does not {asked.operation} here")
+    if asked.count > able.max_count:
+        raise Unsupported(f"{order.endpoint} draws at most {able.max_count} pictures an order, not {asked.count}")
+    wanted: dict[str, object | None] = {
+        "prompt": asked.prompt,
+        **_size(order),
+        "num_images": asked.count if able.max_count > 1 else None,
+        "seed": asked.seed if able.seed else None,
+        "num_inference_steps": steps_of(order),
+        "guidance_scale": asked.guidance if able.guidance else None,
+        "negative_prompt": asked.negative_prompt if able.negative_prompt else None,
+        "loras": [{"path": lora.path, "scale": lora.scale} for lora in asked.loras] or None,
+        "output_format": format_of(order) if len(able.formats) > 1 else None,
+        "sync_mode": True if sync_mode else None,
+        **_safety(order),
+    }
+    return {name: value for name, value in wanted.items() if value is not None} | dict(able.fixed)
+
+
+def _size(order: Order) -> dict[str, object]:
+    asked, able = order.request, order.abilities
+    if not able.sizes.allows(asked.width, asked.height):
+        raise Unsupported(f"{order.endpoint} does not draw {asked.width}x{asked.height}")
+    match able.size_dialect:
+        case "image_size":
+            return {"image_size": {"width": asked.width, "height": asked.height}}
+        case "width_height":
+            return {"width": asked.width, "height": asked.height}
+        case "size":
+            return {"size": f"{asked.width}x{asked.height}"}
+        case "aspect_ratio":
+            name = able.sizes.name_of(asked.width, asked.height)
+            if name is None:
+                raise Unsupported(f"{order.endpoint} knows sizes by name, and {asked.width}x{asked.height} has none")
+            return {"aspect_ratio": name}
+
+
+def _safety(order: Order) -> dict[str, object]:
+    match order.abilities.safety_dialect:
+        case "checker":
+            return {"enable_safety_checker": order.request.safety != "relaxed"}
+        case "tolerance":
+            return {"safety_tolerance": _TOLERANCE[order.request.safety]}
+        case "disable_checker":
+            return {"disable_safety_checker": order.request.safety == "relaxed"}
+        case "none":
+            return {}
+
+
+def _complaint(answer: Answer) -> tuple[frozenset[str], str]:
+    """Types and words of an error, in both of fal's shapes; never the `input` it echoes."""
+    named = answer.headers.get("x-fal-error-type", "")
+    try:
+        said = msgspec.json.decode(answer.body, type=_Complaint)
+    except (msgspec.MsgspecError, ValueError):
+        return frozenset({named}), ""
+    if isinstance(said.detail, str):
+        return frozenset({named, said.error_type or ""}), said.detail
+    words = "; ".join(f"{'.'.join(map(str, problem.loc))}: {problem.msg}" for problem in said.detail)
+    return frozenset({named, *(problem.type for problem in said.detail)}), words
+
+
+def _declared(order: Order, output: _Output) -> Usage:
+    """Count up the pictures of a result as fal tells of them."""
+    asked = (order.request.width, order.request.height)
+    sizes = ((file.width, file.height) if file.width and file.height else asked for file in output.files())
+    return Usage(images=tuple(sizes), steps=steps_of(order))
+
+
+def _cancel_outcome(body: bytes) -> CancelOutcome:
+    try:
+        said = msgspec.json.decode(body, type=_CancelAnswer).status
+    except (msgspec.MsgspecError, ValueError):
+        return "unknown"
+    return _CANCELS.get(said, "unknown")
+
+
+def _decode_output(body: bytes) -> _Output:
+    try:
+        return msgspec.json.decode(body, type=_Output)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Cut("a result that cannot be read", 200) from error
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Unavailable("an answer that cannot be read") from error
+
+
+def _inline(url: str) -> bytes:
+    """Unpack the bytes of a `data:` URL; empty where they are no base64."""
+    try:
+        return pybase64.b64decode(url.partition(",")[2], validate=True)
+    except (NotBase64, ValueError):
+        return b""
+
+
+def _unpadded(text: str) -> bytes:
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (NotBase64, ValueError):
+        return b""
+
+
+def _pages(endpoints: Sequence[str]) -> list[Sequence[str]]:
+    return [endpoints[at : at + _IDS_A_PAGE] for at in range(0, len(endpoints), _IDS_A_PAGE)]
+
+
+def _nano(dollars: Decimal) -> int:
+    """Nano-dollars of a listed price; the list is for comparing, so finer ones are rounded."""
+    return int((dollars * 1_000_000_000).to_integral_value())

@@ -1,0 +1,225 @@
+"""Pictures as they arrive: what their headers say, whether they are whole, and whether they are what was ordered.
+
+Header parsing follows the PNG specification (third edition), JPEG's ITU-T T.81 Annex B and the WebP container
+specification. No decoder is involved: bytes from outside meet nothing but slicing and a checksum here.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from providers.contract import Format, Generation, Image, Order, Ticket, Usage
+from providers.errors import BadDelivery
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8\xff"
+_WEBP_CHUNK_HEAD: Final = 30
+"""Bytes from the start of a WebP file that hold its size, whichever of the three kinds it is."""
+_STANDALONE: Final = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+"""JPEG markers without a length behind them (TEM, SOI, RSTn)."""
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""JPEG markers that open a frame and so hold its size (SOF0..SOF15 without DHT, JPG and DAC)."""
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The next marker inside entropy-coded data, where ff00 is a literal byte and RSTn belongs to the data."""
+
+
+class NotAPicture(ValueError):
+    """These bytes are no PNG, JPEG or WebP picture."""
+
+
+class Head(Struct, frozen=True):
+    """What a picture's header says of it; sizes in pixels."""
+
+    format: Format
+    width: int
+    height: int
+
+
+class Piece(Struct, frozen=True, kw_only=True):
+    """One picture as a provider handed it over, before anyone looked at its bytes."""
+
+    data: bytes
+    declared: tuple[int, int] | None = None
+    """Width and height as the provider tells them, where it does."""
+    seed: int | None = None
+    flagged: bool = False
+    trouble: str = ""
+    """Why there are no bytes, where there are none."""
+
+
+def probe(data: bytes) -> Head:
+    """Format and size from the header alone; raises `NotAPicture` for anything else."""
+    if data.startswith(_PNG):
+        head = _png_head(data)
+    elif data.startswith(_JPEG):
+        head = _jpeg_head(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        head = _webp_head(data)
+    else:
+        raise NotAPicture("neither PNG, JPEG nor WebP")
+    if head.width < 1 or head.height < 1:
+        raise NotAPicture("a picture without pixels")
+    return head
+
+
+def complete(data: bytes) -> bool:
+    """Whether a picture is there to its last byte; a checksum is compared where its format has one (PNG)."""
+    if data.startswith(_PNG):
+        return _png_complete(data)
+    if data.startswith(_JPEG):
+        return _jpeg_complete(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return len(data) >= int.from_bytes(data[4:8], "little") + 8
+    return False
+
+
+def steps_of(order: Order) -> int | None:
+    """How many steps an order draws with: as asked, else the endpoint's default; None where it decides alone."""
+    if order.abilities.steps is None:
+        return None
+    return order.request.steps if order.request.steps is not None else order.abilities.default_steps
+
+
+def format_of(order: Order) -> Format:
+    """Choose the file format: as asked where the endpoint sells it, else its best, for the gateway to re-encode."""
+    sold = order.abilities.formats
+    if order.request.format in sold or not sold:
+        return order.request.format
+    return "png" if "png" in sold else sold[0]
+
+
+def requested(order: Order, count: int | None = None) -> Usage:
+    """Count up what `count` pictures (by default as many as ordered) of the ordered size amount to, seen or unseen."""
+    size = (order.request.width, order.request.height)
+    return Usage(images=(size,) * (order.request.count if count is None else count), steps=steps_of(order))
+
+
+def deliver(
+    order: Order,
+    pieces: Sequence[Piece],
+    *,
+    ticket: Ticket | None = None,
+    queue_s: float | None = None,
+    run_s: float | None = None,
+) -> Generation:
+    """Make a generation of what came back, if that is what was ordered.
+
+    Raises `BadDelivery` for a wrong count or size and for bytes that are no whole picture; its `owed` holds every
+    picture the provider made: measured from its bytes, else as declared, else as ordered.
+    """
+    sizes = tuple(_size(piece, order) for piece in pieces)
+    usage = Usage(images=sizes, steps=steps_of(order))
+    fault = _fault(order, pieces, sizes)
+    if fault:
+        raise BadDelivery(fault, owed=usage, ticket=ticket)
+    images = tuple(Image(data=piece.data, seed=piece.seed, flagged=piece.flagged) for piece in pieces)
+    return Generation(images=images, usage=usage, ticket=ticket, queue_s=queue_s, run_s=run_s)
+
+
+def _size(piece: Piece, order: Order) -> tuple[int, int]:
+    try:
+        head = probe(piece.data)
+    except NotAPicture:
+        return piece.declared or (order.request.width, order.request.height)
+    return head.width, head.height
+
+
+def _fault(order: Order, pieces: Sequence[Piece], sizes: Sequence[tuple[int, int]]) -> str | None:
+    asked = order.request
+    if len(pieces) != asked.count:
+        return f"{len(pieces)} pictures instead of {asked.count}"
+    trouble = next((piece.trouble for piece in pieces if piece.trouble), None)
+    if trouble:
+        return trouble
+    if not all(complete(piece.data) for piece in pieces):
+        return "a picture that breaks off or is none at all"
+    wrong = next((size for size in sizes if size != (asked.width, asked.height)), None)
+    if wrong:
+        return f"{wrong[0]}x{wrong[1]} instead of {asked.width}x{asked.height}"
+    return None
+
+
+def _png_head(data: bytes) -> Head:
+    if len(data) < 33 or data[8:16] != b"\x00\x00\x00\rIHDR":
+        raise NotAPicture("a PNG without a header")
+    return Head("png", int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+
+
+def _png_complete(data: bytes) -> bool:
+    view, at = memoryview(data), len(_PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(view[at : at + 4], "big")
+        end = at + 12 + length
+        if end > len(data) or zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end
+    return False
+
+
+def _jpeg_head(data: bytes) -> Head:
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _STANDALONE:
+            at += 2
+            continue
+        if marker in _FRAMES and at + 9 <= len(data):
+            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            return Head("jpeg", width, height)
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2:
+            break
+        at += 2 + length
+    raise NotAPicture("a JPEG without a frame")
+
+
+def _jpeg_complete(data: bytes) -> bool:
+    at, drawn = 2, False
+    while at + 2 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return drawn
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _STANDALONE:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2:
+            return False
+        at += 2 + length
+        if marker == 0xDA:
+            drawn = True
+            following = _MARKER.search(data, at)
+            if following is None:
+                return False
+            at = following.start()
+    return False
+
+
+def _webp_head(data: bytes) -> Head:
+    if len(data) < _WEBP_CHUNK_HEAD:
+        raise NotAPicture("a WebP without a header")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    elif kind == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width = int.from_bytes(data[26:28], "little") & 0x3FFF
+        height = int.from_bytes(data[28:30], "little") & 0x3FFF
+    else:
+        raise NotAPicture("a WebP of unknown kind")
+    return Head("webp", width, height)

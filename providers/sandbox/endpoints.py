@@ -1,0 +1,282 @@
+"""What the imitated sellers draw: which endpoints exist, what each accepts and which sizes it really paints.
+
+Ranges, defaults and sizes are those of the sellers' model pages and generated client types as of 2026-11.
+Anything outside `Sizes` is not refused but silently changed, as the originals do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+Seller = Literal["fal", "together", "selfhosted"]
+Size: TypeAlias = tuple[int, int]
+
+FAL_PRESETS: Mapping[str, Size] = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+ULTRA_SIZES: Mapping[str, Size] = {
+    "21:9": (3136, 1344),
+    "16:9": (2752, 1536),
+    "4:3": (2368, 1792),
+    "3:2": (2496, 1664),
+    "1:1": (2048, 2048),
+    "2:3": (1664, 2496),
+    "3:4": (1792, 2368),
+    "9:16": (1536, 2752),
+    "9:21": (1344, 3136),
+}
+_RECRAFT = (
+    "1024x1024 1365x1024 1024x1365 1536x1024 1024x1536 1820x1024 1024x1820 1024x2048 2048x1024 "
+    "1434x1024 1024x1434 1024x1280 1280x1024 1024x1707 1707x1024"
+)
+
+
+def read_size(text: str) -> Size | None:
+    """`"1024x768"` as width and height; None when it is not of that form."""
+    width, x, height = text.partition("x")
+    return (int(width), int(height)) if x and width.isdecimal() and height.isdecimal() else None
+
+
+RECRAFT_SIZES: Mapping[str, Size] = {name: size for name in _RECRAFT.split() if (size := read_size(name)) is not None}
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """The sizes an endpoint paints: a grid between two sides, or a closed list."""
+
+    low: int = 256
+    high: int = 2048
+    multiple: int = 16
+    named: Mapping[str, Size] = {}
+
+    def snap(self, size: Size) -> Size:
+        """The size that is painted when `size` is asked for."""
+        if self.named:
+            return min(self.named.values(), key=lambda known: _distance(known, size))
+        width, height = (self._side(side) for side in size)
+        return width, height
+
+    def _side(self, side: int) -> int:
+        nearest = round(side / self.multiple) * self.multiple
+        return min(max(nearest, self.low), self.high)
+
+
+def _distance(known: Size, size: Size) -> float:
+    shape = abs(math.log(known[0] / known[1]) - math.log(max(size[0], 1) / max(size[1], 1)))
+    area = abs(math.log(known[0] * known[1]) - math.log(max(size[0] * size[1], 1)))
+    return shape * 4 + area
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One thing a seller sells."""
+
+    id: str
+    seller: Seller
+    tier: Literal["preview", "standard", "export"]
+    typical_s: float
+    """Median seconds of work for one megapixel at default steps."""
+    sizes: Sizes = Sizes()
+    steps: tuple[int, int] | None = None
+    default_steps: int = 28
+    guidance: tuple[float, float] | None = None
+    refuses_guidance: bool = False
+    max_count: int = 1
+    seed: bool = True
+    formats: tuple[str, ...] = ("jpeg", "png")
+    default_format: str = "jpeg"
+    open_weights: bool = False
+    """Open models draw unsafe prompts black and flag them; the others refuse with an error."""
+    tolerance: bool = False
+    """Takes `safety_tolerance`, a string "1".."6"."""
+    declares_sizes: bool = True
+
+
+_FAL = (
+    Endpoint(
+        id="fal-ai/flux/schnell",
+        seller="fal",
+        tier="preview",
+        typical_s=0.8,
+        steps=(1, 12),
+        default_steps=4,
+        guidance=(1, 20),
+        max_count=4,
+        open_weights=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux/dev",
+        seller="fal",
+        tier="standard",
+        typical_s=3.5,
+        steps=(1, 50),
+        guidance=(1, 20),
+        max_count=4,
+        open_weights=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux-pro/v1.1",
+        seller="fal",
+        tier="export",
+        typical_s=5.0,
+        max_count=4,
+        tolerance=True,
+        sizes=Sizes(high=1440, multiple=32),
+    ),
+    Endpoint(
+        id="fal-ai/flux-pro/v1.1-ultra",
+        seller="fal",
+        tier="export",
+        typical_s=2.25,
+        max_count=4,
+        tolerance=True,
+        sizes=Sizes(named=ULTRA_SIZES),
+    ),
+    Endpoint(
+        id="fal-ai/flux-2",
+        seller="fal",
+        tier="standard",
+        typical_s=4.0,
+        steps=(1, 50),
+        guidance=(0, 20),
+        max_count=4,
+        sizes=Sizes(low=512),
+        formats=("jpeg", "png", "webp"),
+        default_format="png",
+        open_weights=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux-2/flash",
+        seller="fal",
+        tier="preview",
+        typical_s=1.2,
+        guidance=(0, 20),
+        max_count=4,
+        sizes=Sizes(low=512),
+        formats=("jpeg", "png", "webp"),
+        default_format="png",
+        open_weights=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux-2-flex",
+        seller="fal",
+        tier="standard",
+        typical_s=6.0,
+        steps=(1, 50),
+        guidance=(0, 20),
+        sizes=Sizes(low=512),
+        tolerance=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux-2-pro",
+        seller="fal",
+        tier="export",
+        typical_s=8.0,
+        refuses_guidance=True,
+        sizes=Sizes(low=512),
+        tolerance=True,
+    ),
+    Endpoint(
+        id="fal-ai/flux-2-max",
+        seller="fal",
+        tier="export",
+        typical_s=10.0,
+        refuses_guidance=True,
+        sizes=Sizes(low=512),
+        tolerance=True,
+    ),
+    Endpoint(
+        id="fal-ai/recraft/v3/text-to-image",
+        seller="fal",
+        tier="standard",
+        typical_s=6.0,
+        seed=False,
+        sizes=Sizes(named=RECRAFT_SIZES),
+        formats=("webp",),
+        default_format="webp",
+        declares_sizes=False,
+    ),
+)
+_TOGETHER = (
+    Endpoint(
+        id="black-forest-labs/FLUX.1-schnell",
+        seller="together",
+        tier="preview",
+        typical_s=0.8,
+        steps=(1, 12),
+        default_steps=4,
+        max_count=4,
+        sizes=Sizes(high=1440),
+        open_weights=True,
+    ),
+    Endpoint(
+        id="black-forest-labs/FLUX.1.1-pro",
+        seller="together",
+        tier="export",
+        typical_s=5.0,
+        max_count=4,
+        sizes=Sizes(high=1440, multiple=32),
+    ),
+    Endpoint(
+        id="black-forest-labs/FLUX.2-dev",
+        seller="together",
+        tier="standard",
+        typical_s=4.0,
+        steps=(1, 50),
+        max_count=4,
+        sizes=Sizes(high=1920),
+        open_weights=True,
+    ),
+    Endpoint(
+        id="black-forest-labs/FLUX.2-flex",
+        seller="together",
+        tier="standard",
+        typical_s=6.0,
+        steps=(1, 50),
+        max_count=4,
+        sizes=Sizes(high=1920),
+    ),
+    Endpoint(
+        id="black-forest-labs/FLUX.2-pro",
+        seller="together",
+        tier="export",
+        typical_s=8.0,
+        max_count=4,
+        sizes=Sizes(high=1920),
+    ),
+    Endpoint(
+        id="black-forest-labs/FLUX.2-max",
+        seller="together",
+        tier="export",
+        typical_s=10.0,
+        max_count=4,
+        sizes=Sizes(high=1920),
+    ),
+)
+FAL: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _FAL}
+TOGETHER: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _TOGETHER}
+
+
+def selfhosted(model: str) -> Endpoint:
+    """Our own GPU server draws whatever model it is asked for; pace and look follow the name."""
+    small = "schnell" in model or "flash" in model
+    return Endpoint(
+        id=model,
+        seller="selfhosted",
+        tier="preview" if small else "standard",
+        typical_s=0.8 if small else 3.5,
+        steps=(1, 100),
+        default_steps=4 if small else 28,
+        guidance=(0, 50),
+        max_count=10,
+        sizes=Sizes(low=64, multiple=8),
+        formats=("png", "jpeg", "webp"),
+        default_format="png",
+    )

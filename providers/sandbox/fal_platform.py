@@ -1,0 +1,128 @@
+"""fal's platform API: models, prices, and what each request was billed, with paging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from providers.sandbox.accounts import account_name
+from providers.sandbox.endpoints import FAL
+from providers.sandbox.fal import detail
+from providers.sandbox.invoice import Line
+from providers.sandbox.wire import answer
+from providers.sandbox.world import World
+
+_MOST_IDS = 50
+_PAGE = 50
+_MOST_PER_PAGE = 1000
+
+
+class FalPlatform:
+    """Everything under `/fal/api/v1`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Put the API's paths into the application."""
+        router.add_get("/fal/api/v1/models", self._models)
+        router.add_get("/fal/api/v1/models/pricing", self._pricing)
+        router.add_get("/fal/api/v1/models/billing-events", self._billing_events)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        if _account(request) is None:
+            return detail(401, "Authentication required")
+        wanted = _ids(request.query, "endpoint_id") or tuple(FAL)
+        models = [
+            {"endpoint_id": name, "metadata": {"display_name": name, "category": "text-to-image", "status": "active"}}
+            for name in wanted
+            if name in FAL
+        ]
+        return answer({"models": models, "next_cursor": None, "has_more": False})
+
+    async def _pricing(self, request: web.Request) -> web.Response:
+        if _account(request) is None:
+            return detail(401, "Authentication required")
+        wanted = _ids(request.query, "endpoint_id")
+        if not 1 <= len(wanted) <= _MOST_IDS:
+            return detail(422, "endpoint_id: give 1 to 50 endpoint ids")
+        unknown = [name for name in wanted if name not in FAL]
+        if unknown:
+            return detail(404, f"Endpoint not found: {unknown[0]}")
+        return answer({"prices": [self._price(name) for name in wanted], "next_cursor": None, "has_more": False})
+
+    def _price(self, name: str) -> dict[str, object]:
+        price = self._world.prices.of("fal", name)
+        return {"endpoint_id": name, "unit_price": float(price.usd), "unit": price.unit, "currency": "USD"}
+
+    async def _billing_events(self, request: web.Request) -> web.Response:
+        name = _account(request)
+        if name is None:
+            return detail(401, "Authentication required")
+        try:
+            lines = self._wanted(name, request.query)
+            first, size = _page(request.query)
+        except ValueError as fault:
+            return detail(422, str(fault))
+        more = first + size < len(lines)
+        events = [_event(line) for line in lines[first : first + size]]
+        return answer({"billing_events": events, "next_cursor": str(first + size) if more else None, "has_more": more})
+
+    def _wanted(self, account: str, query: MultiMapping[str]) -> Sequence[Line]:
+        endpoints, requests = set(_ids(query, "endpoint_id")), set(_ids(query, "request_id"))
+        if len(requests) > _MOST_IDS:
+            raise ValueError("request_id: give at most 50 request ids")
+        start, end = _moment(query.get("start")), _moment(query.get("end"))
+        return [
+            line
+            for line in self._world.book.lines
+            if line.provider == "fal"
+            and line.account == account
+            and line.reported
+            and (not endpoints or line.model in endpoints)
+            and (not requests or line.request_id in requests)
+            and (start is None or line.at >= start)
+            and (end is None or line.at < end)
+        ]
+
+
+def _account(request: web.Request) -> str | None:
+    return account_name(request.headers.get("Authorization", ""), "Key")
+
+
+def _ids(query: MultiMapping[str], name: str) -> tuple[str, ...]:
+    """Ids given as a comma list, repeated, or both."""
+    return tuple(part for value in query.getall(name, []) for part in value.split(",") if part)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text}: give a moment with its offset, as in 2026-11-21T00:00:00Z")
+    return moment
+
+
+def _page(query: MultiMapping[str]) -> tuple[int, int]:
+    cursor, limit = query.get("cursor", "0"), query.get("limit", str(_PAGE))
+    if not cursor.isdecimal():
+        raise ValueError("cursor: use the next_cursor of a page before")
+    if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_PER_PAGE:
+        raise ValueError("limit: give a number from 1 to 1000")
+    return int(cursor), int(limit)
+
+
+def _event(line: Line) -> dict[str, object]:
+    return {
+        "request_id": line.request_id,
+        "endpoint_id": line.model,
+        "timestamp": line.at.isoformat(),
+        "output_units": float(line.units),
+        "unit_price": float(line.unit_usd),
+        "percent_discount": None,
+        "cost_estimate_nano_usd": line.nano_usd,
+    }

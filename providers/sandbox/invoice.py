@@ -1,0 +1,196 @@
+"""The sellers' own book: what they bill, from their published price tables, in integer nano-dollars.
+
+It shares no code with the gateway's tariffs on purpose: the two must agree to the last nano-dollar, and
+that means something only when each was written for itself. Prices are those published as of 2026-11.
+Every order is computed with fractions and rounded once, half to even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import TypedDict
+
+from msgspec import Struct
+
+from providers.sandbox.endpoints import Seller, Size
+
+_BINARY_MEGAPIXEL = 1_048_576
+_DECIMAL_MEGAPIXEL = 1_000_000
+_NANO = 1_000_000_000
+
+Measure = Callable[[Sequence[Size], int | None], Fraction]
+
+
+class Price(Struct, frozen=True):
+    """A published price: dollars for one unit, what the unit is called, and how pictures are counted in it."""
+
+    usd: Fraction
+    unit: str
+    measure: Measure
+
+
+class Charge(Struct, frozen=True):
+    """What one order costs, and how it was counted."""
+
+    units: Fraction
+    unit_usd: Fraction
+    nano_usd: int
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """One billed order."""
+
+    provider: Seller
+    account: str
+    request_id: str
+    model: str
+    units: Fraction
+    unit_usd: Fraction
+    nano_usd: int
+    pictures: int
+    at: datetime
+    reported: bool = True
+    """False when the seller's own billing API leaves the order out."""
+
+
+class Invoice(TypedDict):
+    """The answer of `GET /_sandbox/invoice`: lines in the order of billing, totals in nano-dollars."""
+
+    lines: Sequence[Mapping[str, object]]
+    total_nano_usd: Mapping[str, int]
+    by_account: Mapping[str, Mapping[str, int]]
+    """Seller -> account -> total."""
+
+
+def _rounded_up(sizes: Sequence[Size], _steps: int | None) -> Fraction:
+    return Fraction(sum(_whole(size) for size in sizes))
+
+
+def _whole(size: Size) -> int:
+    return max(1, -(-size[0] * size[1] // _BINARY_MEGAPIXEL))
+
+
+def _per_image(sizes: Sequence[Size], _steps: int | None) -> Fraction:
+    return Fraction(len(sizes))
+
+
+def _first_then_half(sizes: Sequence[Size], _steps: int | None) -> Fraction:
+    return sum((1 + Fraction(_whole(size) - 1, 2) for size in sizes), Fraction(0))
+
+
+def _by_resolution(sizes: Sequence[Size], _steps: int | None) -> Fraction:
+    return sum((_resolution_units(width * height, (width, height)) for width, height in sizes), Fraction(0))
+
+
+def _resolution_units(pixels: int, size: Size) -> Fraction:
+    if pixels <= 512 * 512:
+        return Fraction(1, 2)
+    if pixels <= 768 * 768:
+        return Fraction(3, 4)
+    return Fraction(_whole(size))
+
+
+def _exact(sizes: Sequence[Size], _steps: int | None) -> Fraction:
+    return Fraction(sum(width * height for width, height in sizes), _DECIMAL_MEGAPIXEL)
+
+
+def _exact_by_steps(sizes: Sequence[Size], steps: int | None) -> Fraction:
+    return _exact(sizes, None) * max(Fraction(1), Fraction(steps if steps is not None else 4, 4))
+
+
+def _price(usd: str, unit: str, measure: Measure) -> Price:
+    return Price(Fraction(usd), unit, measure)
+
+
+PUBLISHED: Mapping[tuple[Seller, str], Price] = {
+    ("fal", "fal-ai/flux/schnell"): _price("0.003", "megapixels", _rounded_up),
+    # fal's own price list calls the unit of flux/dev "image" and still bills whole megapixels.
+    ("fal", "fal-ai/flux/dev"): _price("0.025", "image", _rounded_up),
+    ("fal", "fal-ai/flux-pro/v1.1"): _price("0.04", "megapixels", _by_resolution),
+    ("fal", "fal-ai/flux-pro/v1.1-ultra"): _price("0.06", "image", _per_image),
+    ("fal", "fal-ai/flux-2"): _price("0.012", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2/flash"): _price("0.005", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2-flex"): _price("0.06", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2-pro"): _price("0.03", "megapixels", _first_then_half),
+    ("fal", "fal-ai/flux-2-max"): _price("0.07", "megapixels", _rounded_up),
+    ("fal", "fal-ai/recraft/v3/text-to-image"): _price("0.03", "image", _per_image),
+    ("together", "black-forest-labs/FLUX.1-schnell"): _price("0.0027", "megapixels", _exact_by_steps),
+    ("together", "black-forest-labs/FLUX.1.1-pro"): _price("0.04", "megapixels", _exact),
+    ("together", "black-forest-labs/FLUX.2-dev"): _price("0.0154", "image", _per_image),
+    ("together", "black-forest-labs/FLUX.2-flex"): _price("0.03", "image", _per_image),
+    ("together", "black-forest-labs/FLUX.2-pro"): _price("0.03", "image", _per_image),
+    ("together", "black-forest-labs/FLUX.2-max"): _price("0.07", "megapixels", _exact),
+}
+_OWN_MACHINE = Price(Fraction(0), "image", _per_image)
+
+
+class PriceList:
+    """The prices in force: the published ones, and what a script changed since."""
+
+    def __init__(self) -> None:
+        self._changed: dict[tuple[Seller, str], Fraction] = {}
+
+    def change(self, seller: Seller, endpoint: str, usd: str) -> None:
+        """From now on `endpoint` (or `*`: all of the seller's) costs `usd` dollars per unit."""
+        self._changed[seller, endpoint] = Fraction(usd)
+
+    def forget_changes(self) -> None:
+        """Back to the published prices."""
+        self._changed.clear()
+
+    def of(self, seller: Seller, endpoint: str) -> Price:
+        """The price of one endpoint at this moment."""
+        price = PUBLISHED.get((seller, endpoint), _OWN_MACHINE)
+        changed = self._changed.get((seller, endpoint), self._changed.get((seller, "*")))
+        return price if changed is None else Price(changed, price.unit, price.measure)
+
+
+def charge(price: Price, sizes: Sequence[Size], steps: int | None) -> Charge:
+    """What an order that made pictures of `sizes` costs at `price`."""
+    units = price.measure(sizes, steps)
+    return Charge(units, price.usd, round(units * price.usd * _NANO))
+
+
+def decimal_text(value: Fraction) -> str:
+    """A fraction as plain decimal digits, exact where it has an end."""
+    with localcontext(prec=60):
+        digits = Decimal(value.numerator) / Decimal(value.denominator)
+    return format(digits.normalize(), "f")
+
+
+class Book:
+    """Every order billed, in the order of billing."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def enter(self, line: Line) -> None:
+        """Write one line; lines are never changed."""
+        self.lines.append(line)
+
+    def invoice(self, provider: str | None = None) -> Invoice:
+        """What was billed, all in all or by one seller."""
+        lines = [line for line in self.lines if provider in {None, line.provider}]
+        totals: dict[str, int] = {}
+        accounts: dict[str, dict[str, int]] = {}
+        for line in lines:
+            totals[line.provider] = totals.get(line.provider, 0) + line.nano_usd
+            account = accounts.setdefault(line.provider, {})
+            account[line.account] = account.get(line.account, 0) + line.nano_usd
+        return {"lines": [_shown(line) for line in lines], "total_nano_usd": totals, "by_account": accounts}
+
+
+def _shown(line: Line) -> dict[str, object]:
+    return {
+        "provider": line.provider,
+        "account": line.account,
+        "request_id": line.request_id,
+        "model": line.model,
+        "units": decimal_text(line.units),
+        "nano_usd": line.nano_usd,
+        "pictures": line.pictures,
+        "at": line.at.isoformat(),
+    }

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from pathlib import Path
+from textwrap import dedent
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.yaml_files import BadFile, read_bytes
+from policies.catalog import AccountTerms, BadCatalog, Catalog, compile_offers
+from policies.catalog_file import ModelFile, Price
+from policies.money import to_usd
+from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, ResolutionTable, Tariff
+from policies.types import Capacity, DataTerms, Licence, Tier
+from providers.contract import SizeRule
+
+Values = dict[str, object]
+
+OFFER: Values = {
+    "provider": "fal",
+    "endpoint": "fal-ai/flux/dev",
+    "price": {"per_megapixel": "$0.025", "pixels": 1_048_576, "rounding": "up"},
+    "abilities": {"sizes": {"min": 256, "max": 2048, "multiple": 16}, "steps": {"max": 50, "default": 28}},
+    "typical_seconds": 3.5,
+    "source": "model page",
+    "checked_on": "2026-11-21",
+}
+MODEL: Values = {
+    "model": "flux-dev",
+    "tier": "standard",
+    "title": "FLUX.1 [dev]",
+    "licence": {"name": "non-commercial weights", "commercial": False},
+    "offers": [OFFER],
+}
+FAL = AccountTerms(name="fal", kind="fal", slots=10)
+ENDS_EARLY = "the table ends at {} px but pictures of 4,194,304 px are sold; add a row or beyond_per_megapixel"
+REFERENCE = Path(__file__).parents[2] / "docs/reference/tariffs.md"
+
+
+def model(**changes: object) -> ModelFile:
+    return ModelFile.model_validate({**deepcopy(MODEL), **changes})
+
+
+def offer(**changes: object) -> Values:
+    return {**deepcopy(OFFER), **changes}
+
+
+def price(**fields: object) -> Price:
+    return Price.model_validate(fields)
+
+
+def faults_of(models: list[ModelFile], *accounts: AccountTerms) -> list[str]:
+    with pytest.raises(BadCatalog) as caught:
+        compile_offers(models, accounts, revision=1)
+    return [f"{fault.document} {'.'.join(map(str, fault.loc))}: {fault.message}" for fault in caught.value.faults]
+
+
+def compiled(*models: ModelFile, accounts: tuple[AccountTerms, ...] = (FAL,)) -> Catalog:
+    return compile_offers(models, accounts, revision=7)
+
+
+def test_every_account_of_a_kind_sells_the_model_under_its_own_name() -> None:
+    catalog = compiled(
+        model(), accounts=(FAL, AccountTerms(name="fal-eu", kind="fal"), AccountTerms(name="t", kind="together"))
+    )
+    assert list(catalog.offers) == ["fal:flux-dev", "fal-eu:flux-dev"]
+    assert [sold.account for sold in catalog.by_model["flux-dev"]] == ["fal", "fal-eu"]
+    assert catalog.models["flux-dev"].offers == ("fal:flux-dev", "fal-eu:flux-dev")
+    assert catalog.revision == 7
+
+
+def test_an_offer_carries_what_the_document_says() -> None:
+    sold = compiled(model()).offers["fal:flux-dev"]
+    assert sold.tier is Tier.STANDARD
+    assert sold.tariff == PerMegapixel(25_000_000)
+    assert sold.abilities.sizes == SizeRule(min_side=256, max_side=2048, multiple=16)
+    assert (sold.abilities.steps, sold.abilities.default_steps) == ((1, 50), 28)
+    assert (sold.typical_s, sold.source, sold.checked_on) == (3.5, "model page", "2026-11-21")
+
+
+def test_limits_data_terms_and_team_come_from_the_account() -> None:
+    terms = DataTerms(region="eu", retention_days=1, trains=False)
+    account = AccountTerms(name="ours", kind="fal", slots=4, rate=2.5, burst=5, data=terms, team="brand")
+    catalog = compiled(model(), accounts=(account,))
+    sold = catalog.offers["ours:flux-dev"]
+    assert sold.capacities == ("ours", "ours/rate")
+    assert catalog.capacities["ours"] == Capacity(id="ours", slots=4)
+    assert catalog.capacities["ours/rate"] == Capacity(id="ours/rate", rate=2.5, burst=5)
+    assert (sold.data, sold.team) == (terms, "brand")
+
+
+def test_an_account_can_have_its_own_price_and_its_own_models() -> None:
+    own = AccountTerms(name="volume", kind="fal", prices={"flux-dev": PerMegapixel(20_000_000)})
+    other = AccountTerms(name="small", kind="fal", models=frozenset({"flux-pro"}))
+    catalog = compiled(model(), model(model="flux-pro"), accounts=(own, other))
+    assert catalog.offers["volume:flux-dev"].tariff == PerMegapixel(20_000_000)
+    assert catalog.offers["volume:flux-dev"].source == "prices of account volume"
+    assert catalog.offers["volume:flux-pro"].tariff == PerMegapixel(25_000_000)
+    assert [sold.id for sold in catalog.by_model["flux-dev"]] == ["volume:flux-dev"]
+
+
+def test_a_model_that_nobody_sells_is_known_but_not_to_be_had() -> None:
+    catalog = compiled(model(), accounts=())
+    assert catalog.by_model == {"flux-dev": ()}
+    assert catalog.resolve("flux-dev") == "flux-dev"
+    assert not catalog.offers
+
+
+def test_aliases_lead_to_their_model() -> None:
+    catalog = compiled(model(aliases=["flux-1-dev"]))
+    assert catalog.resolve("flux-1-dev") == "flux-dev"
+    assert catalog.resolve("flux-2-dev") is None
+
+
+def test_a_seller_can_grant_what_the_weights_do_not() -> None:
+    granted = offer(licence={"name": "seller's terms", "commercial": True})
+    own = offer(provider="selfhosted")
+    accounts = (FAL, AccountTerms(name="pool", kind="selfhosted"))
+    catalog = compiled(model(offers=[granted, own]), accounts=accounts)
+    assert catalog.offers["fal:flux-dev"].licence == Licence(name="seller's terms", commercial=True)
+    assert catalog.offers["pool:flux-dev"].licence == Licence(name="non-commercial weights", commercial=False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "nano"),
+    [("$0.0027", 2_700_000), ("0.0027", 2_700_000), (0.0027, 2_700_000), ("$ 3", 3 * 10**9), (2, 2 * 10**9)],
+)
+def test_dollars_are_read_as_people_type_them(typed: object, nano: int) -> None:
+    assert price(per_image=typed).tariff() == PerImage(nano)
+
+
+@given(st.integers(1, 10**12))
+def test_typed_dollars_reach_the_tariff_to_the_nano_dollar(nano: int) -> None:
+    assert price(per_image=f"${to_usd(nano)}").tariff() == PerImage(nano)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("free", "expected dollars such as"),
+        ("€0.03", "expected dollars such as"),
+        (True, "expected dollars such as"),
+        ("nan", "from \\$0 to"),
+        ("-0.03", "from \\$0 to"),
+        (25_000_000, "are these cents or nano-dollars"),
+        ("0.0000000001", "finer than a nano-dollar"),
+        ("$0", "write `price: {free: true}`"),
+        (0, "write `price: {free: true}`"),
+    ],
+)
+def test_an_amount_that_cannot_be_a_price_is_refused(typed: object, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        price(per_image=typed)
+
+
+def test_each_way_to_charge_becomes_its_tariff() -> None:
+    assert price(free=True).tariff() == PerImage(0)
+    assert price(per_machine_hour="$0.34").tariff() == MachineSecond(340_000_000)
+    assert price(first_megapixel="$0.03", further_megapixel="$0.015", pixels=1_048_576).tariff() == FirstMegapixel(
+        30_000_000, 15_000_000
+    )
+    by_pixel = price(per_megapixel="$0.0027", pixels=1_000_000, rounding="exact", default_steps=4)
+    assert by_pixel.tariff() == PerMegapixel(2_700_000, 1_000_000, "exact", 4)
+    rows = [{"up_to": "512x512", "price": "$0.02"}, {"up_to": 1_048_576, "price": "$0.04"}]
+    assert price(by_size=rows).tariff() == ResolutionTable(((262_144, 20_000_000), (1_048_576, 40_000_000)))
+    beyond = price(by_size=rows, beyond_per_megapixel="$0.04", pixels=1_000_000).tariff()
+    assert isinstance(beyond, ResolutionTable)
+    assert (beyond.beyond, beyond.pixels) == (40_000_000, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "exactly one of .*; found none"),
+        ({"per_image": None}, "found none"),
+        ({"per_image": 1, "per_machine_hour": 2}, "found per_image and per_machine_hour"),
+        ({"per_megapixel": 1}, "also needs pixels and rounding"),
+        ({"first_megapixel": 1, "pixels": 1_000_000}, "also needs further_megapixel"),
+        ({"per_image": 1, "rounding": "up"}, "rounding means nothing beside per_image"),
+        ({"free": False}, "True"),
+        ({"by_size": []}, "at least 1"),
+        ({"by_size": [{"up_to": "1x2", "price": 1}], "beyond_per_megapixel": 1}, "also needs pixels"),
+        ({"by_size": [{"up_to": "9x9", "price": 1}, {"up_to": 81, "price": 2}]}, "from small to large, each size once"),
+        ({"by_size": [{"up_to": "9 by 9", "price": 1}]}, "expected a size such as 1024x768"),
+        ({"by_size": [{"up_to": "0x9", "price": 1}]}, "at least one pixel"),
+    ],
+)
+def test_a_price_that_leaves_something_open_is_refused(fields: Values, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Price.model_validate(fields)
+
+
+def test_the_reference_shows_every_kind_of_tariff_and_only_valid_prices() -> None:
+    text = REFERENCE.read_text()
+    shown = re.findall(r"^ {4}price:(?: \{.*\}|\n(?: {6}.*\n)+)", text, flags=re.MULTILINE)
+    kinds = set()
+    for block in shown:
+        values = read_bytes(dedent(block).encode(), "tariffs.md").data
+        assert isinstance(values, dict)
+        tariff = Price.model_validate(values["price"]).tariff()
+        kinds.add(type(tariff))
+        assert f"`{tariff.__struct_config__.tag}`" in text
+    assert kinds == set(get_args(Tariff))
+
+
+def test_an_offer_without_a_price_is_refused() -> None:
+    unpriced = offer()
+    del unpriced["price"]
+    with pytest.raises(ValidationError, match=r"offers\.0\.price\n\s+Field required"):
+        model(offers=[unpriced])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rule"),
+    [
+        ({"named": {"16:9": "2752x1536"}}, SizeRule(named={"16:9": (2752, 1536)})),
+        ({"only": ["1024x1024", "1365x1024"]}, SizeRule(named={"1024x1024": (1024, 1024), "1365x1024": (1365, 1024)})),
+        (
+            {"min": 64, "max": 1440, "multiple": 32, "max_pixels": "1440x720"},
+            SizeRule(min_side=64, max_side=1440, multiple=32, max_pixels=1_036_800),
+        ),
+    ],
+)
+def test_sizes_are_a_range_a_list_or_names(sizes: Values, rule: SizeRule) -> None:
+    sold = compiled(model(offers=[offer(abilities={"sizes": sizes})])).offers["fal:flux-dev"]
+    assert sold.abilities.sizes == rule
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({}, "needs min, max and multiple"),
+        ({"min": 256, "max": 1024}, "needs min, max and multiple"),
+        ({"min": 2048, "max": 1024, "multiple": 8}, "min 2048 is above max 1024"),
+        ({"only": ["1024x1024"], "max": 2048}, "either named, or only these, or a range"),
+        ({"only": [], "named": {}}, "at least 1"),
+        ({"only": ["1024"]}, "expected a size such as 1024x768, got '1024'"),
+    ],
+)
+def test_sizes_that_leave_something_open_are_refused(sizes: Values, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        model(offers=[offer(abilities={"sizes": sizes})])
+
+
+def test_default_steps_lie_within_the_steps_on_offer() -> None:
+    steps = {"max": 12, "default": 28}
+    with pytest.raises(ValidationError, match="default 28 lies outside 1 to 12"):
+        model(offers=[offer(abilities={"sizes": {"only": ["512x512"]}, "steps": steps})])
+
+
+def test_a_name_used_twice_is_a_fault_at_each_later_place() -> None:
+    files = [model(aliases=["dev", "auto"]), model(), model(model="flux-pro", aliases=["dev"])]
+    assert faults_of(files, FAL) == [
+        "0 aliases.1: 'auto' is already the name of the gateway, which chooses by itself when a caller says auto",
+        "1 model: 'flux-dev' is already the name of model flux-dev",
+        "2 aliases.0: 'dev' is already the name of model flux-dev",
+    ]
+
+
+def test_one_provider_has_one_offer_of_a_model() -> None:
+    files = [model(offers=[offer(), offer(endpoint="fal-ai/flux-1/dev")])]
+    assert faults_of(files) == [
+        "0 offers.1.provider: fal already sells flux-dev above; one offer per provider and model"
+    ]
+
+
+def test_a_table_must_price_every_size_that_is_sold() -> None:
+    table = {"by_size": [{"up_to": "1024x1024", "price": "$0.04"}]}
+    assert faults_of([model(offers=[offer(price=table)])]) == [f"0 offers.0.price: {ENDS_EARLY.format('1,048,576')}"]
+    small = offer(price=table, abilities={"sizes": {"only": ["1024x1024", "512x512"]}})
+    assert compiled(model(offers=[small])).offers
+
+
+def test_steps_are_priced_by_the_default_the_endpoint_runs() -> None:
+    priced = {"per_megapixel": 1, "pixels": 1_000_000, "rounding": "exact", "default_steps": 4}
+    stepless = offer(price=priced, abilities={"sizes": {"only": ["512x512"]}})
+    assert faults_of([model(offers=[offer(price=priced)])]) == [
+        "0 offers.0.price: default_steps 4 differs from abilities.steps.default 28"
+    ]
+    assert faults_of([model(offers=[stepless])]) == [
+        "0 offers.0.price: default_steps 4 prices steps, but abilities.steps says none can be asked for"
+    ]
+
+
+def test_ratios_need_names_for_their_sizes() -> None:
+    abilities = {"sizes": {"only": ["512x512"]}, "size_dialect": "aspect_ratio"}
+    assert faults_of([model(offers=[offer(abilities=abilities)])]) == [
+        "0 offers.0.abilities.sizes: size_dialect aspect_ratio needs named sizes, each under its ratio"
+    ]
+
+
+def test_accounts_may_only_name_what_the_catalogue_sells_of_their_kind() -> None:
+    account = AccountTerms(
+        name="fal",
+        kind="fal",
+        models=frozenset({"flux-dve"}),
+        prices={"flux-dev2": PerImage(1), "nothing": PerImage(1)},
+    )
+    table = AccountTerms(name="fal", kind="fal", prices={"flux-dev": ResolutionTable(((64, 1),))})
+    assert faults_of([model()], account, table) == [
+        "None accounts.fal.models: no fal offer of 'flux-dve' in the catalogue (did you mean 'flux-dev'?)",
+        "None accounts.fal.prices.flux-dev2: no fal offer of 'flux-dev2' in the catalogue (did you mean 'flux-dev'?)",
+        "None accounts.fal.prices.nothing: no fal offer of 'nothing' in the catalogue",
+        "None accounts.fal: two accounts are called 'fal'",
+        f"None accounts.fal.prices.flux-dev: {ENDS_EARLY.format(64)}",
+    ]
+
+
+def test_a_document_with_many_faults_names_each_with_its_line_and_the_nearest_right_word() -> None:
+    text = b"""\
+model: Flux Dev
+tier: standart
+title: FLUX.1 [dev]
+licence: {name: x, commercial: true}
+offers:
+  - provider: fal
+    endpoint: fal-ai/flux/dev
+    abilities:
+      sizes: {min: 256, max: 2048, multiple: 16}
+      stepps: {max: 50, default: 28}
+      formats: [jpg]
+    typical_seconds: 0
+    source: model page
+    checked_on: yesterday
+"""
+    with pytest.raises(BadFile) as caught:
+        read_bytes(text, "flux-dev.yaml").parse(ModelFile)
+    said = {(fault.line, fault.hint) for fault in caught.value.faults}
+    assert {line for line, _ in said} == {1, 2, 6, 10, 11, 12, 14}
+    assert (2, "did you mean 'standard'?") in said
+    assert (10, "did you mean 'steps'?") in said
+    assert (11, "did you mean 'jpeg'?") in said
+    assert (6, "add `price: ...`") in said

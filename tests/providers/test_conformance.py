@@ -1,0 +1,164 @@
+"""Every adapter keeps every promise, against the sandbox; and the kit notices when one does not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+import pytest
+from msgspec import Struct
+
+from providers import registry
+from providers.conformance import PROMISES, Case, Fault, Promise, check
+from providers.contract import Abilities, Generation, Image, ImageRequest, OnAccepted, Order, Provider, SizeRule, Usage
+from providers.errors import Overloaded
+from providers.picture import requested
+from providers.sandbox import Sandbox, start
+from providers.sandbox.invoice import PriceList, charge
+from providers.transport import Http
+
+
+class Seller(Struct, frozen=True):
+    kind: str
+    endpoint: str
+    abilities: Abilities
+    settings: Mapping[str, object]
+    keyed: bool = True
+
+
+SELLERS = {
+    "fal": Seller(
+        "fal",
+        "fal-ai/flux/schnell",
+        Abilities(
+            sizes=SizeRule(min_side=256, multiple=16),
+            max_count=4,
+            steps=(1, 12),
+            default_steps=4,
+            safety_dialect="checker",
+        ),
+        {"poll_first": 0.01, "poll_max": 0.05},
+    ),
+    "fal-pro": Seller(
+        "fal",
+        "fal-ai/flux-pro/v1.1",
+        Abilities(sizes=SizeRule(min_side=256, max_side=1440, multiple=32), max_count=4, safety_dialect="tolerance"),
+        {"poll_first": 0.01, "poll_max": 0.05, "sync_mode": True},
+    ),
+    "together": Seller(
+        "together",
+        "black-forest-labs/FLUX.1-schnell",
+        Abilities(
+            sizes=SizeRule(min_side=256, max_side=1440, multiple=16),
+            max_count=4,
+            steps=(1, 12),
+            default_steps=4,
+            size_dialect="width_height",
+            safety_dialect="disable_checker",
+        ),
+        {},
+    ),
+    "selfhosted": Seller(
+        "selfhosted",
+        "flux-schnell",
+        Abilities(
+            sizes=SizeRule(min_side=256, multiple=16), max_count=4, steps=(1, 12), default_steps=4, size_dialect="size"
+        ),
+        {},
+        keyed=False,
+    ),
+}
+
+
+class SandboxTwin:
+    """One account of the sandbox, as the kit sees it."""
+
+    def __init__(self, sandbox: Sandbox, seller: Seller, http: Http) -> None:
+        self.key = "sandbox-conformance"
+        self._sandbox = sandbox
+        self._seller = seller
+        self._http = http
+        self._prices = PriceList()
+        self._prices.change("selfhosted", "*", "0.001")
+
+    def connect(self, key: str) -> Provider:
+        base_url = f"{self._sandbox.url}/{self._seller.kind}"
+        settings = {"key": key, "base_url": base_url, **self._seller.settings}
+        return registry.connect(self._seller.kind, "conformance", settings, self._http)
+
+    def stranger(self) -> Provider | None:
+        return self.connect("unknown-key-0000") if self._seller.keyed else None
+
+    async def script(self, fault: Fault | None) -> None:
+        self._sandbox.script([{"provider": self._seller.kind, "do": fault}] if fault else [])
+
+    async def submissions(self) -> int:
+        accounts = cast("dict[str, Any]", self._sandbox.stats()).get(self._seller.kind, {})
+        return sum(account["submissions"] for account in accounts.values())
+
+    async def billed(self) -> int:
+        totals = cast("dict[str, int]", self._sandbox.invoice()["total_nano_usd"])
+        return totals.get(self._seller.kind, 0)
+
+    def price(self, endpoint: str, usage: Usage) -> int:
+        kind = cast("Any", self._seller.kind)
+        return charge(self._prices.of(kind, endpoint), usage.images, usage.steps).nano_usd
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with await start(time_scale=0.01, pictures="plain") as made:
+        made.script({"prices": {"selfhosted": {"*": "0.001"}}, "limits": {"together": {"rate": 1000, "burst": 1000}}})
+        yield made
+
+
+def order(seller: Seller) -> Order:
+    request = ImageRequest(prompt="a quiet harbour at dawn", width=512, height=512, count=2, seed=100)
+    return Order(attempt_id="a", endpoint=seller.endpoint, abilities=seller.abilities, request=request, timeout=10)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("name", SELLERS)
+async def test_keeps_its_promise(sandbox: Sandbox, http: Http, name: str, promise: Promise) -> None:
+    twin = SandboxTwin(sandbox, SELLERS[name], http)
+    provider = twin.connect(twin.key)
+    broken = await promise(Case(provider, twin, order(SELLERS[name])))
+    await provider.aclose()
+    assert broken == []
+
+
+class Careless:
+    """An adapter that submits twice, forgets its order's size, logs nothing but tells everything."""
+
+    name = "careless"
+
+    def __init__(self, good: Provider, key: str) -> None:
+        self._good = good
+        self._key = key
+
+    async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
+        try:
+            first = await self._good.generate(order, on_accepted)
+            await self._good.generate(order, on_accepted)
+        except Exception as error:
+            raise Overloaded(f"{self._key} asked for {order.request.prompt}") from error
+        picture = Image(data=first.images[0].data[:-40])
+        return Generation(images=(picture,), usage=requested(order, 1))
+
+    async def aclose(self) -> None:
+        await self._good.aclose()
+
+
+async def test_the_kit_notices_a_careless_adapter(sandbox: Sandbox, http: Http) -> None:
+    seller = SELLERS["together"]
+    twin = SandboxTwin(sandbox, seller, http)
+    broken = await check(Case(Careless(twin.connect(twin.key), twin.key), twin, order(seller)))
+    found = {sentence.partition(":")[0] for sentence in broken}
+    assert found >= {
+        "delivers_what_was_ordered",
+        "usage_is_what_the_seller_bills",
+        "errors_mean_what_they_say",
+        "submits_once",
+        "gives_up_in_time",
+        "keeps_secrets",
+    }

@@ -198,7 +198,8 @@ class Rejection(Struct, frozen=True, kw_only=True):
 
     offer: OfferId
     code: str
-    """The gate that refused: ability, size, tier, model, provider, ceiling, licence, data, team, budget, headroom, breaker, tried."""
+    """The gate that refused: model, provider, team, ability, size, tier, licence, data, price, ceiling, budget, tried,
+    breaker, headroom, deadline."""
     reason: str
     """A sentence for people, naming the value that blocks."""
     lasting: bool = True

@@ -153,12 +153,13 @@ class Attempts:
 
     async def __aexit__(self, *_: object) -> None:
         self._alarm.cancel()
+        for start in self._starts:
+            start.lease.release()
         for part in self._parts:
             part.unpark()
             for order in part.live:
+                order.wanted = False
                 self._house.shop.spawn(order.call_off())
-        for start in self._starts:
-            start.lease.release()
             if part.reserved is not None:
                 await part.reserved.release()
 
@@ -346,7 +347,7 @@ class Attempts:
             return
         if not isinstance(error, GatewayError):
             log.error("order_broke", attempt=order.plan.attempt_id, exc_info=error)
-            error = GatewayError("The gateway failed while taking in the picture.")
+            error = Undeliverable("The picture was drawn, but the gateway failed while taking it in.")
         self._give_up(part, error)
 
     def _take(self, part: Part, drawn: Drawn) -> None:
@@ -365,9 +366,10 @@ class Attempts:
         self._wake.set()
 
     def _lose_patience(self, part: Part, order: RunningOrder) -> None:
-        if order not in part.live:
+        if order not in part.live or order.sealed:
             return
         part.live.remove(order)
+        order.wanted = False
         offer = order.candidate.offer
         part.tried.append(Tried(offer.id, offer.account, "timed_out", elsewhere=True))
         order.tell_late()
@@ -403,10 +405,12 @@ class Attempts:
             extra={"attempts": self._told()},
         )
         for part in self._parts:
-            if not part.over:
-                for order in part.live:
-                    order.tell_late()
-                self._give_up(part, late)
+            if part.over or any(order.sealed for order in part.live):
+                continue
+            for order in part.live:
+                order.wanted = False
+                order.tell_late()
+            self._give_up(part, late)
 
     def _told(self) -> list[dict[str, object]]:
         """The failed attempts, for the body of an error."""

@@ -85,6 +85,8 @@ class RunningOrder:
         self.lease = lease
         self.hold = hold
         self.wanted = True
+        self.sealed = False
+        """Its pictures are good and being charged: they will be delivered within one commit, so nobody gives up now."""
         self.on_good: Callable[[], None] | None = None
         """Called once the pictures are good and wanted, before they are charged: from here on rivals come too late."""
         self.timers: list[asyncio.TimerHandle] = []
@@ -184,8 +186,10 @@ class RunningOrder:
             raise
         if not good:
             raise self._unfit(generation, faults)
-        if self.wanted and self.on_good is not None:
-            self.on_good()
+        if self.wanted:
+            self.sealed = True
+            if self.on_good is not None:
+                self.on_good()
         charge = min(self._price_of(len(good), generation.usage), cost) if self.wanted else 0
         rows = self._rows(good, charge)
         await self.hold.settle(

@@ -1,0 +1,44 @@
+"""The HTTP door: parses, calls, shapes. One module per resource; what they need comes in `services.Services`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litestar.types import ControllerRouterHandler
+
+    from gateway.http.services import Services
+
+
+def routes(services: Services) -> list[ControllerRouterHandler]:
+    """Every route of the gateway; a new resource adds its line here."""
+    from litestar import Router
+
+    from gateway.http import (
+        absent,
+        assets,
+        decisions,
+        generations,
+        health,
+        images,
+        models,
+        provider_webhooks,
+        quotes,
+        resources,
+    )
+
+    usual = [
+        images.image_record(services),
+        images.promotions(services),
+        *models.models(services),
+        decisions.decisions(services),
+        quotes.quotes(services),
+        assets.assets(services),
+        *health.health(services),
+        *absent.absent(),
+        provider_webhooks.provider_webhooks(services.providers),
+    ]
+    return [
+        generations.generations(services),
+        Router(path="/", route_handlers=usual, after_request=resources.stamp),
+    ]

@@ -1,0 +1,57 @@
+"""`GET /assets/{unguessable}/{name}.png`: pictures by their public URL. The name is the key: 128 random bits."""
+
+from __future__ import annotations
+
+import re
+
+from litestar import Response, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from gateway.errors import NotFound
+from gateway.http.health import READ
+from gateway.http.resources import HttpRequest
+from gateway.http.services import Services
+from gateway.storage.rows import AssetRow
+
+_PATH = re.compile(r"[A-Za-z0-9_-]{16,100}/[A-Za-z0-9_-]{1,100}\.[a-z]{2,5}", re.ASCII)
+"""What our own paths look like; nothing else reaches database or store."""
+LONGEST_CACHE_S = 365 * 86_400
+
+
+def assets(services: Services) -> HTTPRouteHandler:
+    """The route."""
+
+    @route("/assets/{token:str}/{name:str}", http_method=READ)
+    async def get_asset(request: HttpRequest, token: FromPath[str], name: FromPath[str]) -> Response[bytes]:
+        path = f"{token}/{name}"
+        asset = await services.db.asset_by_path(path) if _PATH.fullmatch(path) else None
+        left = _seconds_left(asset, services)
+        if asset is None or left <= 0:
+            raise NotFound("There is no picture here, or no longer.")
+        headers = _headers(asset, left)
+        if asset.sha256 in request.headers.get("if-none-match", ""):
+            return Response(content=b"", status_code=304, headers=headers)
+        data = await services.blobs.read(asset.path)
+        if data is None:
+            raise NotFound("There is no picture here, or no longer.")
+        return Response(content=data, media_type=asset.media_type, headers=headers)
+
+    return get_asset
+
+
+def _headers(asset: AssetRow, left: int) -> dict[str, str]:
+    return {
+        "etag": f'"{asset.sha256}"',
+        "cache-control": f"public, max-age={left}, immutable",
+        "x-content-type-options": "nosniff",
+        "content-disposition": f'inline; filename="{asset.path.rpartition("/")[2]}"',
+        # Should a picture ever be opened as a page, it may load and run nothing.
+        "content-security-policy": "default-src 'none'; sandbox",
+    }
+
+
+def _seconds_left(asset: AssetRow | None, services: Services) -> int:
+    if asset is None or asset.expires is None:
+        return LONGEST_CACHE_S
+    return int((asset.expires - services.clock.utc()).total_seconds())

@@ -1,0 +1,117 @@
+"""From an authorised ask for pictures to the whole HTTP answer, the same for every endpoint that draws."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from litestar.types import HTTPScope, Receive
+from msgspec import Struct
+
+from gateway.errors import GatewayError
+from gateway.http.answers import Answer, Shape, images_body, images_headers, usual_headers
+from gateway.http.auth import Key, require
+from gateway.http.bodies import ClientGone
+from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
+from gateway.http.services import Services
+from gateway.ids import new_id, sibling
+from gateway.requests.call import Call
+
+log = structlog.get_logger("gateway.http")
+
+Read = Callable[["Ask"], Awaitable[tuple[Call, Shape]]]
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """A request for pictures whose key is good and whose body nobody has read yet."""
+
+    call_id: str
+    key: Key
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+    path: str
+    arrived: float
+
+
+async def draw(services: Services, read: Read, scope: HTTPScope, receive: Receive) -> Answer | None:
+    """Answer a request for pictures; `read` makes the call of it. None when the client left before it was complete."""
+    drawing = Drawing(services, scope, receive)
+    try:
+        return await drawing.answer(read)
+    except ClientGone:
+        return None
+    except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an envelope, and we a log line)
+        return drawing.refusal(error)
+
+
+class Drawing:
+    """One request for pictures, from the first byte to the last."""
+
+    def __init__(self, services: Services, scope: HTTPScope, receive: Receive) -> None:
+        self._services = services
+        self._scope = scope
+        self._receive = receive
+        self._arrived = services.clock.now()
+        self._call_id = new_id("call")
+        self._request_id = sibling(self._call_id, "req")
+        self._key: Key | None = None
+        self._called = False
+
+    async def answer(self, read: Read) -> Answer:
+        """Authorise it, read it, have it served."""
+        services, scope = self._services, self._scope
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(scope["method"], "POST")
+        headers = dict(scope["headers"])
+        self._key = key = await services.keys.find(headers)
+        require(key.caller, "images")
+        key.spend_request(self._arrived)
+        ask = Ask(
+            call_id=self._call_id,
+            key=key,
+            headers=headers,
+            receive=self._receive,
+            path=scope["path"],
+            arrived=self._arrived,
+        )
+        call, shape = await read(ask)
+        self._called = True
+        delivery = await services.serve(call)
+        pieces = images_body(services, call, delivery, shape)
+        log.info(
+            "call_answered",
+            call=call.id,
+            team=call.caller.team,
+            key_id=call.caller.key_id,
+            offers=delivery.offers,
+            nano_usd=delivery.charge,
+            pictures=len(delivery.images),
+            attempts=delivery.attempts,
+            seconds=round(self._seconds(), 4),
+        )
+        return Answer(200, self._headers(sum(map(len, pieces))) + images_headers(delivery), pieces)
+
+    def refusal(self, exception: Exception) -> Answer:
+        """The error it ends in."""
+        error: GatewayError = translate(exception, self._request_id, self._scope["method"], self._scope["path"])
+        body = error_body(error)
+        headers = self._headers(len(body)) + error_headers(error)
+        if self._called:
+            headers.append((b"x-pixelgate-decision", sibling(self._call_id, "dec").encode()))
+        log.info(
+            "call_refused",
+            call=self._call_id,
+            team=self._key.caller.team if self._key else None,
+            key_id=self._key.row.id if self._key else None,
+            status=error.status,
+            code=error.code,
+            seconds=round(self._seconds(), 4),
+        )
+        return Answer(error.status, headers, (body,))
+
+    def _headers(self, length: int) -> Headers:
+        headers = usual_headers(self._request_id, length, self._seconds())
+        return headers + self._key.headers() if self._key else headers
+
+    def _seconds(self) -> float:
+        return self._services.clock.now() - self._arrived

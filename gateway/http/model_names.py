@@ -1,0 +1,92 @@
+"""What a model name of a request means: `flux-dev`, an alias, `auto`, a foreign name, and suffixes (`:cheapest`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.errors import Forbidden, NotFound
+from gateway.http.fields import hint
+from gateway.requests.call import Caller
+from policies.catalog import Catalog
+from policies.policy import Policy
+from policies.types import Tier
+
+AUTO = "auto"
+PREFERENCES: Mapping[str, Literal["cheapest", "fastest"]] = {"cheapest": "cheapest", "fastest": "fastest"}
+SELLER_KINDS = frozenset({"fal", "together", "replicate", "selfhosted"})
+"""Kinds of seller that may be named although no account of theirs is on."""
+
+
+class Meaning(Struct, frozen=True, kw_only=True):
+    """What a model name asks for."""
+
+    models: frozenset[str] | None
+    """None: any."""
+    prefer: Literal["value", "cheapest", "fastest"] = "value"
+    seller: str | None = None
+    """The provider account or kind it names."""
+
+
+class Names(Struct, frozen=True, kw_only=True):
+    """Every name in force; made once for each revision of catalogue and policy."""
+
+    policy: Policy
+    catalog: Catalog
+    sellers: frozenset[str]
+    """Provider accounts and their kinds."""
+
+    def meaning(self, name: str) -> Meaning:
+        """What `name` asks for; raises `NotFound`."""
+        base, colon, suffix = name.partition(":")  # names of the catalogue hold no colon
+        found = self._base(base)
+        if found is None:
+            known = [AUTO, *self.catalog.models, *self.catalog.aliases]
+            raise _unknown(name, f"{hint(base, known)} GET /v1/models lists what this gateway offers.")
+        if not colon:
+            return found
+        if suffix in PREFERENCES:
+            return Meaning(models=found.models, prefer=PREFERENCES[suffix])
+        if suffix in self.sellers:
+            return Meaning(models=found.models, seller=suffix)
+        raise _unknown(name, f" After ':' comes one of: {', '.join((*PREFERENCES, *sorted(self.sellers)))}.")
+
+    def _base(self, name: str) -> Meaning | None:
+        target = AUTO if name == AUTO else self.catalog.resolve(name) or self.policy.model_behind(name)
+        if target is None:
+            return None
+        model = None if target == AUTO else self.catalog.resolve(target)
+        return Meaning(models=None if model is None else frozenset({model}))
+
+
+def names_of(policy: Policy, catalog: Catalog) -> Names:
+    """The names of one revision."""
+    offers = catalog.offers.values()
+    sellers = SELLER_KINDS | {offer.account for offer in offers} | {offer.kind for offer in offers}
+    return Names(policy=policy, catalog=catalog, sellers=sellers)
+
+
+def allowed_models(meaning: Meaning, caller: Caller, catalog: Catalog, tier: Tier) -> frozenset[str] | None:
+    """The models a caller's key leaves of what was asked for, none below `tier` when the choice is ours.
+
+    Raises `Forbidden` when nothing is left.
+    """
+    if caller.models is None:
+        return meaning.models
+    if meaning.models is not None:
+        left = meaning.models & caller.models
+    else:
+        left = frozenset(m for m in caller.models if m in catalog.models and catalog.models[m].tier >= tier)
+    if not left:
+        raise Forbidden(
+            f"This API key may only use: {', '.join(sorted(caller.models)) or 'no model'}"
+            + ("." if meaning.models else f"; none of these is of tier {tier.word}."),
+            param="model",
+        )
+    return left
+
+
+def _unknown(name: str, more: str) -> NotFound:
+    return NotFound(f"The model '{name[:80]}' does not exist.{more}", param="model", code="model_not_found")

@@ -1,0 +1,59 @@
+"""What the HTTP door needs from the rest of the house, handed in once when the application is built."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.http.auth import KeyRing
+from gateway.http.model_names import Names, names_of
+from gateway.requests.call import Call, Delivery
+from gateway.requests.quoting import QuotedOffer
+from gateway.storage.database import Database
+from policies.catalog import Catalog
+from policies.policy import Policy
+from providers.contract import Provider
+
+
+class Blobs(Protocol):
+    """Where the bytes of pictures lie; `gateway.assets.Assets` is one."""
+
+    async def read(self, path: str) -> bytes | None:
+        """The bytes at `path` (`AssetRow.path`), or None when they are gone."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Services:
+    """One per application; `adopt` swaps catalogue and policy when a new revision comes into force."""
+
+    serve: Callable[[Call], Awaitable[Delivery]]
+    """`Pipeline.serve`."""
+    quote: Callable[[Call], Awaitable[Sequence[QuotedOffer]]]
+    """`Pipeline.quote`."""
+    db: Database
+    catalog: Catalog
+    policy: Policy
+    keys: KeyRing
+    clock: Clock
+    public_base: str
+    """Where clients reach us, without a trailing slash: "http://127.0.0.1:8080"; asset URLs start with it."""
+    blobs: Blobs
+    providers: Mapping[str, Provider]
+    """Provider account -> its connection, for sellers that call back."""
+    ready: Callable[[], Mapping[str, str]]
+    """Part -> "ok", or why it is not."""
+    names: Names = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adopt(self.catalog, self.policy)
+
+    def adopt(self, catalog: Catalog, policy: Policy) -> None:
+        """Answer from these from now on."""
+        self.catalog, self.policy = catalog, policy
+        self.names = names_of(policy, catalog)
+
+    def asset_url(self, path: str) -> str:
+        """Where a picture can be fetched, from its `AssetRow.path`."""
+        return f"{self.public_base}/assets/{path}"

@@ -1,0 +1,147 @@
+"""When an offer or an account that fails is left alone, and how likely the next order is to fail.
+
+A breaker is *closed* (orders pass), *open* (none passes until a moment) or *half-open* (one probe passes; its end
+closes the breaker or opens it again for twice as long). There is one per offer and one per account, since a seller
+may fail in one model only. Whether breakers may be ignored because nobody else is left (panic) is the engine's affair.
+"""
+
+from __future__ import annotations
+
+from math import exp2, inf
+
+from policies.policy import BreakerTerms
+
+_MISCONFIGURED_GROWS_TO = 10
+_PROBE_S = 5.0
+"""A probe that has not ended after this many seconds no longer keeps others from probing."""
+_PRIOR_ERRORS = 0.2
+_PRIOR_ORDERS = 20.0
+"""Unseen, an offer is expected to fail once in a hundred orders; twenty orders outweigh that belief."""
+_MEMORY_ORDERS = 50.0
+_HALF_LIFE_S = 60.0
+
+
+class Breaker:
+    """Leaves alone what keeps failing."""
+
+    __slots__ = ("_failures", "_open_for", "_probing_until", "_terms", "_threshold", "_told", "_why", "open_until")
+
+    def __init__(self, terms: BreakerTerms, threshold: int) -> None:
+        """`threshold` failures in a row open it."""
+        self._terms = terms
+        self._threshold = threshold
+        self._failures = 0
+        self._open_for = 0.0
+        self._probing_until = -inf
+        self._told = False
+        self._why = ""
+        self.open_until = -inf
+        """Orders pass again from this moment, one at first; -inf while closed."""
+
+    def __repr__(self) -> str:
+        if self.open_until == -inf:
+            return f"<Breaker closed, {self._failures} of {self._threshold} failures>"
+        return f"<Breaker open until {self.open_until:.1f}, then one probe: {self._why}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether orders pass freely."""
+        return self.open_until == -inf
+
+    @property
+    def misconfigured(self) -> bool:
+        """Whether it is open because our account was refused; trying anyway is pointless then."""
+        return self._why == _MISCONFIGURED
+
+    @property
+    def failing(self) -> bool:
+        """Whether failures alone opened it: no refused account, and no seller who named the moment to come back."""
+        return self._failures > 0 and not self.misconfigured and not self._told
+
+    @property
+    def why(self) -> str:
+        """What opened it."""
+        return self._why
+
+    def room(self, now: float) -> float:
+        """Seconds until an order may pass; 0 when it may now."""
+        if self.open_until == -inf:
+            return 0.0
+        return max(self.open_until - now, self._probing_until - now, 0.0)
+
+    def submitted(self, now: float) -> None:
+        """Count an order that goes out: through a half-open breaker it is the probe."""
+        if self.open_until <= now and not self.closed:
+            self._probing_until = now + _PROBE_S
+
+    def ok(self) -> None:
+        """Close: an order was served."""
+        self._failures = 0
+        self._open_for = 0.0
+        self._told = False
+        self._why = ""
+        self.open_until = self._probing_until = -inf
+
+    def undecided(self) -> None:
+        """Let another probe: an order ended without saying anything about the seller's health."""
+        self._probing_until = -inf
+
+    def failed(self, now: float, weight: int = 1) -> None:
+        """Count a failure; enough of them in a row, or a failed probe, open the breaker."""
+        self._failures += weight
+        if now < self.open_until:  # sent before it opened, or in panic: it says nothing new
+            return
+        if not self.closed or self._failures >= self._threshold:
+            self._open(now, self._terms.open_for, self._terms.at_most, f"{self._failures} failures in a row")
+
+    def refused_account(self, now: float) -> None:
+        """Open at once and for long: the seller refused our key, credit or permissions."""
+        if now < self.open_until and self.misconfigured:
+            return
+        first = self._terms.misconfigured_for
+        self._open_for = self._open_for if self.misconfigured else 0.0
+        self._open(now, first, first * _MISCONFIGURED_GROWS_TO, _MISCONFIGURED)
+
+    def hold_off(self, until: float) -> None:
+        """Let nothing pass before `until`: the seller said when to come back, and no capacity keeps count of it."""
+        self._told = True
+        self._why = self._why or "it asked us to come back later"
+        self.open_until = max(self.open_until, until)
+
+    def _open(self, now: float, first: float, at_most: float, why: str) -> None:
+        self._told = False
+        self._open_for = min(max(self._open_for * 2.0, first), at_most)
+        self._why = why
+        self._probing_until = -inf
+        self.open_until = now + self._open_for
+
+
+_MISCONFIGURED = "the account is refused: check its key and credit"
+
+
+class ErrorRate:
+    """The probability that the next order of an offer fails: recent orders count most, and silence heals."""
+
+    __slots__ = ("_at", "_errors", "_orders")
+
+    def __init__(self) -> None:
+        self._errors = 0.0
+        self._orders = 0.0
+        self._at = -inf
+
+    def __repr__(self) -> str:
+        return f"<ErrorRate {self.at(self._at):.1%} over {self._orders:.0f} recent orders>"
+
+    def at(self, now: float) -> float:
+        """Probability of failure of an order placed now."""
+        if not self._orders:
+            return _PRIOR_ERRORS / _PRIOR_ORDERS
+        kept = exp2((self._at - now) / _HALF_LIFE_S) if now > self._at else 1.0
+        return (self._errors * kept + _PRIOR_ERRORS) / (self._orders * kept + _PRIOR_ORDERS)
+
+    def observe(self, now: float, *, failed: bool) -> None:
+        """Count an order that ended."""
+        kept = (1.0 - 1.0 / _MEMORY_ORDERS) * (exp2((self._at - now) / _HALF_LIFE_S) if now > self._at else 1.0)
+        self._errors = self._errors * kept + failed
+        self._orders = self._orders * kept + 1.0
+        self._at = now

@@ -1,0 +1,218 @@
+"""Hard objections: why an offer may not serve an ask, each with a sentence that names the value in the way.
+
+The gates stand in the order in which people would want to hear of them: what can never be (model, size, tier) before
+what may pass (breaker, headroom). An offer is rejected by the first gate it fails. Gates marked `lasting` cannot be
+cured by waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from policies.money import to_usd
+from policies.policy import Fallback
+from policies.tariffs import Quote, Unpriced, quote
+from policies.types import Ask, Offer, Rejection, Tried, View
+from providers.contract import ImageRequest
+
+Objection: TypeAlias = Callable[[Offer, Ask], str | None]
+"""A reason why an offer may not serve an ask, or None."""
+
+
+def model(offer: Offer, ask: Ask) -> str | None:
+    """Only the models that were named."""
+    models = ask.constraints.models
+    if models is None or offer.model in models:
+        return None
+    return f"{offer.model} was not asked for"
+
+
+def provider(offer: Offer, ask: Ask) -> str | None:
+    """Only the accounts or kinds of seller that were allowed."""
+    names = {offer.account, offer.kind}
+    only, ignore = ask.constraints.only, ask.constraints.ignore
+    if only is not None and not names & only:
+        return f"{offer.account} is not among the allowed providers: {', '.join(sorted(only))}"
+    if names & ignore:
+        return f"{offer.account} is to be ignored"
+    return None
+
+
+def team(offer: Offer, ask: Ask) -> str | None:
+    """A team's own account serves nobody else."""
+    if offer.team is None or offer.team == ask.team:
+        return None
+    return f"the account {offer.account} belongs to another team"
+
+
+def ability(offer: Offer, ask: Ask) -> str | None:
+    """What was asked for by name must be understood; nothing is dropped in silence."""
+    able, request = offer.abilities, ask.request
+    if request.operation not in able.operations:
+        return f"{offer.id} does not {request.operation.replace('_', ' ')}"
+    if request.seed is not None and not able.seed:
+        return f"{offer.id} takes no seed"
+    if request.transparent and not able.transparent:
+        return f"{offer.id} paints no transparent background"
+    if request.negative_prompt and not able.negative_prompt:
+        return f"{offer.id} takes no negative prompt"
+    if len(request.loras) > able.loras:
+        return f"{offer.id} takes {able.loras or 'no'} LoRAs, not {len(request.loras)}"
+    return _out_of_range(offer, "steps", request.steps, able.steps) or _out_of_range(
+        offer, "guidance", request.guidance, able.guidance
+    )
+
+
+def size(offer: Offer, ask: Ask) -> str | None:
+    """Exactly the pixels that were asked for."""
+    width, height = ask.request.width, ask.request.height
+    if offer.abilities.sizes.allows(width, height):
+        return None
+    return f"{offer.id} does not draw exactly {width}x{height}"
+
+
+def tier(offer: Offer, ask: Ask) -> str | None:
+    """At least the asked tier, unless the model was chosen by name."""
+    if ask.constraints.models is not None or offer.tier >= ask.constraints.tier:
+        return None
+    return f"{offer.model} is of tier {offer.tier.word}, below {ask.constraints.tier.word}"
+
+
+def licence(offer: Offer, ask: Ask) -> str | None:
+    """Rights that cover the use."""
+    if not ask.constraints.require.commercial or offer.licence.commercial:
+        return None
+    return f"{offer.id} is licensed as {offer.licence.name}, not for commercial use"
+
+
+def data(offer: Offer, ask: Ask) -> str | None:
+    """Terms about prompts and pictures."""
+    required, terms = ask.constraints.require, offer.data
+    if required.region is not None and terms.region != required.region:
+        return f"{offer.account} processes data in {terms.region or 'an unnamed region'}, not in {required.region}"
+    if required.training == "never" and terms.trains:
+        return f"{offer.account} may train on prompts and pictures"
+    return None
+
+
+GATES: tuple[tuple[str, Objection], ...] = (
+    ("model", model),
+    ("provider", provider),
+    ("team", team),
+    ("ability", ability),
+    ("size", size),
+    ("tier", tier),
+    ("licence", licence),
+    ("data", data),
+)
+"""Gates that look at offer and ask alone, under the code their rejections carry."""
+
+
+def objection(offer: Offer, ask: Ask) -> Rejection | None:
+    """The first gate of `GATES` that an offer fails."""
+    for code, gate in GATES:
+        reason = gate(offer, ask)
+        if reason is not None:
+            return Rejection(offer=offer.id, code=code, reason=reason)
+    return None
+
+
+def price_objection(offer: Offer, ask: Ask, price: Quote) -> Rejection | None:
+    """A ceiling or a budget below the price."""
+    ceiling, left = ask.constraints.ceiling, ask.budget_left
+    if ceiling is not None and price.amount > ceiling * ask.request.count:
+        each = to_usd(-(-price.amount // ask.request.count))
+        return Rejection(
+            offer=offer.id, code="ceiling", reason=f"{offer.id} costs ${each} a picture, above ${to_usd(ceiling)}"
+        )
+    if left is not None and price.hold > left:
+        reason = f"{offer.id} costs ${to_usd(price.hold)}, and ${to_usd(left)} of the budget is left"
+        return Rejection(offer=offer.id, code="budget", reason=reason)
+    return None
+
+
+def tried_objection(offer: Offer, ask: Ask, fallback: Fallback) -> Rejection | None:
+    """An offer that failed this part before; one that was only full or out of reach may be asked again."""
+    failures = [tried for tried in ask.tried if tried.offer == offer.id]
+    if any(live.offer == offer.id for live in ask.live):
+        return Rejection(offer=offer.id, code="tried", reason=f"{offer.id} is drawing this already")
+    final = next((tried for tried in failures if tried.error not in ("overloaded", "unavailable")), None)
+    if final is not None:
+        return Rejection(offer=offer.id, code="tried", reason=f"{offer.id} failed: {final.error.replace('_', ' ')}")
+    if sum(tried.error == "unavailable" for tried in failures) >= fallback.attempts - 1:
+        return Rejection(offer=offer.id, code="tried", reason=f"{offer.id} could not be reached")
+    return None
+
+
+def exhausted(tried: tuple[Tried, ...], fallback: Fallback) -> str | None:
+    """Why no further order may be placed for a part at all, or None."""
+    refused = next((t for t in tried if not t.elsewhere), None)
+    if refused is not None and not (refused.error == "content_refused" and fallback.refused_elsewhere):
+        return f"{refused.offer}: {refused.error.replace('_', ' ')}, and that is not taken elsewhere"
+    orders = sum(t.error != "overloaded" for t in tried)
+    if orders >= fallback.attempts:
+        return f"{orders} orders failed, as many as the policy allows"
+    if sum(t.error == "timed_out" for t in tried) > fallback.timeouts:
+        return "too many orders timed out"
+    return None
+
+
+def nearest_feasible(ask: Ask, view: View) -> tuple[Offer, str] | None:
+    """The offer that comes closest, and what would have to change for it: an offer that fails just one wish.
+
+    Sizes first, since a size is most easily changed; then the cheapest.
+    """
+    best: tuple[tuple[int, int, int], Offer, str] | None = None
+    for offer in view.offers(None):
+        failed = [code for code, gate in GATES if gate(offer, ask) is not None]
+        if failed == ["size"]:
+            width, height = nearest_size(offer, ask.request)
+            distance = abs(width - ask.request.width) + abs(height - ask.request.height)
+            change, rank = f"at {width}x{height}", (0, distance)
+        elif not failed and ask.constraints.ceiling is not None:
+            change, rank = "with a higher price ceiling", (1, 0)
+        elif len(failed) == 1 and failed[0] in ("ability", "model", "provider", "tier", "licence", "data"):
+            change, rank = f"without the wish that blocks it ({failed[0]})", (2, 0)
+        else:
+            continue
+        price = _price_or_none(offer, ask.request)
+        if price is None:
+            continue
+        if failed == []:
+            change = f"at ${to_usd(price)} a picture"
+        key = (*rank, price)
+        if best is None or key < best[0]:
+            best = (key, offer, change)
+    return None if best is None else (best[1], best[2])
+
+
+def nearest_size(offer: Offer, request: ImageRequest) -> tuple[int, int]:
+    """The exact size of an offer that is closest to the asked one."""
+    rule = offer.abilities.sizes
+    if rule.named:
+        return min(rule.named.values(), key=lambda s: abs(s[0] - request.width) + abs(s[1] - request.height))
+    return _fit(request.width, rule.min_side, rule.max_side, rule.multiple), _fit(
+        request.height, rule.min_side, rule.max_side, rule.multiple
+    )
+
+
+def _fit(side: int, least: int, most: int, multiple: int) -> int:
+    low, high = -(-least // multiple) * multiple, most // multiple * multiple
+    return min(max(round(side / multiple) * multiple, low), high)
+
+
+def _price_or_none(offer: Offer, request: ImageRequest) -> int | None:
+    try:
+        return quote(offer.tariff, request, default_steps=offer.abilities.default_steps).amount
+    except Unpriced:
+        return None
+
+
+def _out_of_range(offer: Offer, name: str, value: float | None, allowed: tuple[float, float] | None) -> str | None:
+    if value is None:
+        return None
+    if allowed is None:
+        return f"{offer.id} takes no {name}"
+    low, high = allowed
+    return None if low <= value <= high else f"{offer.id} takes {name} from {low:g} to {high:g}, not {value:g}"

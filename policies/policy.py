@@ -1,0 +1,138 @@
+"""A policy as the gateway uses it: everything a policy file says, in seconds and nano-dollars.
+
+People write `config/policies/<name>.yaml`; `policies.policy_file.schema` checks it and makes this of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from policies.money import NanoUsd
+from policies.types import Constraints, Requirements, Tier, Worth
+
+ResponseFormat = Literal["url", "b64_json"]
+Kept = Literal["prompt", "seed", "aspect"]
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+class Intent(Struct, frozen=True, kw_only=True):
+    """What a kind of picture is for: how good, how soon, and what a misfortune costs."""
+
+    name: str
+    tier: Tier
+    slo: float
+    """Seconds after which an answer counts as late."""
+    deadline: float
+    """Seconds after which nobody wants the answer."""
+    worth: Worth = Worth()
+    ceiling: NanoUsd | None = None
+    """Most that one picture may cost unless the caller says otherwise; None is no limit."""
+    promotes: str | None = None
+    """The intent whose pictures are drawn again under this one."""
+    keeps: tuple[Kept, ...] = ()
+    """What a promoted picture keeps of the picture it came from."""
+
+
+class Fallback(Struct, frozen=True, kw_only=True):
+    """How far the gateway goes when an order fails. Being throttled is not an attempt: nothing was ordered."""
+
+    attempts: int = 3
+    timeouts: int = 1
+    """How many orders may time out and still be followed by another."""
+    pause: float = 0.5
+    """Seconds before an offer that could not be reached is asked the second time."""
+    refused_elsewhere: bool = False
+    """Whether a prompt one seller refuses to draw is offered to another."""
+
+
+class Crowding(Struct, frozen=True, kw_only=True):
+    """What it costs to take the last room of a capacity, so that it is left to those who need it."""
+
+    begins: float = 0.85
+    """Share of a capacity in use from which room counts as scarce."""
+    last_slot: NanoUsd = 500_000
+    """Price of the very last slot; between `begins` and full it grows in a straight line."""
+
+
+class BreakerTerms(Struct, frozen=True, kw_only=True):
+    """When an offer that fails is left alone, and for how long (seconds)."""
+
+    failures: int = 5
+    """Failures in a row that open the breaker of an offer; twice as many open that of the account."""
+    timeout_counts: int = 2
+    """How many failures a timeout counts for: it costs the caller far more than an error."""
+    open_for: float = 2.0
+    """The first time; doubled each time the probe fails too."""
+    at_most: float = 60.0
+    misconfigured_for: float = 60.0
+    """For an account whose key or credit is refused; doubled up to ten times this."""
+
+
+class ForecastTerms(Struct, frozen=True, kw_only=True):
+    """How quickly latency forecasts follow what is seen."""
+
+    drift: float = 0.06
+    """Share of each surprise that moves an offer's forecast."""
+    memory: int = 3000
+    """Observations after which older ones fade."""
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """One revision of a routing policy."""
+
+    name: str
+    revision: int
+    default_intent: str
+    intents: Mapping[str, Intent]
+    qualities: Mapping[Quality, str]
+    """OpenAI's quality word -> intent."""
+    fallback: Fallback = Fallback()
+    max_wait: float = 30.0
+    """Seconds a call may stand in line for room before it is told to come back."""
+    images_per_order: int = 1
+    auto_size: tuple[int, int] = (1024, 1024)
+    """Width and height where the caller leaves the size to us."""
+    model_prefixes: Mapping[str, str] = {}
+    """Beginning of a foreign model name -> what it means here: `auto` or a model of the catalogue."""
+    response_formats: Mapping[str, ResponseFormat] = {}
+    """Beginning of a model name -> response format where the caller names none."""
+    default_response_format: ResponseFormat = "url"
+    keep_assets: float = 86_400.0
+    """Seconds a delivered picture stays available."""
+    crowding: Crowding = Crowding()
+    breaker: BreakerTerms = BreakerTerms()
+    forecast: ForecastTerms = ForecastTerms()
+    require: Requirements = Requirements()
+
+    @property
+    def label(self) -> str:
+        """Name and revision, as decisions carry them: `default@7`."""
+        return f"{self.name}@{self.revision}"
+
+    def intent_of_quality(self, quality: Quality | None) -> Intent:
+        """Find the intent a quality word asks for; the default intent where none is given."""
+        return self.intents[self.qualities.get(quality, self.default_intent) if quality else self.default_intent]
+
+    def model_behind(self, name: str) -> str | None:
+        """Say what a foreign model name (`dall-e-3`) means here, by its longest known beginning; None: nothing."""
+        prefix = longest_prefix(name, self.model_prefixes)
+        return None if prefix is None else self.model_prefixes[prefix]
+
+    def response_format_of(self, name: str | None) -> ResponseFormat:
+        """Say how pictures travel when the caller does not say, by the model name the caller used."""
+        prefix = longest_prefix(name or "", self.response_formats)
+        return self.default_response_format if prefix is None else self.response_formats[prefix]
+
+    def constraints(self, intent: Intent) -> Constraints:
+        """Say what an intent asks for before the caller adds wishes; refine it with `msgspec.structs.replace`."""
+        return Constraints(
+            tier=intent.tier, slo=intent.slo, deadline=intent.deadline, ceiling=intent.ceiling, require=self.require
+        )
+
+
+def longest_prefix(name: str, prefixes: Mapping[str, object]) -> str | None:
+    """Find the longest of `prefixes` that `name` begins with."""
+    return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)

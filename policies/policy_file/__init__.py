@@ -1,0 +1,1 @@
+"""Policy files: what people may write, checked before it is in force."""

@@ -226,8 +226,11 @@ class RateLimit:
         return max(refill, self._blocked_until - now, 0.0)
 
     def share_left(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - a rate does not mind what runs
-        """Share of the bucket still full once one more is taken."""
-        return 1.0 if self._most <= 1.0 else max(self._tokens_at(now) - 1.0, 0.0) / (self._most - 1.0)
+        """Share of the bucket still full once one more is taken; a token that is back at once is hardly missed."""
+        if self._most <= 1.0:
+            return 1.0
+        gone = 1.0 - max(self._tokens_at(now) - 1.0, 0.0) / (self._most - 1.0)
+        return 1.0 - gone * min(1.0, 1.0 / self.value)
 
     def submitted(self, now: float) -> None:
         """Spend a token; an order nobody asked us about (found after a crash) may leave the bucket in debt."""

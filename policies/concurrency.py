@@ -45,6 +45,9 @@ class Limit(Protocol):
     def share_left(self, in_flight: int, now: float) -> float:
         """Unused share of the limit, 0 to 1, the order about to start included."""
 
+    def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:
+        """Seconds one who comes behind `ahead` others will probably wait, when orders take `order_s` seconds."""
+
 
 class SlotLimit:
     """Orders in flight at once.
@@ -99,6 +102,11 @@ class SlotLimit:
     def share_left(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - slots do not depend on the time
         """Unused share of the slots once one more is taken."""
         return max(self.value - in_flight - 1, 0) / self.value
+
+    def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:
+        """Seconds one who comes behind `ahead` others will probably wait: slots come free evenly."""
+        short = in_flight + ahead + 1 - self.value
+        return max(short * order_s / self.value, self._blocked_until - now, 0.0)
 
     def block(self, until: float) -> None:
         """Start nothing before `until`: the provider said so."""
@@ -231,6 +239,11 @@ class RateLimit:
             return 1.0
         gone = 1.0 - max(self._tokens_at(now) - 1.0, 0.0) / (self._most - 1.0)
         return 1.0 - gone * min(1.0, 1.0 / self.value)
+
+    def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:  # noqa: ARG002 - tokens come evenly
+        """Seconds one who comes behind `ahead` others will wait."""
+        short = ahead + 1 - self._tokens_at(now)
+        return max(short / self.value, self._blocked_until - now, 0.0)
 
     def submitted(self, now: float) -> None:
         """Spend a token; an order nobody asked us about (found after a crash) may leave the bucket in debt."""

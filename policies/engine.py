@@ -12,7 +12,6 @@ nothing about calls: an ask carries all of its own history, so a stored ask can 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 
 from policies.breaker import Breaker, ErrorRate
 from policies.concurrency import Limit, RateLimit, SlotLimit
@@ -41,8 +40,6 @@ from policies.types import (
 
 LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
-COME_BACK_S = 1.0
-"""What a caller is told who was turned away while nobody knows when there will be room."""
 
 
 class Seller:
@@ -121,7 +118,7 @@ class CostEngine:
         if not ready and blocked:
             ready, blocked, rejected = self._panic(blocked, rejected)
         ready.sort(key=lambda each: _rank(each.candidate, ask))
-        if ready:
+        if ready and not self._worth_waiting(ask, ready[0], blocked, now):
             return self._decision(Submit(ready[0].candidate), ready, rejected, view, reason)
         return self._decision(self._line_up(ask, blocked, rejected, now), ready, rejected, view, reason)
 
@@ -183,14 +180,14 @@ class CostEngine:
         objected = price_objection(offer, ask, price)
         if objected is not None:
             return objected
-        wait_s, capacity, blocking = self._until_free(seller, ask, view, now, reason)
+        wait_s, capacity, blocking = self._until_free(seller, ask, view, now, reason, expected)
         candidate = self._candidate(seller, ask, view, now, price, expected, wait_s)
         return Weighed(candidate, wait_s, capacity, blocking)
 
     def _until_free(
-        self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason
+        self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason, expected: float
     ) -> tuple[float, CapacityId | None, Rejection | None]:
-        """Seconds until an order may go out (inf: unknown), for which capacity, and the objection until then."""
+        """Seconds until an order may go out, for want of which capacity, and the objection until then."""
         offer = seller.offer
         for breaker in (seller.account, seller.breaker):
             pause = breaker.room(now)
@@ -203,13 +200,15 @@ class CostEngine:
             return pause, None, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
         longest, tightest = 0.0, None
         for name, limit in seller.limits:
-            wait = limit.room(view.in_flight(name), now)
-            if wait > longest:
-                longest, tightest = wait, name
+            if limit.room(view.in_flight(name), now) > 0:
+                # Whoever was woken because there is room stands at the head of the line.
+                ahead = 0 if reason == "room" else view.waiting(name)
+                wait = limit.wait(view.in_flight(name), ahead, expected, now)
+                if wait >= longest:
+                    longest, tightest = wait, name
         if tightest is None:
             return 0.0, None, None
-        when = "as soon as an order ends" if longest == inf else f"in {longest:.1f} s"
-        why = f"{tightest} is full; there is room {when}"
+        why = f"{tightest} is full; room is expected in {longest:.1f} s"
         return longest, tightest, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
 
     def _candidate(  # noqa: PLR0917
@@ -230,8 +229,7 @@ class CostEngine:
             share_left=share,
             crowding=self.policy.crowding,
             now=now,
-            # Somebody in the middle of a queue of `in_flight` waits about one order's time shared by all slots.
-            wait_s=wait_s if wait_s < inf else expected,
+            wait_s=wait_s,
         )
         return Candidate(
             offer=seller.offer,
@@ -262,12 +260,27 @@ class CostEngine:
         open_ones = [breaker for breaker in (seller.account, seller.breaker) if not breaker.closed]
         return all(breaker.failing for breaker in open_ones)
 
+    def _worth_waiting(self, ask: Ask, ready: Weighed, blocked: list[Weighed], now: float) -> bool:
+        """Whether the best move is to stand in line: an offer without room that, waiting included, costs less.
+
+        Not where an order runs already, and not for a seller that fails: nobody knows when it will be back.
+        """
+        in_line = [each for each in blocked if each.capacity is not None]
+        if ask.live or not in_line or now >= self._latest(ask):
+            return False
+        best = min(in_line, key=lambda each: _rank(each.candidate, ask))
+        return _rank(best.candidate, ask) < _rank(ready.candidate, ask)
+
+    def _latest(self, ask: Ask) -> float:
+        """Until when a part may stand in line."""
+        return ask.arrived + min(ask.constraints.deadline, self.policy.max_wait)
+
     def _line_up(self, ask: Ask, blocked: list[Weighed], rejected: list[Rejection], now: float) -> Wait | Shed:
         """Wait for the best of those without room, as long as the policy and the deadline allow."""
-        latest = ask.arrived + min(ask.constraints.deadline, self.policy.max_wait)
-        soonest = min((each.wait_s for each in blocked), default=inf)
-        if not blocked or now >= latest or (soonest < inf and now + soonest > latest):
-            return Shed(tuple(rejected), None if not blocked else soonest if soonest < inf else COME_BACK_S)
+        latest = self._latest(ask)
+        soonest = min((each.wait_s for each in blocked), default=None)
+        if soonest is None or now + soonest > latest or now >= latest:
+            return Shed(tuple(rejected), soonest)
         best = min(blocked, key=lambda each: _rank(each.candidate, ask))
         until = min(now + min(soonest, LOOK_AGAIN_S), latest)
         return Wait(until, best.capacity, best.candidate)

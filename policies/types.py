@@ -174,6 +174,9 @@ class View(Protocol):
     def in_flight(self, capacity: CapacityId) -> int:
         """Orders in flight against a capacity, ours alone."""
 
+    def waiting(self, capacity: CapacityId) -> int:
+        """Parts of calls that stand in line for a capacity, the one that asks not among them."""
+
 
 class Candidate(Struct, frozen=True, kw_only=True):
     """An offer that may serve, with everything it would cost in nano-dollars."""

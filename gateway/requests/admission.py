@@ -45,6 +45,7 @@ class Admission:
         self._room = room
         self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
         self._waiting: defaultdict[CapacityId, list[tuple[int, int, Waiter]]] = defaultdict(list)
+        self._line: defaultdict[CapacityId, int] = defaultdict(int)
         self._ticket = itertools.count()
 
     def __repr__(self) -> str:
@@ -70,13 +71,14 @@ class Admission:
 
     def wait(self, capacity: CapacityId, priority: int, wake: Callable[[], None]) -> Waiter:
         """Call `wake` once when `capacity` has room; higher priority first, then first come."""
-        waiter = Waiter(wake)
+        self._line[capacity] += 1
+        waiter = Waiter(wake, lambda: self._leave(capacity))
         heapq.heappush(self._waiting[capacity], (-priority, next(self._ticket), waiter))
         return waiter
 
-    def waiting(self) -> int:
-        """How many wait for room."""
-        return sum(1 for heap in self._waiting.values() for _, _, waiter in heap if waiter.wake is not None)
+    def waiting(self, capacity: CapacityId) -> int:
+        """How many stand in line for a capacity."""
+        return self._line[capacity]
 
     def give_back(self, capacities: Sequence[CapacityId]) -> None:
         """End of an order: its slots are free, and whoever can use them is woken."""
@@ -94,23 +96,30 @@ class Admission:
             if waiter.fire():
                 taken += 1
 
+    def _leave(self, capacity: CapacityId) -> None:
+        self._line[capacity] -= 1
+
 
 class Waiter:
     """One who waits for room."""
 
-    __slots__ = ("wake",)
+    __slots__ = ("_leave", "_wake")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.wake: Callable[[], None] | None = wake
+    def __init__(self, wake: Callable[[], None], leave: Callable[[], None]) -> None:
+        self._wake: Callable[[], None] | None = wake
+        self._leave = leave
 
     def cancel(self) -> None:
         """No longer interested."""
-        self.wake = None
+        if self._wake is not None:
+            self._wake = None
+            self._leave()
 
     def fire(self) -> bool:
         """Wake; False when nobody was interested any more."""
-        if self.wake is None:
+        if self._wake is None:
             return False
-        wake, self.wake = self.wake, None
+        wake, self._wake = self._wake, None
+        self._leave()
         wake()
         return True

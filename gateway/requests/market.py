@@ -33,3 +33,7 @@ class Market:
     def in_flight(self, capacity: CapacityId) -> int:
         """Orders in flight against a capacity."""
         return self._admission.in_flight(capacity)
+
+    def waiting(self, capacity: CapacityId) -> int:
+        """Parts in line for a capacity."""
+        return self._admission.waiting(capacity)

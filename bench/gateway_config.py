@@ -1,0 +1,106 @@
+"""Configuration folders for gateways under test: written fresh, holding everything they keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.processes import CHECKOUT, python
+
+SHIPPED = CHECKOUT / "config"
+
+
+class Home(Struct, frozen=True, kw_only=True):
+    """A configuration folder, and the environment its gateway is started with."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    @property
+    def state(self) -> Path:
+        """Where this gateway keeps its database, pictures and log."""
+        return self.folder / "state"
+
+    def command(self, *words: str) -> list[str]:
+        """A `pixelgate` command line that reads this configuration."""
+        return python("gateway", *words, "--config", str(self.folder))
+
+    def run(self, *words: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+            cwd=CHECKOUT,
+            env={**os.environ, **self.env},
+        )
+
+    def create_key(self, team: str) -> str:
+        """A fresh API key without limits for a team."""
+        done = self.run("keys", "create", "--team", team, "--json")
+        if done.returncode != 0:
+            raise RuntimeError(f"no key was made: {done.stderr or done.stdout}")
+        key: str = json.loads(done.stdout)["key"]
+        return key
+
+
+def write_home(
+    folder: Path,
+    *,
+    settings: Mapping[str, object],
+    env: Mapping[str, str] | None = None,
+    catalog: Mapping[str, object] | None = None,
+) -> Home:
+    """A folder with these settings, the shipped policy, and the shipped catalogue or the models given."""
+    shutil.copytree(SHIPPED / "policies", folder / "policies")
+    if catalog is None:
+        shutil.copytree(SHIPPED / "catalog", folder / "catalog")
+    else:
+        (folder / "catalog").mkdir()
+        for model, document in catalog.items():
+            _write_yaml(folder / "catalog" / f"{model}.yaml", document)
+    home = Home(folder=folder, env=env or {})
+    _write_yaml(folder / "gateway.yaml", {**settings, "state": str(home.state)})
+    return home
+
+
+def write_own_gpu(folder: Path, upstream_url: str) -> Home:
+    """One account of kind `selfhosted` that sells one model at a price per image; commits survive the process."""
+    settings = {
+        "accounts": {"gpu": {"kind": "selfhosted", "base_url": upstream_url, "concurrency": 10_000}},
+        "database": {"durability": "process"},
+    }
+    offer = {
+        "provider": "selfhosted",
+        "endpoint": "bench",
+        "price": {"per_image": "$0.001"},
+        "abilities": {
+            "sizes": {"min": 64, "max": 2048, "multiple": 8},
+            "formats": ["png"],
+            "size_dialect": "size",
+        },
+        "typical_seconds": 1.0,
+        "source": "made up for the bench",
+        "checked_on": "2026-11-21",
+    }
+    model = {
+        "model": "bench",
+        "tier": "preview",
+        "title": "The mock upstream",
+        "licence": {"name": "none", "commercial": True},
+        "offers": [offer],
+    }
+    return write_home(folder, settings=settings, catalog={"bench": model})
+
+
+def _write_yaml(path: Path, document: object) -> None:
+    """JSON is YAML."""
+    path.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,63 @@
+"""What goes wrong during a money run, in acts; the sandbox is told at the start of each.
+
+A rule strikes a share of the orders of one seller, as `providers.sandbox.faults` describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+
+class Act(Struct, frozen=True):
+    """A stretch of the run and the sandbox's script for it."""
+
+    name: str
+    script: Mapping[str, object]
+
+
+def _rule(do: str, share: float, provider: str = "*", **args: object) -> Mapping[str, object]:
+    return {"provider": provider, "when": {"share": share}, "do": do, "args": args}
+
+
+NETWORK = (
+    _rule("reset", 0.05, at="result"),
+    _rule("reset", 0.05, at="submit"),
+    _rule("late_accept", 0.05),
+    _rule("timeout", 0.01),
+    _rule("lost_webhook", 0.2, "fal"),
+    _rule("dup_webhook", 0.2, "fal"),
+)
+BODIES = (
+    _rule("truncate", 0.05),
+    _rule("truncate", 0.05, times=1),
+    _rule("html", 0.03),
+    _rule("black", 0.05),
+    _rule("black", 0.03, "fal", flagged=True),
+    _rule("wrong_size", 0.05),
+    _rule("wrong_count", 0.05, count=2),
+    _rule("slow", 0.05),
+    _rule("slow", 0.03, body_s=0.5),
+)
+ERRORS = (
+    _rule("500", 0.15),
+    _rule("503", 0.15),
+    _rule("502", 0.05, "fal", at="result"),
+    _rule("refuse", 0.03),
+)
+STORM = (_rule("429", 0.5, "fal", retry_after=0.2), _rule("429", 0.4, "together", retry_after=0.2))
+
+
+def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequence[Act]:
+    """The acts in order; `limits` are those the gateway was told, `lowered` those it is not told of."""
+    return (
+        Act("calm", {"rules": [], "limits": limits}),
+        Act("429 storm", {"rules": STORM}),
+        Act("5xx and refusals", {"rules": ERRORS}),
+        Act("spoilt bodies", {"rules": BODIES}),
+        Act("broken connections", {"rules": NETWORK}),
+        Act("lowered limits", {"rules": [], "limits": lowered}),
+        Act("everything", {"rules": [*BODIES, *NETWORK, *ERRORS], "limits": limits}),
+        Act("calm again", {"rules": []}),
+    )

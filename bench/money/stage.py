@@ -1,0 +1,166 @@
+"""The two processes of a money run: the sandbox that sells and bills, and the gateway that is killed and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from bench.gateway_config import Home, write_home
+from bench.loopback import HOST, ask_json, wait_for_200
+from bench.money.judge import SandboxBooks
+from bench.money.traffic import TEAMS
+from bench.processes import Child, free_port, python, running
+
+ACCOUNTS: Mapping[str, str] = {"fal": "fal", "fal-eu": "fal", "together": "together"}
+"""Provider account -> seller. The sandbox takes the key `sandbox-NAME` for its account NAME."""
+
+FAL_SLOTS = 10
+TOGETHER_RATE, TOGETHER_BURST = 20.0, 20
+TOLD: Mapping[str, object] = {
+    "fal": {"concurrency": FAL_SLOTS},
+    "together": {"rate": TOGETHER_RATE, "burst": TOGETHER_BURST},
+}
+"""The limits the gateway is configured with."""
+LOWERED: Mapping[str, object] = {"fal/fal": {"concurrency": 4}, "together": {"rate": 8.0, "burst": 8}}
+"""Limits it is not told of."""
+
+
+class Sandbox:
+    """The sellers, in a process of their own that outlives the gateway's deaths."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def script(self, script: Mapping[str, object]) -> None:
+        """From now on these faults, limits and prices."""
+        ask_json(self.port, "/_sandbox/script", {"pictures": "plain", **script})
+
+    def books(self) -> SandboxBooks:
+        """What it billed and counted."""
+        invoice = msgspec.convert(ask_json(self.port, "/_sandbox/invoice", within_s=60), Invoice)
+        stats = msgspec.convert(ask_json(self.port, "/_sandbox/stats", within_s=60), dict[str, dict[str, AccountStats]])
+        seen = {name: account for accounts in stats.values() for name, account in accounts.items()}
+        return SandboxBooks(
+            invoice={name: invoice.by_account.get(seller, {}).get(name, 0) for name, seller in ACCOUNTS.items()},
+            submissions={name: account.submissions for name, account in seen.items()},
+            repeats=sum(times - 1 for account in seen.values() for times in account.attempts.values()),
+            limit_violations=sum(account.limit_violations for account in seen.values()),
+        )
+
+
+class Invoice(Struct):
+    """As much of the sandbox's invoice as is compared."""
+
+    by_account: dict[str, dict[str, int]]
+
+
+class AccountStats(Struct):
+    """As much of the sandbox's counts as is compared."""
+
+    submissions: int = 0
+    limit_violations: int = 0
+    attempts: dict[str, int] = {}
+    """Attempt of ours -> how often it was submitted, where the seller's protocol shows it."""
+
+
+@contextmanager
+def sandbox(folder: Path, *, time_scale: float, seed: int) -> Iterator[Sandbox]:
+    """The sandbox for the length of a block."""
+    port = free_port()
+    command = python("providers.sandbox", "--port", str(port), "--time-scale", str(time_scale), "--seed", str(seed))
+    with running(command, log=folder / "sandbox.log") as child:
+        wait_for_200(child, port, "/_sandbox/stats")
+        yield Sandbox(port)
+
+
+class Gateway:
+    """The gateway under test: one configuration and state, one process after another."""
+
+    def __init__(self, home: Home, port: int, log: Path) -> None:
+        self.home = home
+        self.port = port
+        self.keys = {team: home.create_key(team) for team in TEAMS}
+        self.kills = 0
+        self._log = log
+        self._child: Child | None = None
+
+    def start(self) -> float:
+        """Start a process; answers the seconds until it was ready."""
+        command = self.home.command("serve", "--host", HOST, "--port", str(self.port))
+        self._child = Child(command, log=self._log, core=None, env=self.home.env)
+        return wait_for_200(self._child, self.port, "/health/ready")
+
+    def kill(self) -> None:
+        """SIGKILL, whatever it is doing."""
+        if self._child is not None:
+            self._child.kill()
+            self.kills += 1
+
+    def stop(self) -> None:
+        """Ask it to leave, as an operator would."""
+        if self._child is not None:
+            self._child.stop(within_s=20)
+
+    def must_live(self) -> None:
+        """Raise when it has ended by itself."""
+        if self._child is not None:
+            self._child.must_live()
+
+    async def restart_killed(self) -> float:
+        """Kill it and start it again; answers the seconds until it was ready."""
+        self.kill()
+        return await asyncio.to_thread(self.start)
+
+
+@contextmanager
+def gateway(folder: Path, sandbox_port: int) -> Iterator[Gateway]:
+    """The gateway for the length of a block, selling through the sandbox's accounts."""
+    port = free_port()
+    home = write_home(folder / "gateway", settings=_settings(sandbox_port, port), env=_keys())
+    served = Gateway(home, port, folder / "gateway.log")
+    try:
+        served.start()
+        yield served
+    finally:
+        served.stop()
+
+
+def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
+    """Three accounts, webhooks on, and every wait short, because the sandbox's time runs fast."""
+    url = f"http://{HOST}:{sandbox_port}"
+    accounts = {
+        name: {
+            "kind": seller,
+            "key_env": _variable(name),
+            "base_url": f"{url}/{seller}",
+            **({"concurrency": FAL_SLOTS} if seller == "fal" else {"rate": TOGETHER_RATE, "burst": TOGETHER_BURST}),
+        }
+        for name, seller in ACCOUNTS.items()
+    }
+    return {
+        "accounts": accounts,
+        "database": {"durability": "process"},
+        "public_url": f"http://{HOST}:{port}",
+        "callbacks": True,
+        "orders": {"timeout": "6s", "least_patience": "2s", "linger": "2s", "drain": "5s"},
+        "recovery": {"every": "1s", "stale_after": "3s", "unknown_after": "10s"},
+    }
+
+
+def _keys() -> Mapping[str, str]:
+    return {_variable(name): f"sandbox-{name}" for name in ACCOUNTS}
+
+
+def _variable(account: str) -> str:
+    return f"BENCH_{account.upper().replace('-', '_')}_KEY"
+
+
+def audit(home: Home) -> list[str]:
+    """What `pixelgate ledger audit` objects to; empty when all promises about money hold."""
+    done = home.run("ledger", "audit")
+    return [] if done.returncode == 0 else (done.stdout + done.stderr).strip().splitlines()

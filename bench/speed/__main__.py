@@ -1,0 +1,163 @@
+"""`python -m bench.speed`: the gateway beside the bare forwarder R, interleaved in one run, so that only ratios speak.
+
+Numbers follow docs/benchmarks.md; P1, P3, P7 and P9 of the performance goals are measured so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.processes import raise_file_limit, scratch
+from bench.report import Figure, conclude
+from bench.speed import measure, servers
+from bench.speed.measure import Cost
+from bench.speed.servers import Server
+
+IN_FLIGHT = 2000
+UPSTREAM_S = 10.0
+RATE = 500.0
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What the command line asked for."""
+
+    rounds: int
+    seconds: float
+    json: Path | None
+    profile: Path | None
+    against_itself: bool
+
+
+class Rounds(Struct):
+    """What every round measured, in order."""
+
+    reference_cpu_ms: list[float] = []
+    cpu_ms: list[float] = []
+    direct_p50_ms: list[float] = []
+    reference_p50_ms: list[float] = []
+    p50_ms: list[float] = []
+    faults: list[str] = []
+
+    def median(self, name: str) -> float:
+        """The middle of one measurement."""
+        values: list[float] = getattr(self, name)
+        return statistics.median(values)
+
+    def take(self, name: str, server: Server, cost: Cost) -> None:
+        """Note whatever was not answered; a failed request is never counted as a cheap one."""
+        if cost.result.failed:
+            self.faults.append(f"{server.name}, {name}: {_failures(cost)}")
+
+
+def interleave(direct: Server, reference: Server, subject: Server, options: Options) -> Rounds:
+    """Reference and subject in turn, after one run each that only warms them."""
+    rounds = Rounds()
+    for server in (reference, subject):
+        measure.closed(server, connections=16, seconds=1.0)
+    for _ in range(options.rounds):
+        for server, cpu in ((reference, rounds.reference_cpu_ms), (subject, rounds.cpu_ms)):
+            cost = measure.closed(server, connections=16, seconds=options.seconds)
+            rounds.take("c:16", server, cost)
+            cpu.append(cost.cpu_ms)
+        latencies = (rounds.direct_p50_ms, rounds.reference_p50_ms, rounds.p50_ms)
+        for server, p50 in zip((direct, reference, subject), latencies, strict=True):
+            cost = measure.open_loop(server, rate=RATE, seconds=options.seconds)
+            rounds.take(f"rate:{RATE:g}", server, cost)
+            p50.append(cost.result.p50_ms)
+    return rounds
+
+
+def hold_many(mock: Server, server: Server, rounds: Rounds) -> tuple[float, int]:
+    """Memory in kB for each of 2,000 requests in flight, and how many the upstream held at once."""
+    servers.set_delay(mock, UPSTREAM_S)
+    cost, kb_each = measure.in_flight(server, count=IN_FLIGHT, seconds=UPSTREAM_S)
+    held = servers.held_at_once(mock)
+    servers.set_delay(mock, 0.0)
+    rounds.take(f"inflight:{IN_FLIGHT}", server, cost)
+    return kb_each, held
+
+
+def measure_all(options: Options, folder: Path) -> tuple[list[Figure], list[str]]:
+    """Start everything, measure, end everything."""
+    with servers.upstream(folder) as mock, servers.forwarder(folder, mock.port) as reference:
+        start: Callable[[], AbstractContextManager[Server]] = partial(servers.gateway, folder, mock.port)
+        if options.against_itself:
+            start = partial(servers.forwarder, folder, mock.port)
+        starts, idle_mb = time_starts(start)
+        if options.profile is not None and not options.against_itself:
+            start = partial(servers.gateway, folder, mock.port, profile=options.profile.resolve())
+        with start() as subject:
+            rounds = interleave(mock, reference, subject, options)
+            reference_kb, _ = hold_many(mock, reference, rounds)
+            kb, held = hold_many(mock, subject, rounds)
+    figures = [
+        Figure(
+            name="p1_cpu_ratio",
+            value=rounds.median("cpu_ms") / rounds.median("reference_cpu_ms"),
+            unit="x R",
+            must=3.0,
+            aim=1.6,
+        ),
+        Figure(name="p1_cpu_ms", value=rounds.median("cpu_ms"), unit="ms/request"),
+        Figure(name="r_cpu_ms", value=rounds.median("reference_cpu_ms"), unit="ms/request"),
+        Figure(
+            name="p3_added_p50_ms", value=rounds.median("p50_ms") - rounds.median("direct_p50_ms"), unit="ms", aim=0.5
+        ),
+        Figure(
+            name="r_added_p50_ms",
+            value=rounds.median("reference_p50_ms") - rounds.median("direct_p50_ms"),
+            unit="ms",
+        ),
+        Figure(name="p7_inflight_kb", value=kb, unit="kB each", must=60.0, aim=32.0),
+        Figure(name="p7_held_upstream", value=float(held), unit="requests", must=float(IN_FLIGHT), at_least=True),
+        Figure(name="r_inflight_kb", value=reference_kb, unit="kB each"),
+        Figure(name="p9_first_200_s", value=statistics.median(starts), unit="s", must=2.0, aim=0.9),
+        Figure(name="p9_idle_mb", value=idle_mb, unit="MB", aim=80.0),
+        Figure(name="r_first_200_s", value=reference.first_200_s, unit="s"),
+    ]
+    return figures, rounds.faults
+
+
+def time_starts(start: Callable[[], AbstractContextManager[Server]], times: int = 3) -> tuple[list[float], float]:
+    """Seconds from process start to the first image, some times over, and the least idle memory in MB after it."""
+    seconds, megabytes = [], []
+    for _ in range(times):
+        with start() as server:
+            seconds.append(server.first_200_s)
+            megabytes.append(server.child.resident_kb() / 1024)
+    return seconds, min(megabytes)
+
+
+def _failures(cost: Cost) -> str:
+    return f"{cost.result.failed} of {cost.result.sent} failed, first: {cost.result.first_failure}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the bench; answers the exit status."""
+    parser = argparse.ArgumentParser(prog="bench speed", description="What the gateway costs beside a bare forwarder.")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians are reported (default 3)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each run of load (default 4)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--profile", type=Path, help="sample the gateway's stacks and write where its time goes")
+    parser.add_argument(
+        "--against-itself", action="store_true", help="R in the gateway's place: shows the bench's error"
+    )
+    options = Options(**vars(parser.parse_args(arguments)))
+    raise_file_limit()
+    with scratch() as folder:
+        figures, faults = measure_all(options, folder)
+    context = {"rounds": options.rounds, "seconds": options.seconds, "load_average": os.getloadavg()[0]}
+    return conclude(figures, context=context, faults=faults, json_file=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

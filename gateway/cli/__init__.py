@@ -1,0 +1,102 @@
+"""The `pixelgate` command: one module per command, imported when it is called.
+
+Exit codes, for every command: 0 all is well; 1 it found something, or could not do what was asked; 2 bad usage or a
+bad file. Answers go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import cyclopts
+
+COMMANDS = {
+    "demo": ("gateway.cli.demo:demo", "Sandbox providers and the gateway on this machine; needs no keys."),
+    "serve": ("gateway.cli.serve:serve", "The gateway, with your configuration and keys."),
+    "quote": ("gateway.cli.quote:quote", "What every offer would charge for a picture, cheapest first."),
+    "explain": ("gateway.cli.explain:explain", "A decision, past or hypothetical: candidates, costs, rejections."),
+    "doctor": ("gateway.cli.doctor:doctor", "Looks for what would go wrong: keys, prices, folders, books."),
+    "sandbox": ("gateway.cli.sandbox:sandbox", "The providers' twins alone, for your own tests."),
+}
+GROUPS = {
+    "keys": (
+        "API keys: make, list, revoke.",
+        {
+            "create": ("gateway.cli.keys:create", "Makes a key and shows it, once."),
+            "list": ("gateway.cli.keys:list_keys", "Every key, with what it spent; never the key itself."),
+            "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
+        },
+    ),
+    "ledger": (
+        "The books: do they agree, with themselves and with the providers?",
+        {
+            "reconcile": ("gateway.cli.ledger:reconcile", "Our books against what each provider says it bills."),
+            "audit": ("gateway.cli.ledger:audit", "Every promise about money, recomputed from the entries."),
+            "export": ("gateway.cli.ledger:export", "The entries, as CSV or JSON lines."),
+        },
+    ),
+}
+
+
+def build_app() -> cyclopts.App:
+    """The command tree; no command's module is imported yet."""
+    app = cyclopts.App(
+        name="pixelgate",
+        help="A cost-aware gateway for image generation: one OpenAI-style endpoint, exact money.",
+        version=_version,
+        result_action="return_value",
+        exit_on_error=False,
+        default_parameter=cyclopts.Parameter(negative=()),
+    )
+    for name, (path, about) in COMMANDS.items():
+        app.command(path, name=name, help=about)
+    for group, (about, commands) in GROUPS.items():
+        below = cyclopts.App(name=group, help=about)
+        for name, (path, says) in commands.items():
+            below.command(path, name=name, help=says)
+        app.command(below)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code; what a person can mend is said without a traceback."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each way to end
+    """The exit code of one command line."""
+    from gateway.cli.shell import Stop
+    from gateway.errors import GatewayError, InvalidRequest, NotFound
+    from gateway.yaml_files import BadFile
+
+    try:
+        return int(build_app()(list(arguments) or ["--help"]) or 0)
+    except cyclopts.CycloptsError:
+        return 2
+    except Stop as stop:
+        print(f"pixelgate: {stop}", file=sys.stderr)
+        return stop.code
+    except BadFile as error:
+        faults = len(error.faults)
+        print(f"{error}\n\npixelgate: {faults} fault{'s' * (faults != 1)}; nothing was started", file=sys.stderr)
+        return 2
+    except GatewayError as error:
+        print(f"pixelgate: {error.message}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidRequest | NotFound) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _version() -> str:
+    try:
+        return version("pixelgate")
+    except PackageNotFoundError:  # run from a checkout, which is not installed
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return f"{project['version']} (checkout)"

@@ -1,0 +1,164 @@
+"""`pixelgate demo`: sandbox providers and the gateway in one process, on loopback, without keys."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway import telemetry
+from gateway.app import App, build
+from gateway.cli.demo_home import FAILING, RULES, SLOW, choose_state, clear, write_home
+from gateway.cli.demo_once import Customer
+from gateway.cli.listening import bind, serve_uvicorn
+from gateway.cli.shell import Stop, run_async, say
+from gateway.keys import make_key
+from gateway.revisions import load_revision
+from gateway.settings import load_settings, read_pepper
+
+if TYPE_CHECKING:
+    from providers.sandbox import Sandbox
+
+_PORT = 8080
+UNSAFE = "UNSAFE-SANDBOX: something no provider draws"
+"""Every sandbox provider refuses a prompt with this word, each in its own way."""
+_TIME_SCALE, _ONCE_TIME_SCALE = 0.25, 0.1
+"""Of what the real ones take: quick to try, and still told apart."""
+
+_HELLO = """
+The gateway is up; its providers are sandboxes on this machine. Nothing here costs money.
+
+  base_url   {base}/v1
+  key        {key}
+  sandbox    {sandbox}    (invoice: {sandbox}/_sandbox/invoice)
+  records    {state}
+
+curl {base}/v1/images/generations -H 'Authorization: Bearer {key}' \\
+  -H 'Content-Type: application/json' -d '{{"prompt": "a lighthouse in a storm"}}'
+
+from openai import OpenAI
+client = OpenAI(base_url="{base}/v1", api_key="{key}")
+print(client.images.generate(prompt="a lighthouse in a storm").data[0].url)
+
+Ask why:  pixelgate explain DECISION --state {state}
+Ctrl-C ends it."""
+
+
+def demo(
+    *,
+    once: bool = False,
+    port: int | None = None,
+    fixtures: Path | None = None,
+    state: Path | None = None,
+    keep: bool = False,
+    time_scale: float | None = None,
+) -> int:
+    """Look around without keys: sandbox providers and the gateway, on this machine.
+
+    Exit code of `--once`: 0 when both pictures came, from the right models, and the ledger equals the invoice.
+
+    Parameters
+    ----------
+    once
+        Draw a preview and its export through the official openai client into demo-output/, show why and for how
+        much, and exit.
+    port
+        Port to listen on; 8080 when left out, or a free one where that is taken.
+    fixtures
+        Write JSON for test suites to this file once ready: base_url, keys with limits, models that fail or are slow.
+    state
+        Folder for the demo's records; wiped first.
+    keep
+        Go on with the records of the demo before.
+    time_scale
+        1 is as slow as real providers; 0.25 when left out, 0.1 for `--once`.
+    """
+    customer = Customer.invite() if once else None
+    home = choose_state(state)
+    try:
+        if not keep:
+            clear(home)
+        home.mkdir(parents=True, exist_ok=True)
+        scale = time_scale or (_ONCE_TIME_SCALE if once else _TIME_SCALE)
+        return run_async(_demo(customer, port, fixtures, home, scale))
+    finally:
+        if customer:
+            customer.dismiss()
+
+
+async def _demo(
+    customer: Customer | None, port: int | None, fixtures: Path | None, state: Path, time_scale: float
+) -> int:
+    from providers.sandbox import start
+
+    listener = _listen(port, free=customer is not None)
+    verdicts: list[bool] = []
+    async with await start(time_scale=time_scale) as sandbox:
+        app = await _open(state, sandbox, listener.getsockname()[1], fixtures is not None)
+        key = await _key(app, "demo", scopes=("images",))
+
+        async def work() -> bool:
+            if fixtures is not None:
+                await _write_fixtures(fixtures, app, sandbox, key)
+            if customer is None:
+                say(_HELLO.format(base=app.settings.public_base, key=key, sandbox=sandbox.url, state=state))
+                return False
+            verdicts.append(await customer.shop(app, sandbox, key))
+            return True
+
+        await serve_uvicorn(app.asgi, listener, app.settings.orders.drain, work)
+    return 0 if all(verdicts) else 1
+
+
+async def _open(state: Path, sandbox: Sandbox, port: int, with_fixtures: bool) -> App:
+    """A gateway whose providers are the sandbox's."""
+    if with_fixtures:
+        sandbox.script(RULES)
+    settings = load_settings(write_home(state, sandbox.url, port, fixtures=with_fixtures), environ={})
+    telemetry.configure((state / "gateway.log").open("ab", buffering=0))
+    return await build(settings, load_revision(settings))
+
+
+def _listen(port: int | None, *, free: bool) -> socket.socket:
+    """The port asked for; else the usual one, or a free one where that is taken or nobody needs to know it."""
+    if port is not None or free:
+        return bind("127.0.0.1", port or 0)
+    try:
+        return bind("127.0.0.1", _PORT)
+    except Stop:
+        return bind("127.0.0.1", 0)
+
+
+async def _key(
+    app: App, name: str, *, scopes: tuple[str, ...] = ("images",), rpm: int | None = None, budget: int | None = None
+) -> str:
+    """A fresh key of the demo's team."""
+    now = datetime.now(UTC)
+    pepper = read_pepper(app.settings)
+    row, shown = make_key(pepper, team="demo", name=name, created=now, scopes=scopes, rpm=rpm, budget=budget)
+    await app.db.add_key(row)
+    await app.keys.refresh()
+    return shown
+
+
+async def _write_fixtures(path: Path, app: App, sandbox: Sandbox, key: str) -> None:
+    """What a test suite needs to know of this demo; written whole, so that a file that is there can be read."""
+    told = {
+        "base_url": f"{app.settings.public_base}/v1",
+        "key": key,
+        "admin_key": await _key(app, "admin", scopes=("images", "admin")),
+        "key_limited": await _key(app, "limited to one request a minute", rpm=1),
+        "key_broke": await _key(app, "without budget", budget=0),
+        "model_fail": FAILING,
+        "model_slow": SLOW,
+        "unsafe_prompt": UNSAFE,
+        "sandbox_url": sandbox.url,
+        "pid": os.getpid(),
+    }
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=2))
+    draft.replace(path)

@@ -1,0 +1,127 @@
+"""`pixelgate ledger`: the books, checked and handed out."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, table
+from gateway.money.reconcile import Reconciliation, drift
+from gateway.settings import Settings
+from gateway.storage.rows import EntryRow
+from providers import registry
+from providers.errors import ProviderError
+from providers.transport import Http
+
+_PAGE = 1000
+_COLUMNS = ("seq", "at", "book", "party", "kind", "amount", "attempt_id", "call_id", "offer_id", "note")
+
+
+def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int:
+    """Compare our books with what each provider says it bills, in nano-dollars.
+
+    Orders under way are on one side only until they end, so ask a quiet gateway. Exit code 1: something differs, or
+    the cost of an order is not known yet.
+
+    Parameters
+    ----------
+    days
+        Compare orders started within so many days.
+    """
+    accounts = run_async(_reconcile(where.settings(), days))
+    suspended = sum(account.suspended for account in accounts.values())
+    differs = any(account.drift for account in accounts.values())
+    if json:
+        drift = {name: account.drift for name, account in accounts.items() if account.drift is not None}
+        orders = sum(account.orders for account in accounts.values())
+        print_json({"drift_nano_usd": drift, "suspended": suspended, "orders": orders, "accounts": accounts})
+    else:
+        rows = [("account", "orders", "ledger", "provider", "drift", "suspended")]
+        rows += [
+            (name, str(a.orders), dollars(a.ours), dollars(a.theirs), dollars(a.drift), str(a.suspended))
+            for name, a in accounts.items()
+        ]
+        print(table(rows, right=frozenset({1, 2, 3, 4, 5})))
+    return 1 if differs or suspended else 0
+
+
+def audit(*, json: Json = False, where: Where = HERE) -> int:
+    """Recompute every promise about money from the entries. Exit code 1: a promise is broken."""
+    faults = run_async(_audit(where.settings()))
+    if json:
+        print_json({"faults": faults})
+    else:
+        print("\n".join(faults) or "the books hold every promise")
+    return 1 if faults else 0
+
+
+def export(
+    *,
+    form: Annotated[Literal["csv", "jsonl"], Parameter(name="--format")] = "csv",
+    after: int = 0,
+    where: Where = HERE,
+) -> None:
+    """Print the entries in the order they were written; amounts are nano-dollars.
+
+    Parameters
+    ----------
+    form
+        csv with a header line, or one JSON object a line.
+    after
+        Only entries after this `seq`: for fetching what is new.
+    """
+    run_async(_export(where.settings(), form, after))
+
+
+async def _reconcile(settings: Settings, days: int) -> Mapping[str, Reconciliation]:
+    on = settings.accounts_on()
+    if not on:
+        why = "; ".join(f"{name}: {reason}" for name, reason in settings.accounts_off().items())
+        raise Stop(f"no provider account is on, so there is nobody to ask ({why})")
+    db, http = open_records(settings), Http()
+    providers = {name: registry.connect(a.kind, name, a.adapter_settings(), http) for name, a in on.items()}
+    try:
+        return await drift(db, providers, datetime.now(UTC) - timedelta(days=days))
+    except ProviderError as error:
+        raise Stop(f"a provider did not tell what it bills: {error}", code=1) from None
+    finally:
+        for provider in providers.values():
+            await provider.aclose()
+        await http.aclose()
+        await db.aclose()
+
+
+async def _audit(settings: Settings) -> list[str]:
+    db = open_records(settings)
+    try:
+        return await db.audit()
+    finally:
+        await db.aclose()
+
+
+async def _export(settings: Settings, form: Literal["csv", "jsonl"], after: int) -> None:
+    writer = csv.writer(sys.stdout)
+    if form == "csv":
+        writer.writerow(_COLUMNS)
+    async for entry in _entries(settings, after):
+        if form == "csv":
+            writer.writerow([str(getattr(entry, column)) for column in _COLUMNS])
+        else:
+            print(msgspec.json.encode(entry).decode())
+
+
+async def _entries(settings: Settings, after: int) -> AsyncIterator[EntryRow]:
+    db = open_records(settings)
+    try:
+        while page := await db.entries(after, _PAGE):
+            for entry in page:
+                yield entry
+            after = page[-1].seq
+    finally:
+        await db.aclose()

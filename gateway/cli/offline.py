@@ -1,0 +1,73 @@
+"""Decisions without a gateway: the shipped engine over the configured catalogue, with nothing in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.http.decisions import Explanation, explain
+from gateway.http.generations import call_of
+from gateway.http.model_names import names_of
+from gateway.http.request_parsing import parse_generation
+from gateway.ids import new_id
+from gateway.requests.admission import Admission
+from gateway.requests.call import Call, Caller
+from gateway.requests.journal import DecisionNote, decision_row
+from gateway.requests.market import Market
+from gateway.requests.quoting import QuotedOffer, quoted
+from gateway.revisions import Revision
+from policies.engine import CostEngine
+from policies.types import Ask, Decision, Tier
+
+_NOW = 0.0
+"""Nothing has happened yet, so any moment will do."""
+
+
+class Weighed(Struct, frozen=True, kw_only=True):
+    """A hypothetical call, and what the engine says to it."""
+
+    call: Call
+    ask: Ask
+    decision: Decision
+    market: Market
+    per_order: int
+
+    def quotes(self) -> list[QuotedOffer]:
+        """What every offer would charge, cheapest feasible first."""
+        return quoted(self.ask, self.decision, self.market, self.per_order)
+
+    def explanation(self) -> Explanation:
+        """The decision in the shape of `GET /v1/decisions/{id}`."""
+        row = decision_row(self.call, 0, 0, self.decision, datetime.now(UTC))
+        return explain([msgspec.json.decode(row.body, type=DecisionNote)], [])
+
+
+def weigh(
+    revision: Revision, fields: Mapping[str, object], *, team: str = "default", tier: Tier | None = None
+) -> Weighed:
+    """What the gateway would do with a generation body, if it stood idle; raises `GatewayError` for a bad body."""
+    caller = Caller(key_id="", team=team)
+    wish = parse_generation(
+        {**fields, "prompt": fields.get("prompt") or "-"}, names_of(revision.policy, revision.catalog), caller
+    )
+    call = call_of(wish, new_id("call"), caller, _NOW, "quote")
+    constraints = call.constraints if tier is None else replace(call.constraints, tier=tier)
+    engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
+    market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))
+    ask = Ask(
+        call_id=call.id,
+        part=0,
+        request=call.request,
+        constraints=constraints,
+        worth=call.worth,
+        intent=call.intent,
+        team=team,
+        arrived=_NOW,
+    )
+    decision = engine.decide(ask, market, _NOW, "new")
+    per_order = revision.policy.images_per_order
+    return Weighed(call=call, ask=ask, decision=decision, market=market, per_order=per_order)

@@ -1,0 +1,40 @@
+"""`pixelgate sandbox`: the providers' twins alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.cli.shell import run_async, say
+
+
+def sandbox(*, port: int = 0, host: str = "127.0.0.1", time_scale: float = 1.0, seed: int = 0) -> None:
+    """Run servers that the real SDKs cannot tell from fal.ai and Together, until Ctrl-C.
+
+    Any key `sandbox-<account>` opens an account of that name. Point an account of your gateway.yaml here with
+    `base_url`. Faults, limits and prices are scripted by POST /_sandbox/script; the invoice is GET /_sandbox/invoice.
+
+    Parameters
+    ----------
+    port
+        Port to listen on; 0 takes a free one.
+    host
+        Address to listen on. The sandbox is meant for loopback.
+    time_scale
+        1 is as slow as the real ones; 0.01 is for tests.
+    seed
+        The same seed draws the same latencies.
+    """
+    run_async(_run(host, port, time_scale, seed))
+
+
+async def _run(host: str, port: int, time_scale: float, seed: int) -> None:
+    from providers.sandbox import start
+
+    async with await start(host=host, port=port, time_scale=time_scale, seed=seed) as twins:
+        print(twins.url, flush=True)
+        say(f"fal:        {twins.url}/fal         key: sandbox-fal")
+        say(f"Together:   {twins.url}/together    key: sandbox-together")
+        say(f"own server: {twins.url}/selfhosted")
+        say(f"invoice:    {twins.url}/_sandbox/invoice")
+        say("Ctrl-C ends it.")
+        await asyncio.Event().wait()

@@ -1,0 +1,193 @@
+"""Which catalogue and policy are in force: read from the config folder, checked as a whole, and numbered.
+
+    revision = load_revision(settings)          the accounts that are on
+    revision = load_revision(settings, every_account=True)      also those that are off: for quotes without keys
+
+`catalog/` and `policies/` of the config folder count where they exist; what it lacks comes from the shipped defaults.
+The number is made from what the files and account terms say, so equal configurations have equal numbers everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.settings import Account, Settings, default_config
+from gateway.yaml_files import BadFile, Document, Fault, nearest, read, read_bytes, sentence
+from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
+from policies.catalog_file import ModelFile
+from policies.policy import Policy
+from policies.policy_file.schema import PolicyFile, compile_policy
+from policies.types import DataTerms
+from providers import registry
+
+_DAY_S = 86_400.0
+
+
+class Revision(Struct, frozen=True, kw_only=True):
+    """One configuration, whole and checked."""
+
+    number: int
+    """Of catalogue and account terms; the policy carries its own."""
+    catalog: Catalog
+    policy: Policy
+    accounts: Mapping[str, Account]
+    """The provider accounts whose offers are in the catalogue."""
+
+
+def load_revision(settings: Settings, *, every_account: bool = False) -> Revision:
+    """The configuration on disk; raises `BadFile` with every fault of every file."""
+    accounts = settings.accounts if every_account else settings.accounts_on()
+    faults: list[Fault] = []
+    models = _read_catalog(settings, faults)
+    policy = _read_policy(settings, faults)
+    faults += _faults_of_accounts(settings)
+    if faults or policy is None:
+        raise BadFile(faults)
+    terms = [account_terms(name, account) for name, account in accounts.items()]
+    number = _number_of([document for document, _ in models], terms)
+    try:
+        catalog = compile_offers([file for _, file in models], terms, number)
+    except BadCatalog as error:
+        raise BadFile([_placed(fault, models, settings) for fault in error.faults]) from None
+    if faults := list(_unknown_models(settings, policy, catalog)):
+        raise BadFile(faults)
+    return Revision(number=number, catalog=catalog, policy=policy, accounts=accounts)
+
+
+def account_terms(name: str, account: Account) -> AccountTerms:
+    """What an account's settings mean for choosing."""
+    retention = account.retention
+    return AccountTerms(
+        name=name,
+        kind=account.kind,
+        slots=account.concurrency,
+        rate=account.rate,
+        burst=account.burst,
+        data=DataTerms(
+            region=account.region,
+            retention_days=None if retention is None else retention / _DAY_S,
+            trains=account.training != "never",
+        ),
+        team=account.team,
+        prices={model: price.tariff() for model, price in account.prices.items()},
+        models=None if account.models is None else frozenset(account.models),
+    )
+
+
+def policy_names(settings: Settings) -> list[str]:
+    """The policies that can be put in force."""
+    return sorted({path.stem for folder in _policy_folders(settings) for path in folder.glob("*.yaml")})
+
+
+def catalog_folder(settings: Settings) -> Path:
+    """Where the catalogue in force is read from."""
+    own = settings.config / "catalog"
+    return own if own.is_dir() else default_config() / "catalog"
+
+
+def policy_path(settings: Settings) -> Path | None:
+    """The file of the policy in force, or None when there is none of that name."""
+    paths = (folder / f"{settings.policy}.yaml" for folder in _policy_folders(settings))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _policy_folders(settings: Settings) -> tuple[Path, Path]:
+    return settings.config / "policies", default_config() / "policies"
+
+
+def _read_catalog(settings: Settings, faults: list[Fault]) -> list[tuple[Document, ModelFile]]:
+    folder = catalog_folder(settings)
+    models: list[tuple[Document, ModelFile]] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            document = read(path)
+            models.append((document, document.parse(ModelFile)))
+        except BadFile as error:
+            faults += error.faults
+    if not models and not faults:
+        faults.append(Fault(path=str(folder), message="holds no model", hint="add one `<model>.yaml` per model"))
+    return models
+
+
+def _read_policy(settings: Settings, faults: list[Fault]) -> Policy | None:
+    path = policy_path(settings)
+    if path is None:
+        names = policy_names(settings)
+        message = f"policy: there is no policy called {settings.policy!r}; there are: {', '.join(names) or 'none'}"
+        faults.append(_gateway_yaml(settings).fault(("policy",), message, hint=nearest(settings.policy, names)))
+        return None
+    try:
+        document = read(path)
+        file = document.parse(PolicyFile)
+    except BadFile as error:
+        faults += error.faults
+        return None
+    if file.policy != path.stem:
+        hint = f"name the file {file.policy}.yaml, or the policy {path.stem}"
+        faults.append(document.fault(("policy",), f"a policy called {file.policy!r} in {path.name}", hint=hint))
+    return compile_policy(file)
+
+
+def _faults_of_accounts(settings: Settings) -> Iterator[Fault]:
+    """Kinds nobody has an adapter for, and what the adapters themselves will not have."""
+    document = _gateway_yaml(settings)
+    for name, account in settings.accounts.items():
+        try:
+            adapter = registry.settings_of(account.kind)
+            if account.why_off is None:
+                adapter.model_validate(account.adapter_settings())
+        except registry.UnknownKind as error:
+            yield document.fault(("accounts", name, "kind"), str(error))
+        except ValidationError as error:
+            faults = document.faults(error, adapter, ("accounts", name, "options"))
+            for detail, fault in zip(error.errors(include_url=False), faults, strict=True):
+                yield _of_setting(document, name, detail) or fault
+
+
+def _of_setting(document: Document, account: str, detail: ErrorDetails) -> Fault | None:
+    """An adapter's fault about `key` or `base_url`, which are settings of the account itself."""
+    field = str(detail["loc"][0]) if detail["loc"] else ""
+    if field == "key":
+        hint = "write `key_env: NAME_OF_THE_VARIABLE`"
+        return document.fault(("accounts", account), f"{account} needs a key", hint=hint, at_key=True)
+    if field == "base_url":
+        message = f"base_url: {sentence(detail)}"
+        return document.fault(("accounts", account, field), message, at_key=detail["type"] == "missing")
+    return None
+
+
+def _unknown_models(settings: Settings, policy: Policy, catalog: Catalog) -> Iterator[Fault]:
+    """Names in the policy that must be models."""
+    path = policy_path(settings)
+    assert path is not None
+    for prefix, model in policy.model_prefixes.items():
+        if model != "auto" and catalog.resolve(model) is None:
+            names = sorted([*catalog.models, *catalog.aliases])
+            message = f"models.aliases: there is no model called {model!r}"
+            yield read(path).fault(("models", "aliases", prefix), message, hint=nearest(model, names))
+
+
+def _placed(fault: CatalogFault, models: Sequence[tuple[Document, ModelFile]], settings: Settings) -> Fault:
+    document = _gateway_yaml(settings) if fault.document is None else models[fault.document][0]
+    return document.fault(fault.loc, fault.message)
+
+
+def _gateway_yaml(settings: Settings) -> Document:
+    path = settings.config / "gateway.yaml"
+    return read(path) if path.exists() else read_bytes(b"", str(path))
+
+
+def _number_of(documents: Sequence[Document], terms: Sequence[AccountTerms]) -> int:
+    """31 bits of a digest: what the documents mean, without comments, and the account terms."""
+    digest = sha256()
+    for document in documents:
+        digest.update(msgspec.json.encode(document.data, order="sorted"))
+    digest.update(msgspec.json.encode(sorted(terms, key=lambda term: term.name), order="sorted"))
+    return int.from_bytes(digest.digest()[:4]) & 0x7FFF_FFFF

@@ -1,0 +1,420 @@
+"""What the gateway is told before it starts: `config/gateway.yaml`, then the environment, then the command line.
+
+    flag  >  PIXELGATE_... variable  >  gateway.yaml  >  the defaults below
+
+A variable is the setting's path in capitals, its levels joined by two underscores: `PIXELGATE_DATABASE__DURABILITY`.
+Keys of providers never stand in the file: an account names the variable that holds its key (`key_env: FAL_KEY`),
+or a file of that name in the secrets folder. An account whose key is not there is off, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
+from policies.catalog_file import Price
+from policies.policy_file.schema import Dollars, Duration
+
+PREFIX = "PIXELGATE_"
+LEVEL = "__"
+CHECKOUT = Path(__file__).resolve().parent.parent
+_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
+
+
+Values: TypeAlias = dict[str, object]
+AccountName: TypeAlias = Annotated[str, Field(pattern=_NAME)]
+
+
+def default_config() -> Path:
+    """`config/` of the checkout, or what the wheel brought along."""
+    here = CHECKOUT / "config"
+    return here if (here / "gateway.yaml").is_file() else Path(__file__).resolve().parent / "defaults"
+
+
+def default_state() -> Path:
+    """`.pixelgate` in the checkout; for an installed wheel the user's state folder, else the current one."""
+    if (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT / ".pixelgate"
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "pixelgate"
+    home = os.environ.get("HOME")
+    return Path(home) / ".local" / "state" / "pixelgate" if home else Path(".pixelgate").absolute()
+
+
+class _Typed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
+
+
+class Account(_Typed):
+    """Our contract with one seller: where it is, with which key, and what it allows."""
+
+    kind: str = Field(description="Which adapter speaks to it: fal, together, selfhosted.")
+    key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z][A-Z0-9_]*$",
+        description="Variable, or file in the secrets folder, that holds the key. Without it no key is sent.",
+    )
+    key: SecretStr | None = Field(default=None, description="The key itself; only from PIXELGATE_ACCOUNTS__NAME__KEY.")
+    base_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where the seller answers, when not at its usual place."
+    )
+    concurrency: int | None = Field(
+        default=None, ge=1, description="Orders in flight at once that the contract allows."
+    )
+    rate: float | None = Field(default=None, gt=0, description="Orders per second that the contract allows.")
+    burst: int = Field(default=1, ge=1, description="Orders that may start at once before `rate` counts.")
+    region: str | None = Field(
+        default=None, description="Where prompts and pictures are processed, if the contract says."
+    )
+    retention: Duration | None = Field(
+        default=None, description="How long the seller keeps them, if the contract says: 30d."
+    )
+    training: Literal["never", "allowed"] = Field(
+        default="allowed", description="Whether the seller may train on them. Unless the contract forbids it: allowed."
+    )
+    team: str | None = Field(default=None, description="The one team that may use this account; anyone when left out.")
+    models: tuple[str, ...] | None = Field(
+        default=None, description="Sell only these models through it; all when left out."
+    )
+    prices: Mapping[str, Price] = Field(
+        default_factory=dict, description="Prices agreed with the seller, by model, typed as in the catalogue."
+    )
+    options: Mapping[str, object] = Field(
+        default_factory=dict, description="Passed on to the adapter, which checks it."
+    )
+    off: bool = Field(default=False, description="Set aside: the account is known but not used.")
+
+    @property
+    def why_off(self) -> str | None:
+        """Why this account is not used, or None when it is."""
+        if self.off:
+            return "`off: true` in gateway.yaml"
+        if self.key_env and self.key is None:
+            return f"{self.key_env} is not set"
+        return None
+
+    def adapter_settings(self) -> Mapping[str, object]:
+        """What the adapter is connected with; its own `Settings` checks it."""
+        given = {"key": self.key, "base_url": self.base_url}
+        return {**self.options, **{name: value for name, value in given.items() if value is not None}}
+
+
+class DatabaseSettings(_Typed):
+    """Where money and history are remembered."""
+
+    url: str | None = Field(
+        default=None,
+        description="sqlite:///PATH; `pixelgate.db` in the state folder when left out.",
+    )
+    durability: Literal["power", "process"] = Field(
+        default="power",
+        description="What a commit survives: `power` loss (one fsync per group), or the death of this `process` only.",
+    )
+
+
+class AssetSettings(_Typed):
+    """Where pictures are kept."""
+
+    folder: Path | None = Field(default=None, description="`assets` in the state folder when left out.")
+
+
+class Orders(_Typed):
+    """How long an order may take, and what happens to one that takes longer."""
+
+    timeout: Duration = Field(default=300.0, description="An order is given up after this, even when nobody waits.")
+    patience: float = Field(
+        default=4.0, ge=1, description="Times its predicted p95 after which an order is given up for another."
+    )
+    least_patience: Duration = Field(default=20.0, description="Never given up for another sooner than this.")
+    linger: Duration = Field(
+        default=30.0, description="How long the slot of an order stays taken after we lost sight of it."
+    )
+    drain: Duration = Field(default=30.0, description="How long running orders may take to end when we stop.")
+
+
+class Recovery(_Typed):
+    """How orders that a crash or a lost answer left open are brought to an end."""
+
+    every: Duration = Field(default=10.0, gt=0, description="How often open and suspended orders are looked at.")
+    stale_after: Duration = Field(default=15.0, description="A process that gave no sign of life so long is dead.")
+    unknown_after: Duration = Field(
+        default=600.0,
+        description="Age from which an order that its provider does not list counts as never billed.",
+    )
+
+
+class Limits(_Typed):
+    """What a new key may do unless `keys create` says otherwise."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Unlimited when left out.")
+    budget: Dollars | None = Field(default=None, description="Over the key's life: $25; unlimited when left out.")
+
+
+class Settings(_Typed):
+    """Everything that can be set. Nothing has to be: the defaults make a working gateway without providers."""
+
+    accounts: Mapping[AccountName, Account] = Field(default_factory=dict, description="Provider accounts by name.")
+    database: DatabaseSettings = DatabaseSettings()
+    assets: AssetSettings = AssetSettings()
+    limits: Limits = Limits()
+    orders: Orders = Orders()
+    recovery: Recovery = Recovery()
+    policy: str = Field(default="default", pattern=_NAME, description="Which file of config/policies is in force.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+(/.*[^/])?$",
+        description="How callers and providers reach us, without a slash at the end; http://host:port when left out.",
+    )
+    callbacks: bool = Field(default=False, description="Let providers report by webhook to `public_url`.")
+    state: Path = Field(
+        default_factory=default_state,
+        description="Folder for database, pictures and pepper; .pixelgate in a checkout when left out.",
+    )
+    secrets: Path = Field(
+        default=Path("/run/secrets"), description="Folder with one file per secret, named as its variable."
+    )
+    pepper: SecretStr | None = Field(
+        default=None,
+        description="Secret mixed into the hashes of API keys; made and kept in the state folder when left out.",
+    )
+    config: Path = Field(
+        default_factory=default_config, description="Folder that was read; set by --config or PIXELGATE_CONFIG."
+    )
+
+    @model_validator(mode="after")
+    def _callbacks_need_a_door(self) -> Settings:
+        if self.callbacks and self.public_url is None:
+            raise ValueError("`callbacks` needs `public_url`: providers must know where to call")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """Where the database is."""
+        return self.database.url or f"sqlite:///{self.state / 'pixelgate.db'}"
+
+    @property
+    def assets_folder(self) -> Path:
+        """Where pictures are."""
+        return self.assets.folder or self.state / "assets"
+
+    @property
+    def public_base(self) -> str:
+        """How callers reach us, without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url or f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{self.port}"  # noqa: S104
+
+    def accounts_on(self) -> Mapping[str, Account]:
+        """The accounts we can sell through."""
+        return {name: account for name, account in self.accounts.items() if account.why_off is None}
+
+    def accounts_off(self) -> Mapping[str, str]:
+        """The others, and why not."""
+        return {name: account.why_off for name, account in self.accounts.items() if account.why_off is not None}
+
+
+def load_settings(
+    config: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    """The settings in force; raises `BadFile` with every fault of file, environment and flags.
+
+    `config` is the folder that holds gateway.yaml; `flags` are settings from the command line, None for not given.
+    """
+    environ = os.environ if environ is None else environ
+    folder = config or Path(environ.get("PIXELGATE_CONFIG") or default_config())
+    document = _file_of(folder)
+    named = _named_by_environment(environ)
+    if faults := list(_unknown_variables(named, document)):
+        raise BadFile(faults)
+    merged: Values = dict(document.data) if isinstance(document.data, dict) else {}
+    for path, value in named.items():
+        merged = _merge(merged, _nested(path, value))
+    merged |= {name: value for name, value in (flags or {}).items() if value is not None} | {"config": folder}
+    settings = _validated(document, merged, named)
+    return _with_keys(settings, environ)
+
+
+def read_pepper(settings: Settings) -> bytes:
+    """The pepper: the one set, else the one in the state folder, made on first use and readable by us alone."""
+    if settings.pepper is not None:
+        return settings.pepper.get_secret_value().encode()
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = settings.state / "pepper"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes().strip()
+    with os.fdopen(descriptor, "wb") as file:
+        pepper = secrets.token_urlsafe(32).encode()
+        file.write(pepper)
+    return pepper
+
+
+def setting_paths() -> Mapping[str, str]:
+    """Every setting as people write it (`accounts.<name>.rate`), and what it is for."""
+    return dict(_paths(Settings, ""))
+
+
+def _paths(model: type[BaseModel], before: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        path = before + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _paths(field.annotation, f"{path}.")
+        else:
+            yield path, field.description or ""
+            if name == "accounts":
+                yield from _paths(Account, f"{path}.<name>.")
+
+
+def _file_of(folder: Path) -> Document:
+    path = folder / "gateway.yaml"
+    if not folder.is_dir():
+        raise BadFile(
+            [Fault(path=str(folder), message="there is no such folder", hint="give the folder, not the file")]
+        )
+    document = read(path) if path.exists() else read_bytes(b"", str(path))
+    if not isinstance(document.data, dict | None):
+        raise BadFile([document.fault((), "must be a mapping of settings, such as `port: 8080`")])
+    return document
+
+
+def _named_by_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], object]:
+    """Path of each setting that a variable names, with its value; JSON where the value is a list or mapping."""
+    return {
+        tuple(name[len(PREFIX) :].lower().split(LEVEL)): _value_of(text)
+        for name, text in environ.items()
+        if name.startswith(PREFIX)
+    }
+
+
+def _value_of(text: str) -> object:
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _unknown_variables(named: Mapping[tuple[str, ...], object], document: Document) -> Iterator[Fault]:
+    accounts = document.data.get("accounts") if isinstance(document.data, dict) else None
+    known = sorted(_known_variables(tuple(accounts) if isinstance(accounts, dict) else ()))
+    for path in named:
+        if path[-1] not in fields_at(Settings, path[:-1]) and not _is_free(path):
+            name = variable_of(path)
+            yield Fault(path=name, message="no setting has this name", hint=nearest(name, known))
+
+
+def _is_free(path: tuple[str, ...]) -> bool:
+    """Whether `path` leads into a mapping whose keys are the user's own: an account, its options, its prices."""
+    return path[0] == "accounts" and (len(path) == 2 or (len(path) > 3 and path[2] in ("options", "prices")))
+
+
+def _known_variables(accounts: tuple[object, ...]) -> Iterator[str]:
+    for path in setting_paths():
+        for account in accounts or ("name",):
+            yield variable_of(tuple(path.replace("<name>", str(account)).split(".")))
+
+
+def variable_of(path: tuple[str, ...]) -> str:
+    """The variable that sets `path`."""
+    return PREFIX + LEVEL.join(path).upper()
+
+
+def _nested(path: tuple[str, ...], value: object) -> Values:
+    nested = value
+    for part in reversed(path):
+        nested = {part: nested}
+    return cast("Values", nested)
+
+
+def _merge(below: Values, above: Values) -> Values:
+    """`above` laid over `below`, level by level."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _validated(document: Document, merged: Values, named: Mapping[tuple[str, ...], object]) -> Settings:
+    faults = list(_keys_in(document))
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        in_file = document.faults(error, Settings)
+        faults += [
+            _moved_to_variable(fault, detail, named, document)
+            for fault, detail in zip(in_file, error.errors(include_url=False), strict=True)
+        ]
+    if faults:
+        raise BadFile(faults)
+    return settings
+
+
+def _moved_to_variable(
+    fault: Fault, detail: ErrorDetails, named: Mapping[tuple[str, ...], object], document: Document
+) -> Fault:
+    """The fault at the variable that caused it, where the file did not."""
+    loc = tuple(map(str, detail["loc"]))
+    asked = loc[:-1] if detail["type"] == "missing" and not document.has(loc[:-1]) else loc
+    cause = next((path for path in named if path == loc[: len(path)] or (asked and path[: len(asked)] == asked)), None)
+    if cause is None:
+        return fault
+    message = fault.message if detail["type"] == "missing" else f"{dotted(loc)}: {sentence(detail)}"
+    return Fault(path=variable_of(cause), message=message, hint=fault.hint)
+
+
+def _keys_in(document: Document) -> Iterator[Fault]:
+    """A fault for each provider key that stands in the file."""
+    accounts = document.data.get("accounts") if isinstance(document.data, dict) else None
+    for name, account in accounts.items() if isinstance(accounts, dict) else ():
+        if isinstance(account, dict) and "key" in account:
+            variable = f"{name}_KEY".upper().replace("-", "_")
+            yield document.fault(
+                ("accounts", name, "key"),
+                "a key may not stand in a file",
+                hint=f"put it into the variable {variable} and write `key_env: {variable}` here",
+                at_key=True,
+            )
+
+
+def _with_keys(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """The settings with each account's key in place, where there is one."""
+    accounts = {
+        name: account.model_copy(update={"key": _secret(account.key_env, environ, settings.secrets)})
+        if account.key is None and account.key_env
+        else account
+        for name, account in settings.accounts.items()
+    }
+    pepper = settings.pepper or _secret("PIXELGATE_PEPPER", {}, settings.secrets)
+    return settings.model_copy(update={"accounts": accounts, "pepper": pepper})
+
+
+def _secret(name: str, environ: Mapping[str, str], folder: Path) -> SecretStr | None:
+    value = environ.get(name, "").strip()
+    if not value:
+        try:
+            value = (folder / name).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+    return SecretStr(value) if value else None

@@ -1,0 +1,93 @@
+"""One JSON line per event, with known fields only, so that no prompt, key or picture can end in a log.
+
+    telemetry.configure(sys.stderr.buffer)          once, by the process that serves
+    log = telemetry.logger()
+    log.info("order_accepted", attempt=..., offer=...)
+
+Events are past-tense words of the glossary. A field that is not in `FIELDS` is left out and its name put under
+`dropped`; strings are cut at 300 characters. `counts` counts every event, whatever the level, for metrics.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from datetime import UTC, datetime
+from typing import BinaryIO, Literal, cast
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+_NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LONGEST = 300
+
+FIELDS = frozenset(
+    {
+        "account", "accounts", "at", "attempt", "attempts", "call", "capacity", "code", "detail", "error", "event",
+        "in_flight", "intent", "key_id", "latency", "level", "method", "model", "nano_usd", "offer", "offers",
+        "outcome", "path", "pictures", "pid", "policy", "prices", "queue_s", "reason", "request_id", "resolved",
+        "retry_after", "revision", "run_s", "seconds", "sizes", "state", "status", "suspended", "team", "tier", "url",
+        "where", "work",
+    }
+)  # fmt: skip
+"""Everything a log line may say. `detail` is a provider's or our own error text, scrubbed where it is made."""
+
+counts: Counter[str] = Counter()
+"""How often each event was logged since the process began."""
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def configure(stream: BinaryIO, level: Level = "info") -> None:
+    """Send log lines to `stream` from here on."""
+    structlog.configure(
+        processors=[_count, _stamp, _allow, _render],
+        wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
+        logger_factory=structlog.BytesLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger() -> FilteringBoundLogger:
+    """Give a logger; its `info`, `warning` and `error` take an event and fields."""
+    return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def _count(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    counts[str(event["event"])] += 1
+    return event
+
+
+def _stamp(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return {"at": datetime.now(UTC), "level": "error" if method == "exception" else method, **event}
+
+
+def _allow(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keep what may be said, cut short what is long, and where an exception rides along say only its class."""
+    kept = {name: _short(value) for name, value in event.items() if name in FIELDS}
+    if given := event.get("exc_info"):
+        error = given if isinstance(given, BaseException) else sys.exc_info()[1]
+        kept["error"] = type(error).__name__
+        kept["where"] = _where(error)
+    if dropped := sorted(event.keys() - FIELDS - {"exc_info"}):
+        kept["dropped"] = dropped
+    return kept
+
+
+def _where(error: BaseException | None) -> str:
+    """Say where it was raised, innermost first, without the message: that may quote a request."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:] if error else []
+    return " < ".join(
+        f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in reversed(frames)
+    )
+
+
+def _short(value: object) -> object:
+    return value[:_LONGEST] if isinstance(value, str) else value
+
+
+def _render(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+    return _encode(event)

@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import BudgetSpent, NotReady
+from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt, open_database
+from gateway.storage.database.sqlite import SqliteDatabase
+from gateway.storage.rows import DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
+from providers.contract import Ticket
+from tests.support.books import NOON, asset, new_hold
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
+    yield database
+    assert await database.audit() == []
+    await database.aclose()
+
+
+def a_key(key_id: str = "key_1", budget: int | None = None) -> KeyRow:
+    return KeyRow(
+        id=key_id,
+        hash=b"h",
+        team="acme",
+        name="test",
+        scopes=("images",),
+        models=None,
+        budget=budget,
+        rpm=None,
+        created=NOON,
+        expires=None,
+        revoked=None,
+    )
+
+
+def settled(hold: NewHold, cost: int, charge: int | None = None, owner: str | None = None) -> Closing:
+    return Closing(
+        attempt_id=hold.attempt_id,
+        state="settled",
+        at=NOON,
+        owner=owner,
+        cost=cost,
+        charge=cost if charge is None else charge,
+    )
+
+
+def released(hold: NewHold) -> Closing:
+    return Closing(attempt_id=hold.attempt_id, state="released", at=NOON)
+
+
+async def facts(db: SqliteDatabase, book: str = "cost") -> list[tuple[str, int, str]]:
+    return [(entry.kind, entry.amount, entry.note) for entry in await db.entries() if entry.book == book]
+
+
+async def balance(db: SqliteDatabase, book: str = "cost") -> tuple[int, int]:
+    return next((row.held, row.posted) for row in await db.balances() if row.book == book)
+
+
+async def test_settling_posts_what_is_owed_and_gives_back_the_rest(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_1", [hold], [], NOON)
+    assert await balance(db) == (1000, 0)
+    assert await db.close(settled(hold, 600, charge=0))
+    assert await balance(db) == (0, 600)
+    assert await balance(db, "charge") == (0, 0)
+    assert await facts(db) == [("hold", 1000, ""), ("settle", 600, ""), ("release", 400, "")]
+
+
+async def test_an_overrun_is_posted_and_marked(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_1", [hold], [], NOON)
+    await db.close(settled(hold, 1300))
+    assert await balance(db) == (0, 1300)
+    assert await facts(db) == [("hold", 1000, ""), ("settle", 1000, ""), ("settle", 300, "overrun")]
+
+
+async def test_a_second_close_is_refused_and_the_same_close_is_quiet(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_1", [hold], [], NOON)
+    assert await db.close(settled(hold, 600))
+    assert await db.close(settled(hold, 600)) is False
+    for other in (settled(hold, 601), released(hold)):
+        with pytest.raises(AlreadyClosed):
+            await db.close(other)
+    with pytest.raises(AlreadyClosed):
+        await db.suspend(None, hold.attempt_id, Outcome(), NOON)
+    with pytest.raises(AlreadyClosed):
+        await db.accept("own_1", hold.attempt_id, Ticket("t"))
+    assert await balance(db) == (0, 600)
+
+
+async def test_suspended_money_stays_held_until_it_is_known(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_1", [hold], [], NOON)
+    await db.accept("own_1", hold.attempt_id, Ticket("fal-1", {"url": "u"}))
+    assert await db.suspend("own_1", hold.attempt_id, Outcome(error="timed_out"), NOON)
+    assert await db.suspend("own_1", hold.attempt_id, Outcome(error="timed_out"), NOON) is False
+    assert await balance(db) == (1000, 0)
+    (row,) = await db.suspended("fal")
+    assert (row.state, row.ticket, row.outcome) == (
+        "suspended",
+        Ticket("fal-1", {"url": "u"}),
+        Outcome(error="timed_out"),
+    )
+    assert await db.close(released(hold))
+    assert await balance(db) == (0, 0)
+    assert await db.suspended() == []
+
+
+async def test_holds_of_one_command_commit_all_or_none(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=2500))
+    with pytest.raises(BudgetSpent):
+        await db.hold("own_1", [new_hold(1000), new_hold(1000), new_hold(1000)], [], NOON)
+    twice = new_hold(10)
+    with pytest.raises(sqlite3.IntegrityError):
+        await db.hold("own_1", [new_hold(1000), twice, twice], [], NOON)
+    assert await db.entries() == []
+    assert await db.open_attempts() == []
+    await db.hold("own_1", [new_hold(1000), new_hold(1000)], [], NOON)
+    assert (await db.key_spent("key_1")).left == 500
+
+
+async def test_a_refusal_names_the_key_and_every_figure(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=2_000_000_000))
+    await db.hold("own_1", [new_hold(1_500_000_000)], [], NOON)
+    with pytest.raises(BudgetSpent, match=r"API key key_1 is 2 USD: 0 spent, 1\.5 set aside.* asks for 0\.6"):
+        await db.hold("own_1", [new_hold(600_000_000)], [], NOON)
+
+
+async def test_a_team_budget_binds_all_its_keys(db: SqliteDatabase) -> None:
+    await db.set_team_budget("acme", 1000)
+    await db.hold("own_1", [new_hold(600, key_id="key_1")], [], NOON)
+    with pytest.raises(BudgetSpent, match="team acme"):
+        await db.hold("own_1", [new_hold(600, key_id="key_2")], [], NOON)
+    await db.set_team_budget("acme", None)
+    await db.hold("own_1", [new_hold(600, key_id="key_2")], [], NOON)
+
+
+async def test_a_budget_lasts_exactly_to_its_last_nano_dollar(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=1000))
+    await db.hold("own_1", [new_hold(999)], [], NOON)
+    with pytest.raises(BudgetSpent):
+        await db.hold("own_1", [new_hold(2)], [], NOON)
+    await db.hold("own_1", [new_hold(1)], [], NOON)
+
+
+async def test_a_reservation_makes_room_for_the_hold_that_replaces_it(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=1000))
+    reservation = new_hold(800, reserve=True)
+    await db.hold("own_1", [reservation], [], NOON)
+    with pytest.raises(AlreadyClosed):
+        await db.close(settled(reservation, 800))
+    await db.hold("own_1", [new_hold(900, replaces=reservation.attempt_id)], [], NOON)
+    assert await balance(db) == (900, 0)
+    row = await db.attempt(reservation.attempt_id)
+    assert row is not None
+    assert row.state == "released"
+    assert [row.state for row in await db.account_attempts("fal", NOON)] == ["intent"]
+
+
+async def test_a_refused_replacement_keeps_its_reservation(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=1000))
+    reservation = new_hold(800, reserve=True)
+    await db.hold("own_1", [reservation], [], NOON)
+    with pytest.raises(BudgetSpent):
+        await db.hold("own_1", [new_hold(1001, replaces=reservation.attempt_id)], [], NOON)
+    assert [row.state for row in await db.open_attempts()] == ["reserved"]
+    assert await balance(db) == (800, 0)
+
+
+async def test_parallel_holds_fill_a_budget_and_never_exceed_it(db: SqliteDatabase) -> None:
+    await db.add_key(a_key(budget=10_000))
+    amounts = [300 + 17 * (n % 40) for n in range(100)]
+    answers = await asyncio.gather(
+        *(db.hold("own_1", [new_hold(amount)], [], NOON) for amount in amounts), return_exceptions=True
+    )
+    admitted = sum(amount for amount, answer in zip(amounts, answers, strict=True) if answer is None)
+    refused = [amount for amount, answer in zip(amounts, answers, strict=True) if isinstance(answer, BudgetSpent)]
+    assert admitted <= 10_000
+    assert refused
+    assert all(amount > 10_000 - admitted for amount in refused)
+
+
+async def test_two_processes_share_one_budget(db: SqliteDatabase, tmp_path: Path) -> None:
+    other = SqliteDatabase(str(tmp_path / "books.db"), "process")
+    await db.add_key(a_key(budget=1000))
+    admitted = 0
+    for turn in range(16):
+        with contextlib.suppress(BudgetSpent):
+            await (db, other)[turn % 2].hold("own", [new_hold(90)], [], NOON)
+            admitted += 1
+    assert admitted == 11
+    await other.aclose()
+
+
+async def test_corrections_count_once_and_reach_the_attempt(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_1", [hold], [], NOON)
+    await db.close(settled(hold, 600))
+    mend = Correction(book="cost", party="fal", amount=-100, note="billed 500", at=NOON, attempt_id=hold.attempt_id)
+    assert await db.correct(mend)
+    assert await db.correct(mend) is False
+    row = await db.attempt(hold.attempt_id)
+    assert row is not None
+    assert (row.cost, row.charge) == (500, 600)
+    await db.correct(Correction(book="cost", party="fal", amount=7, note="total", at=NOON, endpoint="flux/schnell"))
+    assert await balance(db) == (0, 507)
+    assert [mend.amount for mend in await db.corrections("fal", NOON)] == [7]
+
+
+async def test_an_unknown_attempt_is_said_to_be_unknown(db: SqliteDatabase) -> None:
+    with pytest.raises(UnknownAttempt, match="att_nobody"):
+        await db.accept("own_1", "att_nobody", Ticket("t"))
+
+
+async def test_of_two_owners_taking_over_one_wins_and_the_first_is_fenced_off(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    await db.hold("own_dead", [hold], [], NOON)
+    orphans = await db.orphans(NOON, 15.0, lambda _: True)
+    won = await asyncio.gather(db.take_over(orphans, "own_2"), db.take_over(orphans, "own_3"))
+    assert sorted(map(len, won)) == [0, 1]
+    with pytest.raises(TakenOver):
+        await db.close(settled(hold, 600, owner="own_dead"))
+    assert await db.close(settled(hold, 600, owner="own_2" if won[0] else "own_3"))
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE entries SET amount = 0", "DELETE FROM entries", "DELETE FROM entries WHERE seq = 1"]
+)
+async def test_entries_cannot_be_edited(db: SqliteDatabase, tmp_path: Path, statement: str) -> None:
+    await db.hold("own_1", [new_hold(1000)], [], NOON)
+    connection = sqlite3.connect(tmp_path / "books.db")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(statement)
+    connection.close()
+
+
+async def test_the_audit_notices_every_kind_of_tampering(tmp_path: Path) -> None:
+    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
+    first, second = new_hold(1000), new_hold(1000)
+    await database.hold("own_1", [first, second], [], NOON)
+    await database.close(settled(first, 600))
+    connection = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
+    tampering = [
+        ("UPDATE balances SET posted = posted + 1 WHERE book = 'key'", (), "balance of key"),
+        ("UPDATE attempts SET cost = 601 WHERE id = ?", (first.attempt_id,), "something other than its entries"),
+        ("UPDATE attempts SET state = 'released' WHERE id = ?", (second.attempt_id,), "not given back"),
+        ("UPDATE attempts SET state = 'settled' WHERE id = ?", (second.attempt_id,), "not paid out"),
+        ("UPDATE attempts SET hold_cost = 1 WHERE id = ?", (second.attempt_id,), "not held exactly once"),
+        ("INSERT INTO entries VALUES (99, 0, 'cost', 'fal', 'hold', 5, 'att_ghost', '', '')", (), "does not exist"),
+    ]
+    for statement, columns, fault in tampering:
+        connection.execute(statement, columns)
+        assert any(fault in sentence for sentence in await database.audit()), statement
+    connection.close()
+    await database.aclose()
+
+
+async def test_what_a_call_leaves_behind_is_kept_with_its_settlement(db: SqliteDatabase) -> None:
+    hold = new_hold(1000)
+    decision = DecisionRow(call_id=hold.call_id, part=0, number=0, at=NOON, team="acme", body=b"{}")
+    await db.hold("own_1", [hold], [decision], NOON)
+    preview, other = asset(hold.attempt_id, index=0), asset(hold.attempt_id, index=1)
+    recipe = RecipeRow(call_id=hold.call_id, team="acme", user=None, request={"prompt": "a cat"}, created=NOON)
+    await db.close(
+        Closing(
+            attempt_id=hold.attempt_id,
+            state="settled",
+            at=NOON,
+            assets=(other, preview),
+            recipe=recipe,
+            cost=1,
+            charge=1,
+        )
+    )
+    export = asset("att_export", parent=preview.id)
+    later = new_hold(5)
+    await db.hold("own_1", [later], [], NOON)
+    await db.close(Closing(attempt_id=later.attempt_id, state="settled", at=NOON, assets=(export,)))
+    assert await db.decisions(hold.call_id) == [decision]
+    assert await db.recipe(hold.call_id) == recipe
+    assert await db.asset(preview.id, "acme") == preview
+    assert await db.asset(preview.id, "rivals") is None
+    assert await db.asset_by_path(preview.path) == preview
+    assert await db.call_assets(preview.call_id) == [preview, other]
+    assert await db.children(preview.id, "acme") == [export]
+    assert [row.id for row in await db.attempts(hold.call_id)] == [hold.attempt_id]
+
+
+async def test_keys_come_back_as_they_were_made_until_revoked(db: SqliteDatabase) -> None:
+    await db.add_key(a_key("key_1"))
+    await db.add_key(a_key("key_2", budget=5))
+    assert await db.key("key_2") == a_key("key_2", budget=5)
+    assert await db.revoke_key("key_1", NOON)
+    assert await db.revoke_key("key_1", NOON) is False
+    assert [(key.id, key.revoked) for key in await db.keys()] == [("key_1", NOON), ("key_2", None)]
+    keys, teams = await db.spending()
+    assert (keys["key_2"].left, teams) == (5, {})
+
+
+async def test_a_cancelled_command_is_committed_all_the_same(db: SqliteDatabase) -> None:
+    task = asyncio.create_task(db.hold("own_1", [new_hold(1000)], [], NOON))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await db.check()
+    assert len(await db.open_attempts()) == 1
+
+
+async def test_commands_asked_for_together_share_a_commit(db: SqliteDatabase) -> None:
+    commits: list[str] = []
+    await db.check()
+    db._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    await asyncio.gather(*(db.hold("own_1", [new_hold(10)], [], NOON) for _ in range(300)))
+    assert len(commits) == 2
+
+
+async def test_a_full_disk_refuses_and_recovers(db: SqliteDatabase) -> None:
+    await db.check()
+    (pages,) = db._connection.execute("PRAGMA page_count").fetchone()
+    db._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    many = [new_hold(10) for _ in range(200)]
+    answers = await asyncio.gather(*(db.hold("own_1", [each], [], NOON) for each in many), return_exceptions=True)
+    assert {str(answer) for answer in answers if isinstance(answer, NotReady)} == {str(answers[0])}
+    assert "disk is full" in str(answers[0])
+    assert await db.open_attempts() == []
+    db._connection.execute("PRAGMA max_page_count = 1000000")
+    await db.hold("own_1", many, [], NOON)
+    assert await balance(db) == (2000, 0)
+
+
+async def test_a_locked_file_is_not_ready(tmp_path: Path) -> None:
+    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
+    database._connection.execute("PRAGMA busy_timeout = 20")
+    rival = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    with pytest.raises(NotReady, match="another process"):
+        await database.check()
+    rival.execute("ROLLBACK")
+    await database.check()
+    rival.close()
+    await database.aclose()
+
+
+async def test_a_deleted_file_is_noticed_and_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    database = SqliteDatabase(str(path), "process")
+    path.unlink()
+    with pytest.raises(NotReady, match="moved or replaced"):
+        await database.hold("own_1", [new_hold(1)], [], NOON)
+    with pytest.raises(NotReady, match="moved or replaced"):
+        await database.balances()
+    assert not path.exists()
+    await database.aclose()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "is empty"), (b"not a database at all" * 100, "restore a backup")],
+)
+def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "books.db"
+    path.write_bytes(content)
+    with pytest.raises(NotReady, match=reason):
+        SqliteDatabase(str(path), "process")
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    with pytest.raises(NotReady, match="another program"):
+        SqliteDatabase(str(path), "process")
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    await SqliteDatabase(str(path), "process").aclose()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(NotReady, match=r"schema 99.*newer release"):
+        SqliteDatabase(str(path), "process")
+
+
+def test_a_missing_file_is_made_only_when_asked(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="no database"):
+        open_database(f"sqlite:///{tmp_path / 'none.db'}", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["postgresql://x/y", "sqlite://x.db", "sqlite:///", "books.db"])
+def test_an_unknown_url_is_refused_with_the_right_form(url: str) -> None:
+    with pytest.raises(ValueError, match=r"sqlite:///PATH"):
+        open_database(url)
+
+
+async def test_after_closing_every_verb_is_not_ready(tmp_path: Path) -> None:
+    database = SqliteDatabase(str(tmp_path / "books.db"), "power")
+    await database.aclose()
+    await database.aclose()
+    with pytest.raises(NotReady, match="closed"):
+        await database.check()
+    with pytest.raises(NotReady, match="closed"):
+        await database.balances()
+
+
+WRITER = """
+import asyncio, sys
+from gateway.storage.database import Closing, open_database
+from tests.support.books import NOON, new_hold
+
+async def main():
+    db = open_database(f"sqlite:///{sys.argv[1]}", sys.argv[3])
+    async def spend(n):
+        while True:
+            hold = new_hold(1000, attempt_id=f"att_{sys.argv[2]}_{next(numbers)}")
+            await db.hold("own_1", [hold], [], NOON)
+            print("h", hold.attempt_id, flush=True)
+            await db.close(Closing(attempt_id=hold.attempt_id, state="settled", at=NOON, cost=700, charge=900))
+            print("s", hold.attempt_id, flush=True)
+    import itertools
+    numbers = itertools.count()
+    await asyncio.gather(*map(spend, range(8)))
+
+asyncio.run(main())
+"""
+
+
+def write_until_killed(path: Path, durability: str, kill: int) -> list[list[str]]:
+    """What a child acknowledged before it was killed in the middle of its work."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(kill), durability],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert child.stdout is not None
+    said = [child.stdout.readline() for _ in range(40 + 77 * kill)]
+    os.kill(child.pid, signal.SIGKILL)
+    said += child.stdout.read().splitlines(keepends=True)
+    child.stdout.close()
+    child.wait()
+    return [line.split() for line in said if line.endswith("\n")]
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_killed_process_keeps_what_it_acknowledged(tmp_path: Path, durability: str) -> None:
+    path = tmp_path / "books.db"
+    said = [words for kill in range(3) for words in write_until_killed(path, durability, kill)]
+    held = {name for kind, name in said if kind == "h"}
+    paid = {name for kind, name in said if kind == "s"}
+    database = SqliteDatabase(str(path), "process")
+    rows = {row.id: row.state for row in await database.account_attempts("fal", NOON)}
+    assert len(held) > 100
+    assert held <= set(rows)
+    assert {rows[name] for name in paid} == {"settled"}
+    assert await database.audit() == []
+    await database.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -59,17 +60,25 @@ def write_home(
     env: Mapping[str, str] | None = None,
     catalog: Mapping[str, object] | None = None,
 ) -> Home:
-    """A folder with these settings, the shipped policy, and the shipped catalogue or the models given."""
+    """A folder with these settings, the shipped policy, and the models given (none: the caller brings a catalogue)."""
     shutil.copytree(SHIPPED / "policies", folder / "policies")
-    if catalog is None:
-        shutil.copytree(SHIPPED / "catalog", folder / "catalog")
-    else:
-        (folder / "catalog").mkdir()
-        for model, document in catalog.items():
-            _write_yaml(folder / "catalog" / f"{model}.yaml", document)
+    (folder / "catalog").mkdir()
+    for model, document in (catalog or {}).items():
+        _write_yaml(folder / "catalog" / f"{model}.yaml", document)
     home = Home(folder=folder, env=env or {})
     _write_yaml(folder / "gateway.yaml", {**settings, "state": str(home.state)})
     return home
+
+
+def copy_catalog(home: Home, pace: float) -> None:
+    """The shipped catalogue for sellers whose time runs `pace` times as long: what is typical there is scaled."""
+    for file in (SHIPPED / "catalog").glob("*.yaml"):
+        text = re.sub(
+            r"(?m)^(\s*typical_seconds:\s*)([0-9.]+)",
+            lambda found: f"{found[1]}{float(found[2]) * pace:.6f}",
+            file.read_text(),
+        )
+        (home.folder / "catalog" / file.name).write_text(text)
 
 
 def write_own_gpu(folder: Path, upstream_url: str) -> Home:

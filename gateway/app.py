@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import structlog
 from litestar import Litestar
 
-from gateway.assets import Assets, open_blobs
+from gateway import telemetry
+from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
 from gateway.http import routes
 from gateway.http.auth import KeyRing
@@ -26,7 +27,7 @@ from gateway.requests.orders import RunningOrder, Workshop
 from gateway.requests.pipeline import Pipeline
 from gateway.requests.recovery import Recovery
 from gateway.revisions import Revision, load_revision
-from gateway.settings import Account, Settings, read_pepper
+from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
 from policies.engine import CostEngine
 from policies.types import Engine
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 HEARTBEAT_S = 5.0
 TICK_S = 1.0
+EXPIRY_S = 60.0
+EXPIRE_AT_ONCE = 1_000
 
 
 class App:
@@ -157,10 +160,10 @@ class App:
         if not task.cancelled():
             task.exception()  # seen: whoever waits for the task reports it; orders book their own failures
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is under way: orders, wanted or not, and what follows them."""
-        return bool(self._tasks)
+    async def idle(self) -> None:
+        """Wait until nothing is under way: orders, wanted or not, and what follows them."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def start(self) -> None:
         """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
@@ -171,6 +174,8 @@ class App:
             self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
             self._every("keys", HEARTBEAT_S, self.keys.refresh),
             self._every("tick", TICK_S, self._tick),
+            self._every("expiry", EXPIRY_S, self._expire),
+            self._every("log", TICK_S, self._flush_log),
         ]
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
@@ -189,6 +194,7 @@ class App:
         await self.ledger.stop()
         await self.db.aclose()
         log.info("gateway_stopped")
+        telemetry.flush()
 
     def ready(self) -> Mapping[str, str]:
         """Part -> "ok", or why it is not."""
@@ -201,6 +207,15 @@ class App:
 
     async def _tick(self) -> None:
         self.engine.tick(self.market, self.clock.now())
+
+    async def _expire(self) -> None:
+        """Delete the pictures whose time is over, a few at a time."""
+        for asset in await self.db.expired_assets(self.clock.utc(), EXPIRE_AT_ONCE):
+            await self.assets.forget([asset.path])
+            await self.db.drop_asset(asset.id)
+
+    async def _flush_log(self) -> None:
+        telemetry.flush()
 
     def _every(self, name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
         async def repeat() -> None:
@@ -249,7 +264,7 @@ async def build(
     await keys.refresh()
     http = Http()
     providers = {
-        name: registry.connect(account.kind, name, adapter_settings(account), http)
+        name: registry.connect(account.kind, name, account.adapter_settings(), http)
         for name, account in settings.accounts_on().items()
     }
     return App(
@@ -261,12 +276,6 @@ async def build(
         providers=providers,
         http=http,
         engine=engine(revision),
-        assets=Assets(open_blobs(str(settings.assets_folder)), clock, revision.policy.keep_assets),
+        assets=Assets(FolderBlobs(settings.assets_folder), clock, revision.policy.keep_assets),
         clock=clock,
     )
-
-
-def adapter_settings(account: Account) -> Mapping[str, object]:
-    """What an adapter is told of its account: key, address and its own options."""
-    given = {"key": account.key, "base_url": account.base_url}
-    return {**{name: value for name, value in given.items() if value is not None}, **account.options}

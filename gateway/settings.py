@@ -82,7 +82,8 @@ class Account(_Typed):
         default=None, description="Where prompts and pictures are processed, if the contract says."
     )
     retention: Duration | None = Field(
-        default=None, description="How long the seller keeps them, if the contract says: 30d."
+        default=None,
+        description="How long the seller keeps them, if the contract says: 30d. Kept on record; no gate reads it yet.",
     )
     training: Literal["never", "allowed"] = Field(
         default="allowed", description="Whether the seller may train on them. Unless the contract forbids it: allowed."
@@ -218,7 +219,7 @@ class Settings(_Typed):
     def public_base(self) -> str:
         """How callers reach us, without a slash at the end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.public_url or f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{self.port}"  # noqa: S104
+        return self.public_url or f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{self.port}"  # noqa: S104 - compared, not bound
 
     def accounts_on(self) -> Mapping[str, Account]:
         """The accounts we can sell through."""
@@ -248,8 +249,10 @@ def load_settings(
     merged: Values = dict(document.data) if isinstance(document.data, dict) else {}
     for path, value in named.items():
         merged = _merge(merged, _nested(path, value))
-    merged |= {name: value for name, value in (flags or {}).items() if value is not None} | {"config": folder}
-    settings = _validated(document, merged, named)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    merged |= given | {"config": folder}
+    causes = {path: variable_of(path) for path in named} | {(name,): f"--{name}" for name in given}
+    settings = _validated(document, merged, causes)
     return _with_keys(settings, environ)
 
 
@@ -356,14 +359,14 @@ def _merge(below: Values, above: Values) -> Values:
     return merged
 
 
-def _validated(document: Document, merged: Values, named: Mapping[tuple[str, ...], object]) -> Settings:
+def _validated(document: Document, merged: Values, causes: Mapping[tuple[str, ...], str]) -> Settings:
     faults = list(_keys_in(document))
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         in_file = document.faults(error, Settings)
         faults += [
-            _moved_to_variable(fault, detail, named, document)
+            _moved_to_cause(fault, detail, causes, document)
             for fault, detail in zip(in_file, error.errors(include_url=False), strict=True)
         ]
     if faults:
@@ -371,17 +374,17 @@ def _validated(document: Document, merged: Values, named: Mapping[tuple[str, ...
     return settings
 
 
-def _moved_to_variable(
-    fault: Fault, detail: ErrorDetails, named: Mapping[tuple[str, ...], object], document: Document
+def _moved_to_cause(
+    fault: Fault, detail: ErrorDetails, causes: Mapping[tuple[str, ...], str], document: Document
 ) -> Fault:
-    """The fault at the variable that caused it, where the file did not."""
+    """The fault at the option or variable that caused it, where the file did not."""
     loc = tuple(map(str, detail["loc"]))
     asked = loc[:-1] if detail["type"] == "missing" and not document.has(loc[:-1]) else loc
-    cause = next((path for path in named if path == loc[: len(path)] or (asked and path[: len(asked)] == asked)), None)
+    cause = next((path for path in causes if path == loc[: len(path)] or (asked and path[: len(asked)] == asked)), None)
     if cause is None:
         return fault
     message = fault.message if detail["type"] == "missing" else f"{dotted(loc)}: {sentence(detail)}"
-    return Fault(path=variable_of(cause), message=message, hint=fault.hint)
+    return Fault(path=causes[cause], message=message, hint=fault.hint)
 
 
 def _keys_in(document: Document) -> Iterator[Fault]:

@@ -10,10 +10,12 @@ Events are past-tense words of the glossary. A field that is not in `FIELDS` is 
 
 from __future__ import annotations
 
+import atexit
 import sys
 import traceback
 from collections import Counter
 from datetime import UTC, datetime
+from time import monotonic
 from typing import BinaryIO, Literal, cast
 
 import msgspec
@@ -23,6 +25,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 Level = Literal["debug", "info", "warning", "error"]
 _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LONGEST = 300
+GATHER_S = 0.2
+"""Seconds that a line of no urgency may wait for others."""
+_open_lines: set[Lines] = set()
+atexit.register(lambda: flush())  # noqa: PLW0108  (defined below)
 
 FIELDS = frozenset(
     {
@@ -46,9 +52,53 @@ def configure(stream: BinaryIO, level: Level = "info") -> None:
     structlog.configure(
         processors=[_count, _stamp, _allow, _render],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
-        logger_factory=structlog.BytesLoggerFactory(stream),
+        logger_factory=lambda *_: Lines(stream),
         cache_logger_on_first_use=True,
     )
+
+
+class Lines:
+    """Gathers lines and writes them together: a busy gateway's lines would cost a system call each.
+
+    Errors and warnings go out at once, with all before them; the rest with the first one after `GATHER_S`, or `flush`.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._gathered: list[bytes] = []
+        self._written = 0.0
+        _open_lines.add(self)
+
+    def debug(self, line: bytes) -> None:
+        """Take a line that can wait a moment."""
+        self._gathered.append(line)
+        now = monotonic()
+        if now - self._written >= GATHER_S:
+            self._written = now
+            self.flush()
+
+    info = debug
+
+    def warning(self, line: bytes) -> None:
+        """Take a line somebody may be waiting for."""
+        self._gathered.append(line)
+        self.flush()
+
+    error = critical = exception = fatal = err = failure = warn = warning
+    log = msg = debug
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._gathered:
+            lines, self._gathered = self._gathered, []
+            self._stream.write(b"\n".join(lines) + b"\n")
+            self._stream.flush()
+
+
+def flush() -> None:
+    """Write what has gathered in any log; to be called now and then, and at the end."""
+    for lines in tuple(_open_lines):
+        lines.flush()
 
 
 def logger() -> FilteringBoundLogger:

@@ -24,7 +24,16 @@ _HALF_LIFE_S = 60.0
 class Breaker:
     """Leaves alone what keeps failing."""
 
-    __slots__ = ("_failures", "_open_for", "_probing_until", "_terms", "_threshold", "_told", "_why", "open_until")
+    __slots__ = (
+        "_failures",
+        "_held_until",
+        "_open_for",
+        "_probing_until",
+        "_terms",
+        "_threshold",
+        "_why",
+        "open_until",
+    )
 
     def __init__(self, terms: BreakerTerms, threshold: int) -> None:
         """`threshold` failures in a row open it."""
@@ -33,7 +42,7 @@ class Breaker:
         self._failures = 0
         self._open_for = 0.0
         self._probing_until = -inf
-        self._told = False
+        self._held_until = -inf
         self._why = ""
         self.open_until = -inf
         """Orders pass again from this moment, one at first; -inf while closed."""
@@ -54,20 +63,19 @@ class Breaker:
         return self._why == _MISCONFIGURED
 
     @property
-    def failing(self) -> bool:
-        """Whether failures alone opened it: no refused account, and no seller who named the moment to come back."""
-        return self._failures > 0 and not self.misconfigured and not self._told
-
-    @property
     def why(self) -> str:
         """What opened it."""
         return self._why
 
-    def room(self, now: float) -> float:
-        """Seconds until an order may pass; 0 when it may now."""
-        if self.open_until == -inf:
+    def room(self, now: float, *, despite_failures: bool = False) -> float:
+        """Seconds until an order may pass; 0 when it may now. Failures can be overlooked, a refused account not."""
+        if self.open_until == -inf or (despite_failures and not self.misconfigured):
             return 0.0
         return max(self.open_until - now, self._probing_until - now, 0.0)
+
+    def held(self, now: float) -> float:
+        """Seconds until the moment the seller named; 0 when it named none or that has passed."""
+        return max(self._held_until - now, 0.0)
 
     def submitted(self, now: float) -> None:
         """Count an order that goes out: through a half-open breaker it is the probe."""
@@ -78,7 +86,6 @@ class Breaker:
         """Close: an order was served."""
         self._failures = 0
         self._open_for = 0.0
-        self._told = False
         self._why = ""
         self.open_until = self._probing_until = -inf
 
@@ -103,13 +110,10 @@ class Breaker:
         self._open(now, first, first * _MISCONFIGURED_GROWS_TO, _MISCONFIGURED)
 
     def hold_off(self, until: float) -> None:
-        """Let nothing pass before `until`: the seller said when to come back, and no capacity keeps count of it."""
-        self._told = True
-        self._why = self._why or "it asked us to come back later"
-        self.open_until = max(self.open_until, until)
+        """Note when the seller said to come back, where no capacity keeps count of it; it fails no less for that."""
+        self._held_until = max(self._held_until, until)
 
     def _open(self, now: float, first: float, at_most: float, why: str) -> None:
-        self._told = False
         self._open_for = min(max(self._open_for * 2.0, first), at_most)
         self._why = why
         self._probing_until = -inf

@@ -26,8 +26,9 @@ _QUEUED_S = 0.5
 """Time in the provider's queue that counts as a sign that fewer orders run at once than we think."""
 
 _RATE_MARGIN = 0.97
-_JITTER_S = 0.05
-"""How unevenly our orders may reach a provider although we send them evenly: commits, event loop, network."""
+_JITTER_S = 0.06
+"""How far apart two orders may drift between us and a provider: each up to 30 ms early or late on its way through
+commits, event loop and network."""
 _STEADY_S = 10.0
 """Seconds without a refusal before a lowered rate is raised a step."""
 _STEP = 1.1
@@ -126,11 +127,12 @@ class SlotLimit:
             else:
                 self._full_and_well(in_flight, now)
 
-    def refused(self, in_flight: int, sent_at: float, now: float) -> None:
-        """Learn from an order the provider had no room for."""
+    def refused(self, in_flight: int, sent_at: float, now: float, *, told: bool = False) -> None:
+        """Learn from an order the provider had no room for; `told`: it says itself when to come back."""
         if in_flight <= 1:  # no limit on orders in flight refuses the only one: it is something else, and may pass
-            self._pause = min(max(2.0 * self._pause, _PAUSE_S), _PAUSE_AT_MOST_S)
-            self.block(now + self._pause)
+            if not told:
+                self._pause = min(max(2.0 * self._pause, _PAUSE_S), _PAUSE_AT_MOST_S)
+                self.block(now + self._pause)
             return
         if sent_at < self._learned_at:
             self._cap(in_flight)
@@ -261,9 +263,10 @@ class RateLimit:
         if sent_at < self._learned_at:
             return
         refused, self._refused_rate = self.value, self.value
+        patience = _STEADY_S
         if self._good is not None:  # a step up was too much
             self.value, self._good = self._good, None
-            self._wait = min(2.0 * self._wait, _PROBE_AT_MOST_S)
+            patience = self._wait = min(2.0 * self._wait, _PROBE_AT_MOST_S)
         elif now - self._learned_at > _IN_A_ROW_S:
             self.value = refused / 2.0
             self._wait = _PROBE_S
@@ -271,7 +274,7 @@ class RateLimit:
             self.value = refused / 4.0
         self._tokens = min(self._tokens_at(now), 0.0)
         self._at = self._learned_at = now
-        self._steps_at = now + _STEADY_S
+        self._steps_at = now + patience
 
     def recover(self, now: float) -> None:
         """Raise a lowered rate one step when it has held long enough."""
@@ -280,6 +283,8 @@ class RateLimit:
         if now < self._steps_at or self.value >= self.configured:
             return
         self._tokens, self._at = self._tokens_at(now), now
+        if self.value >= self._refused_rate:  # what was refused before has held: the provider's limit has risen
+            self._refused_rate, self._wait = inf, _PROBE_S
         self._good = self.value
         self.value = min(self.value * _STEP, self.configured)
         near = self.value >= 0.9 * self._refused_rate

@@ -8,13 +8,17 @@ cured by waiting.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log, sqrt
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.money import to_usd
 from policies.policy import Fallback
 from policies.tariffs import Quote, Unpriced, quote
 from policies.types import Ask, Offer, Rejection, Tried, View
-from providers.contract import ImageRequest
+from providers.contract import ImageRequest, SizeRule
 
 Objection: TypeAlias = Callable[[Offer, Ask], str | None]
 """A reason why an offer may not serve an ask, or None."""
@@ -30,8 +34,10 @@ def model(offer: Offer, ask: Ask) -> str | None:
 
 def provider(offer: Offer, ask: Ask) -> str | None:
     """Only the accounts or kinds of seller that were allowed."""
-    names = {offer.account, offer.kind}
     only, ignore = ask.constraints.only, ask.constraints.ignore
+    if only is None and not ignore:
+        return None
+    names = {offer.account, offer.kind}
     if only is not None and not names & only:
         return f"{offer.account} is not among the allowed providers: {', '.join(sorted(only))}"
     if names & ignore:
@@ -108,6 +114,9 @@ GATES: tuple[tuple[str, Objection], ...] = (
 )
 """Gates that look at offer and ask alone, under the code their rejections carry."""
 
+CODES = ("deadline", *(code for code, _ in GATES), "tried", "price", "ceiling", "budget", "breaker", "headroom")
+"""Every code a rejection can carry, in the order in which an offer meets the gates."""
+
 
 def objection(offer: Offer, ask: Ask) -> Rejection | None:
     """The first gate of `GATES` that an offer fails."""
@@ -134,6 +143,8 @@ def price_objection(offer: Offer, ask: Ask, price: Quote) -> Rejection | None:
 
 def tried_objection(offer: Offer, ask: Ask, fallback: Fallback) -> Rejection | None:
     """An offer that failed this part before; one that was only full or out of reach may be asked again."""
+    if not ask.tried and not ask.live:
+        return None
     failures = [tried for tried in ask.tried if tried.offer == offer.id]
     if any(live.offer == offer.id for live in ask.live):
         return Rejection(offer=offer.id, code="tried", reason=f"{offer.id} is drawing this already")
@@ -161,45 +172,72 @@ def exhausted(tried: tuple[Tried, ...], fallback: Fallback) -> str | None:
 def nearest_feasible(ask: Ask, view: View) -> tuple[Offer, str] | None:
     """The offer that comes closest, and what would have to change for it: an offer that fails just one wish.
 
-    Sizes first, since a size is most easily changed; then the cheapest.
+    Sizes first, since a size is most easily changed; then the ceiling, then the wish that blocks it; the cheapest of
+    each.
     """
-    best: tuple[tuple[int, int, int], Offer, str] | None = None
-    for offer in view.offers(None):
-        failed = [code for code, gate in GATES if gate(offer, ask) is not None]
-        if failed == ["size"]:
-            width, height = nearest_size(offer, ask.request)
-            distance = abs(width - ask.request.width) + abs(height - ask.request.height)
-            change, rank = f"at {width}x{height}", (0, distance)
-        elif not failed and ask.constraints.ceiling is not None:
-            change, rank = "with a higher price ceiling", (1, 0)
-        elif len(failed) == 1 and failed[0] in ("ability", "model", "provider", "tier", "licence", "data"):
-            change, rank = f"without the wish that blocks it ({failed[0]})", (2, 0)
-        else:
-            continue
-        price = _price_or_none(offer, ask.request)
-        if price is None:
-            continue
-        if failed == []:
-            change = f"at ${to_usd(price)} a picture"
-        key = (*rank, price)
-        if best is None or key < best[0]:
-            best = (key, offer, change)
-    return None if best is None else (best[1], best[2])
+    near = [found for offer in view.offers(None) if (found := _near(offer, ask)) is not None]
+    best = min(near, key=lambda each: each.rank, default=None)
+    return None if best is None else (best.offer, best.change)
+
+
+class _Near(Struct, frozen=True):
+    """An offer that would serve if one thing changed."""
+
+    rank: tuple[int, float, int]
+    offer: Offer
+    change: str
+
+
+def _near(offer: Offer, ask: Ask) -> _Near | None:
+    failed = [code for code, gate in GATES if gate(offer, ask) is not None]
+    if len(failed) > 1 or failed == ["team"]:
+        return None
+    if failed == ["model"] and offer.tier < ask.constraints.tier:  # naming a model set the tier aside
+        return None
+    request = _resized(offer, ask.request) if failed == ["size"] else ask.request
+    price = _price_or_none(offer, request)
+    each, ceiling = -(-(price or 0) // request.count), ask.constraints.ceiling
+    dear = ceiling is not None and each > ceiling
+    if price is None or dear == bool(failed):  # a second wish to give up, or none at all
+        return None
+    if dear:
+        return _Near((1, 0.0, price), offer, f"at ${to_usd(each)} a picture")
+    if failed == ["size"]:
+        unlike = _unlike((request.width, request.height), ask.request)
+        return _Near((0, unlike, price), offer, f"at {request.width}x{request.height}")
+    return _Near((2, 0.0, price), offer, f"without the wish that blocks it ({failed[0]})")
+
+
+def _resized(offer: Offer, request: ImageRequest) -> ImageRequest:
+    width, height = nearest_size(offer, request)
+    return replace(request, width=width, height=height)
+
+
+def _unlike(size: tuple[int, int], wish: ImageRequest) -> float:
+    """How far a size is from the asked one: a wrong shape is twice as bad as a wrong area."""
+    wider, higher = log(size[0] / wish.width), log(size[1] / wish.height)
+    return 2 * abs(wider - higher) + abs(wider + higher)
 
 
 def nearest_size(offer: Offer, request: ImageRequest) -> tuple[int, int]:
-    """The exact size of an offer that is closest to the asked one."""
+    """The exact size of an offer that is closest to the asked one; what is too large is made smaller in its shape."""
     rule = offer.abilities.sizes
     if rule.named:
-        return min(rule.named.values(), key=lambda s: abs(s[0] - request.width) + abs(s[1] - request.height))
-    return _fit(request.width, rule.min_side, rule.max_side, rule.multiple), _fit(
-        request.height, rule.min_side, rule.max_side, rule.multiple
-    )
+        return min(rule.named.values(), key=lambda size: _unlike(size, request))
+    shrink = min(1.0, rule.max_side / max(request.width, request.height))
+    if rule.max_pixels is not None:
+        shrink = min(shrink, sqrt(rule.max_pixels / (request.width * request.height)))
+    width, height = (_fit(side * shrink, rule) for side in (request.width, request.height))
+    while not rule.allows(width, height) and max(width, height) - rule.multiple >= rule.min_side:
+        # Rounding to the multiple led past `max_pixels`.
+        width, height = (width - rule.multiple, height) if width >= height else (width, height - rule.multiple)
+    return width, height
 
 
-def _fit(side: int, least: int, most: int, multiple: int) -> int:
-    low, high = -(-least // multiple) * multiple, most // multiple * multiple
-    return min(max(round(side / multiple) * multiple, low), high)
+def _fit(side: float, rule: SizeRule) -> int:
+    """The side a rule allows that is closest to `side`."""
+    low, high = -(-rule.min_side // rule.multiple) * rule.multiple, rule.max_side // rule.multiple * rule.multiple
+    return min(max(round(side / rule.multiple) * rule.multiple, low), high)
 
 
 def _price_or_none(offer: Offer, request: ImageRequest) -> int | None:

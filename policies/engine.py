@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from policies.breaker import Breaker, ErrorRate
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted, objection, price_objection, tried_objection
@@ -37,15 +39,19 @@ from policies.types import (
     View,
     Wait,
 )
+from providers.contract import ImageRequest
 
 LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
+_UNLIMITED = 1_000_000
+_QUOTES_KEPT = 512
+"""Quotes an offer remembers; apps ask for few sizes, and a price depends on nothing else."""
 
 
 class Seller:
     """What the engine has learned about one offer and its account, and the limits it shares."""
 
-    __slots__ = ("account", "breaker", "errors", "forecast", "limits", "offer")
+    __slots__ = ("_quotes", "account", "breaker", "errors", "forecast", "limits", "offer")
 
     def __init__(
         self, offer: Offer, policy: Policy, account: Breaker, limits: tuple[tuple[CapacityId, Limit], ...]
@@ -56,6 +62,7 @@ class Seller:
         self.breaker = Breaker(policy.breaker, policy.breaker.failures)
         self.account = account
         self.limits = limits
+        self._quotes: dict[tuple[int, int, int, int | None, int], Quote] = {}
 
     def __repr__(self) -> str:
         return f"<Seller {self.offer.id}: {self.forecast!r} {self.breaker!r} {[limit for _, limit in self.limits]}>"
@@ -64,19 +71,59 @@ class Seller:
         """How much larger than the typical picture an order is."""
         return work(pixels, count, steps, self.offer.abilities.default_steps)
 
+    def price(self, request: ImageRequest, revision: int, expected_s: float) -> Quote:
+        """Quote an order that will probably take `expected_s`; raises `Unpriced`."""
+        if isinstance(self.offer.tariff, MachineSecond):
+            return self._quote(request, revision, round(expected_s * 1e9))
+        shape = (request.width, request.height, request.count, request.steps, revision)
+        known = self._quotes.get(shape)
+        if known is None:
+            if len(self._quotes) >= _QUOTES_KEPT:
+                self._quotes.clear()
+            known = self._quotes[shape] = self._quote(request, revision, 0)
+        return known
 
-class Weighed:
-    """One offer that may serve now, or (`wait_s` > 0) once there is room."""
+    def _quote(self, request: ImageRequest, revision: int, machine_ns: int) -> Quote:
+        return quote(
+            self.offer.tariff,
+            request,
+            default_steps=self.offer.abilities.default_steps,
+            revision=revision,
+            expected_machine_ns=machine_ns,
+            longest_machine_ns=8 * machine_ns,
+        )
 
-    __slots__ = ("candidate", "capacity", "rejection", "wait_s")
 
-    def __init__(
-        self, candidate: Candidate, wait_s: float, capacity: CapacityId | None, rejection: Rejection | None
-    ) -> None:
-        self.candidate = candidate
-        self.wait_s = wait_s
-        self.capacity = capacity
-        self.rejection = rejection
+class Room(Struct, frozen=True):
+    """What an offer has room for."""
+
+    left: int
+    """Orders that could start at once on its tightest capacity."""
+    share: float
+    """Unused share of that capacity, 0 to 1, once this order is placed."""
+    wait_s: float = 0.0
+    """Seconds until an order may go out."""
+    capacity: CapacityId | None = None
+    """For want of which capacity it may not yet."""
+    rejection: Rejection | None = None
+    """The objection until then; None when it may go out now."""
+
+
+class Weighed(Struct, frozen=True):
+    """One offer that may serve now, or once there is room."""
+
+    candidate: Candidate
+    room: Room
+
+
+class Weighing(Struct, frozen=True):
+    """Every offer of an ask."""
+
+    ready: list[Weighed]
+    """May serve now, the best first."""
+    blocked: list[Weighed]
+    """May serve later; each has its rejection too."""
+    rejected: list[Rejection]
 
 
 class CostEngine:
@@ -102,25 +149,14 @@ class CostEngine:
         """Weigh every offer and say what to do next for one part of a call."""
         over = self._over(ask, now)
         if over is not None:
-            return self._decision(Shed((over,)), [], [over], view, reason)
-        ready: list[Weighed] = []
-        blocked: list[Weighed] = []
-        rejected: list[Rejection] = []
-        for offer in view.offers(ask.constraints.models):
-            weighed = self._weigh(self._sellers[offer.id], ask, view, now, reason)
-            if isinstance(weighed, Rejection):
-                rejected.append(weighed)
-            elif weighed.rejection is None:
-                ready.append(weighed)
-            else:
-                blocked.append(weighed)
-                rejected.append(weighed.rejection)
-        if not ready and blocked:
-            ready, blocked, rejected = self._panic(blocked, rejected)
-        ready.sort(key=lambda each: _rank(each.candidate, ask))
-        if ready and not self._worth_waiting(ask, ready[0], blocked, now):
-            return self._decision(Submit(ready[0].candidate), ready, rejected, view, reason)
-        return self._decision(self._line_up(ask, blocked, rejected, now), ready, rejected, view, reason)
+            return self._decision(Shed((over,)), Weighing([], [], [over]), view, reason)
+        weighing = self._weigh_all(ask, view, now, reason)
+        if not weighing.ready and weighing.blocked and all(map(_open_breaker, weighing.blocked)):
+            # Panic: failing breakers are all that stands in the way, and a bad chance is better than none.
+            weighing = self._weigh_all(ask, view, now, reason, despite_failures=True)
+        if weighing.ready and not self._worth_waiting(ask, weighing, now):
+            return self._decision(Submit(weighing.ready[0].candidate), weighing, view, reason)
+        return self._decision(self._line_up(ask, weighing, now), weighing, view, reason)
 
     def observe(self, event: Event, now: float) -> None:
         """Learn from what happened to an order; an offer that has left the catalogue teaches nothing."""
@@ -167,58 +203,86 @@ class CostEngine:
         why = exhausted(ask.tried, self.policy.fallback)
         return None if why is None else Rejection(offer=ask.tried[-1].offer, code="tried", reason=why)
 
-    def _weigh(self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason) -> Weighed | Rejection:
-        offer = seller.offer
+    def _weigh_all(
+        self, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool = False
+    ) -> Weighing:
+        weighing = Weighing([], [], [])
+        for offer in view.offers(ask.constraints.models):
+            weighed = self._weigh(self._sellers[offer.id], ask, view, now, reason, despite_failures=despite_failures)
+            if isinstance(weighed, Rejection):
+                weighing.rejected.append(weighed)
+            elif weighed.room.rejection is None:
+                weighing.ready.append(weighed)
+            else:
+                weighing.blocked.append(weighed)
+                weighing.rejected.append(weighed.room.rejection)
+        weighing.ready.sort(key=lambda each: _rank(each, ask))
+        return weighing
+
+    def _weigh(
+        self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
+    ) -> Weighed | Rejection:
+        offer, request = seller.offer, ask.request
         objected = objection(offer, ask) or tried_objection(offer, ask, self.policy.fallback)
         if objected is not None:
             return objected
-        amount = seller.work_of(ask.request.width * ask.request.height, ask.request.count, ask.request.steps)
-        expected = seller.forecast.expected(amount)
-        price = _price(offer, ask, view.prices, expected)
-        if isinstance(price, Rejection):
-            return price
+        expected = seller.forecast.expected(
+            seller.work_of(request.width * request.height, request.count, request.steps)
+        )
+        try:
+            price = seller.price(request, view.prices, expected)
+        except Unpriced as error:
+            return Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}")
         objected = price_objection(offer, ask, price)
         if objected is not None:
             return objected
-        wait_s, capacity, blocking = self._until_free(seller, ask, view, now, reason, expected)
-        candidate = self._candidate(seller, ask, view, now, price, expected, wait_s)
-        return Weighed(candidate, wait_s, capacity, blocking)
+        room = self._room(seller, view, now, reason, expected)
+        pause = self._pause(seller, ask, now, reason, despite_failures=despite_failures)
+        if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
+            room = Room(room.left, room.share, pause[0], None, pause[1])
+        return Weighed(self._candidate(seller, ask, now, price, expected, room), room)
 
-    def _until_free(
-        self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason, expected: float
-    ) -> tuple[float, CapacityId | None, Rejection | None]:
-        """Seconds until an order may go out, for want of which capacity, and the objection until then."""
+    def _pause(
+        self, seller: Seller, ask: Ask, now: float, reason: Reason, *, despite_failures: bool
+    ) -> tuple[float, Rejection] | None:
+        """Seconds for which an offer is left alone, room or not, and why."""
         offer = seller.offer
         for breaker in (seller.account, seller.breaker):
-            pause = breaker.room(now)
-            if pause > 0:
-                why = f"{offer.id} is left alone for {pause:.1f} s: {breaker.why}"
-                return pause, None, Rejection(offer=offer.id, code="breaker", reason=why, lasting=False)
+            left = breaker.room(now, despite_failures=despite_failures)
+            if left > 0:
+                why = f"{offer.id} is left alone for {left:.1f} s: {breaker.why}"
+                return left, Rejection(offer=offer.id, code="breaker", reason=why, lasting=False)
+        held = seller.account.held(now)
+        if held > 0:
+            why = f"{offer.account} asked us to come back in {held:.1f} s"
+            return held, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
         if reason == "failed" and any(tried.offer == offer.id for tried in ask.tried):
-            pause = self.policy.fallback.pause
-            why = f"{offer.id} failed just now and is asked again in {pause:g} s"
-            return pause, None, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
-        longest, tightest = 0.0, None
-        for name, limit in seller.limits:
-            if limit.room(view.in_flight(name), now) > 0:
-                # Whoever was woken because there is room stands at the head of the line.
-                ahead = 0 if reason == "room" else view.waiting(name)
-                wait = limit.wait(view.in_flight(name), ahead, expected, now)
-                if wait >= longest:
-                    longest, tightest = wait, name
-        if tightest is None:
-            return 0.0, None, None
-        why = f"{tightest} is full; room is expected in {longest:.1f} s"
-        return longest, tightest, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+            left = self.policy.fallback.pause
+            why = f"{offer.id} failed just now and is asked again in {left:g} s"
+            return left, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
+        return None
 
-    def _candidate(  # noqa: PLR0917
-        self, seller: Seller, ask: Ask, view: View, now: float, price: Quote, expected: float, wait_s: float
-    ) -> Candidate:
-        headroom, share = 1_000_000, 1.0
+    def _room(self, seller: Seller, view: View, now: float, reason: Reason, expected: float) -> Room:
+        """What the limits of an account leave an offer, and for how long it must wait when that is nothing."""
+        left, share, wait_s, tightest = _UNLIMITED, 1.0, 0.0, None
         for name, limit in seller.limits:
             busy = view.in_flight(name)
-            headroom = min(headroom, limit.left(busy, now))
+            places = limit.left(busy, now)
+            left = min(left, places)
             share = min(share, limit.share_left(busy, now))
+            if places <= 0:
+                # Whoever was woken because there is room stands at the head of the line.
+                wait = limit.wait(busy, 0 if reason == "room" else view.waiting(name), expected, now)
+                if wait >= wait_s:
+                    wait_s, tightest = wait, name
+        if tightest is None:
+            return Room(left, share)
+        why = f"{tightest} is full; room is expected in {wait_s:.1f} s"
+        return Room(
+            left, share, wait_s, tightest, Rejection(offer=seller.offer.id, code="headroom", reason=why, lasting=False)
+        )
+
+    def _candidate(self, seller: Seller, ask: Ask, now: float, price: Quote, expected: float, room: Room) -> Candidate:
         forecast = seller.forecast
         facts = Facts(
             offer=seller.offer,
@@ -226,72 +290,57 @@ class CostEngine:
             forecast=forecast,
             expected_s=expected,
             error_rate=seller.errors.at(now),
-            share_left=share,
+            share_left=room.share,
             crowding=self.policy.crowding,
             now=now,
-            wait_s=wait_s,
+            wait_s=room.wait_s,
         )
         return Candidate(
             offer=seller.offer,
             quote=price,
             latency_p50=expected * forecast.ratio_p50,
             latency_p95=expected * forecast.ratio_p95,
-            headroom=headroom,
+            headroom=room.left,
             costs={name: score(facts, ask, ask.worth) for name, score in SCORERS.items()},
         )
 
-    def _panic(
-        self, blocked: list[Weighed], rejected: list[Rejection]
-    ) -> tuple[list[Weighed], list[Weighed], list[Rejection]]:
-        """When breakers are all that stands in the way, they are ignored: a bad chance is better than none.
-
-        Not where the account itself was refused or a seller named the moment to come back.
-        """
-        ignorable = [each for each in blocked if self._ignorable(each)]
-        if len(ignorable) < len(blocked):
-            return [], blocked, rejected
-        ids = {each.candidate.offer.id for each in ignorable}
-        return ignorable, [], [rejection for rejection in rejected if rejection.offer not in ids]
-
-    def _ignorable(self, weighed: Weighed) -> bool:
-        if weighed.rejection is None or weighed.rejection.code != "breaker":
-            return False
-        seller = self._sellers[weighed.candidate.offer.id]
-        open_ones = [breaker for breaker in (seller.account, seller.breaker) if not breaker.closed]
-        return all(breaker.failing for breaker in open_ones)
-
-    def _worth_waiting(self, ask: Ask, ready: Weighed, blocked: list[Weighed], now: float) -> bool:
+    def _worth_waiting(self, ask: Ask, weighing: Weighing, now: float) -> bool:
         """Whether the best move is to stand in line: an offer without room that, waiting included, costs less.
 
-        Not where an order runs already, and not for a seller that fails: nobody knows when it will be back.
+        Only for room that comes while a part may still wait, and for pictures that will then come before the
+        deadline; nor where an order runs already. Not for a seller that fails: nobody knows when it will be back.
         """
-        in_line = [each for each in blocked if each.capacity is not None]
-        if ask.live or not in_line or now >= self._latest(ask):
+        if ask.live:
             return False
-        best = min(in_line, key=lambda each: _rank(each.candidate, ask))
-        return _rank(best.candidate, ask) < _rank(ready.candidate, ask)
+        ready, arrived, latest = weighing.ready[0], ask.arrived, self._latest(ask)
+        return any(
+            each.room.capacity is not None
+            and now + each.room.wait_s < latest
+            and now + each.room.wait_s + each.candidate.latency_p95 <= arrived + ask.constraints.deadline
+            and _place(each, ask) <= _place(ready, ask)
+            and _worth(each, ask) < _worth(ready, ask)
+            for each in weighing.blocked
+        )
 
     def _latest(self, ask: Ask) -> float:
         """Until when a part may stand in line."""
         return ask.arrived + min(ask.constraints.deadline, self.policy.max_wait)
 
-    def _line_up(self, ask: Ask, blocked: list[Weighed], rejected: list[Rejection], now: float) -> Wait | Shed:
+    def _line_up(self, ask: Ask, weighing: Weighing, now: float) -> Wait | Shed:
         """Wait for the best of those without room, as long as the policy and the deadline allow."""
-        latest = self._latest(ask)
-        soonest = min((each.wait_s for each in blocked), default=None)
+        blocked, latest = weighing.blocked, self._latest(ask)
+        soonest = min((each.room.wait_s for each in blocked), default=None)
         if soonest is None or now + soonest > latest or now >= latest:
-            return Shed(tuple(rejected), soonest)
-        best = min(blocked, key=lambda each: _rank(each.candidate, ask))
+            return Shed(tuple(weighing.rejected), soonest)
+        best = min(blocked, key=lambda each: _rank(each, ask))
         until = min(now + min(soonest, LOOK_AGAIN_S), latest)
-        return Wait(until, best.capacity, best.candidate)
+        return Wait(until, best.room.capacity, best.candidate)
 
-    def _decision(
-        self, move: Submit | Wait | Shed, ready: list[Weighed], rejected: list[Rejection], view: View, reason: Reason
-    ) -> Decision:
+    def _decision(self, move: Submit | Wait | Shed, weighing: Weighing, view: View, reason: Reason) -> Decision:
         return Decision(
             move=move,
-            ranked=tuple([each.candidate for each in ready]),
-            rejected=tuple(rejected),
+            ranked=tuple([each.candidate for each in weighing.ready]),
+            rejected=tuple(weighing.rejected),
             policy=self.policy.label,
             prices=view.prices,
             reason=reason,
@@ -328,7 +377,7 @@ class CostEngine:
         for rate in rates:
             rate.refused(sent_at, now)
         for slot in slots if not rates else []:
-            slot.refused(event.in_flight, sent_at, now)
+            slot.refused(event.in_flight, sent_at, now, told=event.retry_after is not None)
         if event.retry_after is None:
             if not seller.limits:
                 seller.breaker.failed(now)
@@ -339,7 +388,7 @@ class CostEngine:
         for slot in slots if not rates else []:
             slot.block(until)
         if not seller.limits:
-            seller.breaker.hold_off(until)
+            seller.account.hold_off(until)
 
 
 def _limit(capacity: Capacity) -> Limit:
@@ -349,28 +398,28 @@ def _limit(capacity: Capacity) -> Limit:
     return RateLimit(capacity.rate, capacity.burst)
 
 
-def _price(offer: Offer, ask: Ask, revision: int, expected_s: float) -> Quote | Rejection:
-    machine_ns = round(expected_s * 1e9) if isinstance(offer.tariff, MachineSecond) else 0
-    try:
-        return quote(
-            offer.tariff,
-            ask.request,
-            default_steps=offer.abilities.default_steps,
-            revision=revision,
-            expected_machine_ns=machine_ns,
-            longest_machine_ns=8 * machine_ns,
-        )
-    except Unpriced as error:
-        return Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}")
+def _open_breaker(weighed: Weighed) -> bool:
+    return weighed.room.rejection is not None and weighed.room.rejection.code == "breaker"
 
 
-def _rank(candidate: Candidate, ask: Ask) -> tuple[int, float, int, str]:
-    """Order of preference: the caller's own order, then cheapest or fastest if asked, then the least total."""
-    order = ask.constraints.order
-    place = next((i for i, name in enumerate(order) if name in (candidate.offer.account, candidate.offer.kind)), None)
-    first = 0.0
+def _rank(weighed: Weighed, ask: Ask) -> tuple[int, float, int, str]:
+    """Order of preference: the caller's own order, then what it is worth to the caller."""
+    return _place(weighed, ask), *_worth(weighed, ask)
+
+
+def _place(weighed: Weighed, ask: Ask) -> int:
+    """Where an account or its kind stands in the caller's own order; those not named come last."""
+    offer, order = weighed.candidate.offer, ask.constraints.order
+    if not order:
+        return 0
+    return next((i for i, name in enumerate(order) if name in (offer.account, offer.kind)), len(order))
+
+
+def _worth(weighed: Weighed, ask: Ask) -> tuple[float, int, str]:
+    """Cheapest or fastest first if asked, then the least total."""
+    candidate, first = weighed.candidate, 0.0
     if ask.constraints.prefer == "cheapest":
         first = float(candidate.quote.amount)
     elif ask.constraints.prefer == "fastest":
-        first = candidate.latency_p50
-    return len(order) if place is None else place, first, candidate.total, candidate.offer.id
+        first = weighed.room.wait_s + candidate.latency_p50
+    return first, candidate.total, candidate.offer.id

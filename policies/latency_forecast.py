@@ -29,7 +29,7 @@ _SLOW = (1.5, 8.0)  # the slow tail takes this many times longer
 _CLIP = 0.35  # one surprise moves the drift by no more than this times the learning rate
 _OFFSET_SHARE = 1 / 3  # an offset learns a third as fast as the drift
 _FADE = 0.7  # what old observations keep when memory is full
-_REFRESH = 8  # observations between two readings of the histogram
+_REFRESH = 32  # observations between two readings of the histogram
 _IDLE_S = 60.0  # an offer unseen for this long begins to forget its drift...
 _FORGET_S = 300.0  # ...at this time constant, so that one that was slow is tried again
 

@@ -117,6 +117,14 @@ class Ticket(Struct, frozen=True):
     data: Mapping[str, str] = {}
 
 
+class Head(Struct, frozen=True):
+    """What the first bytes of a picture say of it; sizes in pixels."""
+
+    format: Format
+    width: int
+    height: int
+
+
 class Image(Struct, frozen=True, kw_only=True):
     """One picture as the provider delivered it: its bytes, and what the provider said about it."""
 
@@ -124,6 +132,9 @@ class Image(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     flagged: bool = False
     """The provider's own safety check marked it (fal: `has_nsfw_concepts`)."""
+    measured: Head | None = None
+    """Read from bytes that were found whole (`providers.picture.deliver` does both); None where the adapter did not
+    look, and the gateway will."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):

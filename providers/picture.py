@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from providers.contract import Format, Generation, Image, Order, Ticket, Usage
+from providers.contract import Format, Generation, Head, Image, Order, Ticket, Usage
 from providers.errors import BadDelivery
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -30,14 +30,6 @@ _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 class NotAPicture(ValueError):
     """These bytes are no PNG, JPEG or WebP picture."""
-
-
-class Head(Struct, frozen=True):
-    """What a picture's header says of it; sizes in pixels."""
-
-    format: Format
-    width: int
-    height: int
 
 
 class Piece(Struct, frozen=True, kw_only=True):
@@ -112,19 +104,30 @@ def deliver(
     Raises `BadDelivery` for a wrong count or size and for bytes that are no whole picture; its `owed` holds every
     picture the provider made: measured from its bytes, else as declared, else as ordered.
     """
-    sizes = tuple(_size(piece, order) for piece in pieces)
+    heads = [_head(piece) for piece in pieces]
+    sizes = tuple([_size(piece, head, order) for piece, head in zip(pieces, heads, strict=True)])
     usage = Usage(images=sizes, steps=steps_of(order))
     fault = _fault(order, pieces, sizes)
     if fault:
         raise BadDelivery(fault, owed=usage, ticket=ticket)
-    images = tuple(Image(data=piece.data, seed=piece.seed, flagged=piece.flagged) for piece in pieces)
+    images = tuple(
+        [
+            Image(data=piece.data, seed=piece.seed, flagged=piece.flagged, measured=head)
+            for piece, head in zip(pieces, heads, strict=True)
+        ]
+    )
     return Generation(images=images, usage=usage, ticket=ticket, queue_s=queue_s, run_s=run_s)
 
 
-def _size(piece: Piece, order: Order) -> tuple[int, int]:
+def _head(piece: Piece) -> Head | None:
     try:
-        head = probe(piece.data)
+        return probe(piece.data)
     except NotAPicture:
+        return None
+
+
+def _size(piece: Piece, head: Head | None, order: Order) -> tuple[int, int]:
+    if head is None:
         return piece.declared or (order.request.width, order.request.height)
     return head.width, head.height
 
@@ -133,14 +136,13 @@ def _fault(order: Order, pieces: Sequence[Piece], sizes: Sequence[tuple[int, int
     asked = order.request
     if len(pieces) != asked.count:
         return f"{len(pieces)} pictures instead of {asked.count}"
-    trouble = next((piece.trouble for piece in pieces if piece.trouble), None)
-    if trouble:
-        return trouble
-    if not all(complete(piece.data) for piece in pieces):
-        return "a picture that breaks off or is none at all"
-    wrong = next((size for size in sizes if size != (asked.width, asked.height)), None)
-    if wrong:
-        return f"{wrong[0]}x{wrong[1]} instead of {asked.width}x{asked.height}"
+    for piece, size in zip(pieces, sizes, strict=True):
+        if piece.trouble:
+            return piece.trouble
+        if not complete(piece.data):
+            return "a picture that breaks off or is none at all"
+        if size != (asked.width, asked.height):
+            return f"{size[0]}x{size[1]} instead of {asked.width}x{asked.height}"
     return None
 
 

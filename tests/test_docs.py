@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
 
 import gateway.errors
+import gateway.http.errors
 from gateway.cli import COMMANDS, GROUPS, build_app
-from gateway.settings import setting_paths
+from gateway.settings import Account, Settings, setting_paths
 from policies.catalog_file import Price
+from policies.eligibility import GATES
 from policies.policy_file.schema import IntentFile, PolicyFile
 from policies.scorers import SCORERS
+from providers import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -28,15 +32,31 @@ def missing(words: Iterator[str] | list[str], page: str) -> list[str]:
     return [word for word in words if f"`{word}`" not in content]
 
 
-def policy_keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
+def fields_of(model: type[BaseModel], below: dict[str, type[BaseModel]], before: str = "") -> dict[str, FieldInfo]:
+    """Every key as people type it; `below` is what lies under `<name>` of a mapping of the user's own names."""
+    found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from policy_keys(kind, f"{before}{name}.")
+            found |= fields_of(kind, below, f"{before}{name}.")
         else:
-            yield before + name
-            if name == "intents":
-                yield from policy_keys(IntentFile, "intents.<name>.")
+            found[before + name] = field
+            if name in below and not before:
+                found |= fields_of(below[name], {}, f"{name}.<name>.")
+    return found
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """First cell -> the others, of every table row on a page that begins with a word in backticks."""
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in text(page).splitlines()]
+    return {cells[0].strip("`"): cells[1:] for cells in split if cells[0].startswith("`")}
+
+
+def meaning(typed: str, field: FieldInfo) -> object:
+    """What a value means that is typed as on the page: `5m` is 300 seconds."""
+    alone = create_model("Alone", value=(field.annotation or object, field))
+    found: object = alone.model_validate({"value": typed}).model_dump()["value"]
+    return found
 
 
 def command_names() -> list[str]:
@@ -46,7 +66,7 @@ def command_names() -> list[str]:
 def files() -> list[Path]:
     """What git knows, or would take in."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],  # noqa: S607
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],  # noqa: S607 - whichever git there is
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
@@ -56,8 +76,38 @@ def test_every_setting_is_documented() -> None:
     assert missing(list(setting_paths()), "docs/reference/settings.md") == []
 
 
-def test_every_policy_key_is_documented() -> None:
-    assert missing(policy_keys(PolicyFile), "docs/reference/policy.md") == []
+def test_the_settings_page_says_what_the_settings_say() -> None:
+    page = rows("docs/reference/settings.md")
+    for path, field in fields_of(Settings, {"accounts": Account}).items():
+        if path == "accounts":
+            continue  # a section of its own
+        default, about = page[path]
+        assert about == field.description, path
+        if default.startswith("`"):
+            assert meaning(default.strip("`"), field) == field.default, path
+        else:
+            assert field.is_required() or field.default is None or field.default_factory, path
+
+
+def test_every_option_of_an_adapter_is_documented() -> None:
+    options = {name for kind in registry.kinds() for name in registry.settings_of(kind).model_fields}
+    assert missing(sorted(options - {"key", "base_url"}), "docs/reference/settings.md") == []
+
+
+def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults() -> None:
+    page = rows("docs/reference/policy.md")
+    for key, field in fields_of(PolicyFile, {"intents": IntentFile}).items():
+        assert page[key] == [field.description], key
+        stated = re.search(r"\(([^()]+)\)\.$", field.description or "")
+        if stated is not None and not field.is_required():
+            assert meaning(stated[1], field) == field.default, key
+
+
+def test_every_gate_is_documented() -> None:
+    sources = text("policies/eligibility.py") + text("policies/engine.py")
+    codes = {code for code, _ in GATES} | set(re.findall(r'code="([a-z_]+)"', sources))
+    assert len(codes) > len(GATES)
+    assert missing(sorted(codes), "docs/reference/policy.md") == []
 
 
 def test_every_scorer_is_documented() -> None:
@@ -80,9 +130,12 @@ def test_every_option_of_a_command_is_documented(command: str) -> None:
 
 
 def test_every_error_code_is_documented() -> None:
-    kinds = [kind for kind in vars(gateway.errors).values() if isinstance(kind, type)]
+    modules = vars(gateway.errors) | vars(gateway.http.errors)
+    kinds = [kind for kind in modules.values() if isinstance(kind, type)]
     codes = {kind.code for kind in kinds if issubclass(kind, gateway.errors.GatewayError) and kind.code}
-    assert "no_offer" in codes
+    door = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway" / "http").glob("*.py"))
+    codes |= set(re.findall(r'code="([a-z_]+)"', door))
+    assert codes > {"no_offer", "internal_error", "invalid_json"}
     assert missing(sorted(codes), "docs/reference/errors.md") == []
 
 
@@ -113,7 +166,7 @@ def test_every_link_between_pages_leads_somewhere() -> None:
 
 
 def test_no_file_names_a_machine_or_a_package_host() -> None:
-    machine = re.compile(r"(?:^|[^\w.-])/(?:work|root|farm)/|py" r"pi\.org|python" r"hosted")
+    machine = re.compile(r"(?:^|[^\w.}-])/(?:work|root|farm)/|py" r"pi\.org|python" r"hosted")
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
         for path in files()

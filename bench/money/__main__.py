@@ -22,7 +22,7 @@ from bench.money.traffic import plan_calls
 from bench.processes import raise_file_limit
 from bench.report import Figure, conclude
 
-SETTLE_S = 120.0
+SETTLE_S = 60.0
 """Seconds the gateway has, after the last call, to learn what every order costs."""
 
 
@@ -55,7 +55,7 @@ def run(options: Options, folder: Path) -> Run:
     began = time.monotonic()
     calls = plan_calls(options.orders, options.seed)
     with stage.sandbox(folder, time_scale=options.time_scale, seed=options.seed) as sandbox:
-        with stage.gateway(folder, sandbox.port) as gateway:
+        with stage.gateway(folder, sandbox.port, time_scale=options.time_scale) as gateway:
             callers = Callers(gateway.port, gateway.keys)
             restarts: list[float] = []
             asyncio.run(callers.make(calls, _director(options, sandbox, gateway, callers, restarts)))
@@ -63,6 +63,7 @@ def run(options: Options, folder: Path) -> Run:
             settled = _settle(gateway, sandbox)
         faults = stage.audit(gateway.home)
         ours, theirs = judge.read_books(gateway.home.state / "pixelgate.db"), sandbox.books()
+        sandbox.save_invoice(folder)
     return Run(
         answers=callers.answers,
         restarts_s=restarts,
@@ -119,7 +120,7 @@ def figures(done: Run, options: Options) -> Sequence[Figure]:
         Figure(name="drift_nano_usd", value=sum(map(abs, drift.values())), unit="n$", must=0),
         Figure(name="suspended", value=done.ours.unfinished, unit="orders", must=0),
         Figure(name="duplicate_submissions", value=judge.repeated(done.ours, done.theirs), unit="orders", must=0),
-        Figure(name="limit_violations", value=done.theirs.limit_violations, unit="orders", must=0),
+        Figure(name="limit_violations", value=sum(done.theirs.limit_violations.values()), unit="orders", must=0),
         Figure(name="invoice_usd", value=sum(done.theirs.invoice.values()) / 1e9, unit="$"),
         Figure(name="calls_delivered", value=len(answered), unit="calls"),
         Figure(name="restart_s", value=statistics.mean(done.restarts_s or [0.0]), unit="s", aim=3.0),
@@ -136,6 +137,7 @@ def context(done: Run, options: Options) -> Mapping[str, object]:
         "answers": dict(ends.most_common()),
         "order_states": dict(done.ours.states),
         "drift_nano_usd": dict(judge.drift(done.ours, done.theirs)),
+        "limit_violations": dict(done.theirs.limit_violations),
     }
 
 
@@ -145,9 +147,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--orders", type=int, default=2000, help="calls to make, each one order or more (default 2000)")
     parser.add_argument("--kills", type=int, default=2, help="SIGKILLs of the gateway in the middle (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="draws the calls and the faults (default 1)")
-    parser.add_argument("--time-scale", type=float, default=0.02, help="sandbox seconds for a real one (default 0.02)")
+    parser.add_argument(
+        "--time-scale", type=float, default=0.02, help="real seconds for one of the sellers' (default 0.02)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--keep", type=Path, help="leave database and logs in this (new) folder")
+    parser.add_argument("--keep", type=Path, help="leave database, invoice and logs in this (new) folder")
     options = Options(**vars(parser.parse_args(arguments)))
     raise_file_limit()
     with tempfile.TemporaryDirectory(prefix="pixelgate-bench-") as temporary:

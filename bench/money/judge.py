@@ -62,8 +62,8 @@ class SandboxBooks(Struct, frozen=True, kw_only=True):
     """Provider account -> orders sent to it, taken or refused."""
     repeats: int
     """Orders sent again under the same attempt, as far as a seller can see that."""
-    limit_violations: int
-    """Orders sent beyond a limit the gateway had been told."""
+    limit_violations: Mapping[str, int]
+    """Provider account -> orders sent beyond a limit the gateway had been told."""
 
 
 _COST = """

@@ -46,6 +46,12 @@ ERRORS = (
     _rule("502", 0.05, "fal", at="result"),
     _rule("refuse", 0.03),
 )
+PRICES = {
+    "fal": {"fal-ai/flux/schnell": "0.0035", "fal-ai/flux-2/flash": "0.004"},
+    "together": {"black-forest-labs/FLUX.1-schnell": "0.0031"},
+}
+"""Dollars per unit, in force from one order to the next; the gateway's catalogue knows nothing of them."""
+
 STORM = (_rule("429", 0.5, "fal", retry_after=0.2), _rule("429", 0.4, "together", retry_after=0.2))
 
 
@@ -58,6 +64,7 @@ def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequenc
         Act("spoilt bodies", {"rules": BODIES}),
         Act("broken connections", {"rules": NETWORK}),
         Act("lowered limits", {"rules": [], "limits": lowered}),
-        Act("everything", {"rules": [*BODIES, *NETWORK, *ERRORS], "limits": limits}),
+        Act("other prices", {"rules": [], "limits": limits, "prices": PRICES}),
+        Act("everything", {"rules": [*BODIES, *NETWORK, *ERRORS]}),
         Act("calm again", {"rules": []}),
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from bench.gateway_config import Home, write_home
-from bench.loopback import HOST, ask_json, wait_for_200
+from bench.gateway_config import Home, copy_catalog, write_home
+from bench.loopback import HOST, ask, ask_json, wait_for_200
 from bench.money.judge import SandboxBooks
 from bench.money.traffic import TEAMS
 from bench.processes import Child, free_port, python, running
@@ -40,6 +40,10 @@ class Sandbox:
         """From now on these faults, limits and prices."""
         ask_json(self.port, "/_sandbox/script", {"pictures": "plain", **script})
 
+    def save_invoice(self, folder: Path) -> None:
+        """Leave the invoice behind, line by line, beside the gateway's database."""
+        (folder / "invoice.json").write_bytes(ask(self.port, "/_sandbox/invoice", within_s=60)[1])
+
     def books(self) -> SandboxBooks:
         """What it billed and counted."""
         invoice = msgspec.convert(ask_json(self.port, "/_sandbox/invoice", within_s=60), Invoice)
@@ -49,7 +53,7 @@ class Sandbox:
             invoice={name: invoice.by_account.get(seller, {}).get(name, 0) for name, seller in ACCOUNTS.items()},
             submissions={name: account.submissions for name, account in seen.items()},
             repeats=sum(times - 1 for account in seen.values() for times in account.attempts.values()),
-            limit_violations=sum(account.limit_violations for account in seen.values()),
+            limit_violations={name: account.limit_violations for name, account in seen.items()},
         )
 
 
@@ -118,10 +122,11 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, sandbox_port: int) -> Iterator[Gateway]:
+def gateway(folder: Path, sandbox_port: int, *, time_scale: float) -> Iterator[Gateway]:
     """The gateway for the length of a block, selling through the sandbox's accounts."""
     port = free_port()
     home = write_home(folder / "gateway", settings=_settings(sandbox_port, port), env=_keys())
+    copy_catalog(home, pace=time_scale)
     served = Gateway(home, port, folder / "gateway.log")
     try:
         served.start()

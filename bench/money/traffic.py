@@ -90,15 +90,21 @@ def _call(number: int, draw: random.Random) -> PlannedCall:
         "model": product.model,
         "prompt": prompt,
         "n": count,
-        "size": draw.choice(product.sizes),
+        "size": draw.choices(product.sizes, [1 / _pixels(size) for size in product.sizes])[0],
         "response_format": draw.choice(("url", "b64_json")),
         "deadline_ms": 20_000,
     }
-    if draw.random() < 0.3:
-        body["output_format"] = draw.choice(("png", "jpeg"))
+    if draw.random() < 0.8:
+        body["output_format"] = draw.choice(("png", "jpeg", "jpeg", "jpeg", "jpeg", "webp"))
     if draw.random() < 0.4:
         body["intent"] = draw.choice(("preview", "standard", "export"))
     if product.sellers and draw.random() < 0.3:
         body["providers"] = {"only": [draw.choice(product.sellers)]}
     leaves_after = draw.uniform(0.01, 0.5) if draw.random() < 0.06 else None
     return PlannedCall(number=number, team=draw.choice(TEAMS), body=body, leaves_after=leaves_after)
+
+
+def _pixels(size: str) -> int:
+    """Large pictures are drawn less often, as people ask for them less often and they fill the disk."""
+    width, by, height = size.partition("x")
+    return int(width) * int(height) if by else 1024 * 1024

@@ -15,7 +15,7 @@ from gateway.app import App, build
 from gateway.cli.demo_home import FAILING, RULES, SLOW, choose_state, clear, write_home
 from gateway.cli.demo_once import Customer
 from gateway.cli.listening import bind, serve_uvicorn
-from gateway.cli.shell import Stop, run_async, say
+from gateway.cli.shell import COMMAND, Port, Stop, above_zero, run_async, say
 from gateway.keys import make_key
 from gateway.revisions import load_revision
 from gateway.settings import load_settings, read_pepper
@@ -44,14 +44,14 @@ from openai import OpenAI
 client = OpenAI(base_url="{base}/v1", api_key="{key}")
 print(client.images.generate(prompt="a lighthouse in a storm").data[0].url)
 
-Ask why:  pixelgate explain DECISION --state {state}
+Ask why:  {command} explain DECISION --state {state}
 Ctrl-C ends it."""
 
 
 def demo(
     *,
     once: bool = False,
-    port: int | None = None,
+    port: Port | None = None,
     fixtures: Path | None = None,
     state: Path | None = None,
     keep: bool = False,
@@ -77,13 +77,13 @@ def demo(
     time_scale
         1 is as slow as real providers; 0.25 when left out, 0.1 for `--once`.
     """
+    scale = (_ONCE_TIME_SCALE if once else _TIME_SCALE) if time_scale is None else above_zero(time_scale)
     customer = Customer.invite() if once else None
     home = choose_state(state)
     try:
         if not keep:
             clear(home)
         home.mkdir(parents=True, exist_ok=True)
-        scale = time_scale or (_ONCE_TIME_SCALE if once else _TIME_SCALE)
         return run_async(_demo(customer, port, fixtures, home, scale))
     finally:
         if customer:
@@ -105,7 +105,8 @@ async def _demo(
             if fixtures is not None:
                 await _write_fixtures(fixtures, app, sandbox, key)
             if customer is None:
-                say(_HELLO.format(base=app.settings.public_base, key=key, sandbox=sandbox.url, state=state))
+                base = app.settings.public_base
+                say(_HELLO.format(command=COMMAND, base=base, key=key, sandbox=sandbox.url, state=state))
                 return False
             verdicts.append(await customer.shop(app, sandbox, key))
             return True

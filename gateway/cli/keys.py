@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
-from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, table
+from pydantic_core import PydanticCustomError
+
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, table
 from gateway.keys import make_key
+from gateway.revisions import load_revision
 from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
 from gateway.storage.rows import KeyRow
+from gateway.yaml_files import nearest
 from policies.policy_file.schema import parse_dollars, parse_duration
+
+T = TypeVar("T")
 
 
 def create(  # noqa: PLR0913 - the terms of a key
@@ -41,10 +49,15 @@ def create(  # noqa: PLR0913 - the terms of a key
     expires
         After this long it ends: 30d, 12h. Never when left out.
     admin
-        It may also use /admin.
+        Give it the scope `admin`, for the admin API to come; nothing asks for it yet.
     """
     settings = where.settings()
     now = datetime.now(UTC)
+    if rpm is not None and rpm < 1:
+        raise Stop(f"--rpm {rpm}: at least one request a minute, or leave it out; `keys revoke` ends a key")
+    if not team:
+        raise Stop("--team: say who pays, or leave it out")
+    _check_models(settings, models or [])
     row, shown = make_key(
         read_pepper(settings),
         team=team,
@@ -52,9 +65,9 @@ def create(  # noqa: PLR0913 - the terms of a key
         created=now,
         scopes=("images", "admin") if admin else ("images",),
         models=tuple(models) if models else None,
-        budget=parse_dollars(budget) if budget else settings.limits.budget,
-        rpm=rpm or settings.limits.requests_per_minute,
-        expires=now + timedelta(seconds=parse_duration(expires)) if expires else None,
+        budget=settings.limits.budget if budget is None else _typed("--budget", parse_dollars, budget),
+        rpm=settings.limits.requests_per_minute if rpm is None else rpm,
+        expires=None if expires is None else now + timedelta(seconds=_typed("--expires", parse_duration, expires)),
     )
     run_async(_add(settings, row))
     if json:
@@ -83,8 +96,23 @@ def revoke(key_id: str, /, *, where: Where = HERE) -> None:
     """
     settings = where.settings()
     if not run_async(_revoke(open_records(settings), _id_of(key_id))):
-        raise Stop(f"no key {_id_of(key_id)} is in use; see `pixelgate keys list`", code=1)
+        raise Stop(f"no key {_id_of(key_id)} is in use; see `{COMMAND} keys list`", code=1)
     print(f"revoked {_id_of(key_id)}; running gateways know it within seconds")
+
+
+def _typed(option: str, parse: Callable[[object], T], text: str) -> T:
+    try:
+        return parse(text)
+    except PydanticCustomError as error:
+        raise Stop(f"{option}: {error.message()}") from None
+
+
+def _check_models(settings: Settings, models: list[str]) -> None:
+    """Stop at a name that would never fit: keys are held against the catalogue's own names, not against aliases."""
+    known = load_revision(settings, every_account=True).catalog.models if models else {}
+    for model in models:
+        if model not in known:
+            raise Stop(f"--models {model}: no such model; {nearest(model, list(known)) or ', '.join(known)}")
 
 
 async def _add(settings: Settings, row: KeyRow) -> None:

@@ -34,6 +34,8 @@ def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int
     days
         Compare orders started within so many days.
     """
+    if days < 1:
+        raise Stop(f"--days {days}: at least one day")
     accounts = run_async(_reconcile(where.settings(), days))
     suspended = sum(account.suspended for account in accounts.values())
     differs = any(account.drift for account in accounts.values())

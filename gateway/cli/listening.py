@@ -26,9 +26,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Stop(f"cannot listen on {host} port {port}: {why}; --port 0 takes a free port") from None
+    except OSError as error:
+        raise Stop(f"cannot listen on {host} port {port}: {error.strerror}; --port 0 takes a free port") from None
     return listener
 
 
@@ -48,6 +47,7 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # we read neither the caller's address nor scheme: URLs come from `public_url`
         backlog=_BACKLOG,
         timeout_graceful_shutdown=int(drain) + 5,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.cli.shell import run_async, say
+from gateway.cli.shell import Port, Stop, above_zero, run_async, say
 
 
-def sandbox(*, port: int = 0, host: str = "127.0.0.1", time_scale: float = 1.0, seed: int = 0) -> None:
+def sandbox(*, port: Port = 0, host: str = "127.0.0.1", time_scale: float = 1.0, seed: int = 0) -> None:
     """Run servers that the real SDKs cannot tell from fal.ai and Together, until Ctrl-C.
 
     Any key `sandbox-<account>` opens an account of that name. Point an account of your gateway.yaml here with
@@ -24,13 +24,17 @@ def sandbox(*, port: int = 0, host: str = "127.0.0.1", time_scale: float = 1.0, 
     seed
         The same seed draws the same latencies.
     """
-    run_async(_run(host, port, time_scale, seed))
+    run_async(_run(host, port, above_zero(time_scale), seed))
 
 
 async def _run(host: str, port: int, time_scale: float, seed: int) -> None:
     from providers.sandbox import start
 
-    async with await start(host=host, port=port, time_scale=time_scale, seed=seed) as twins:
+    try:
+        sandbox = await start(host=host, port=port, time_scale=time_scale, seed=seed)
+    except OSError as error:
+        raise Stop(f"cannot listen on {host} port {port}: {error.strerror}; --port 0 takes a free port") from None
+    async with sandbox as twins:
         print(twins.url, flush=True)
         say(f"fal:        {twins.url}/fal         key: sandbox-fal")
         say(f"Together:   {twins.url}/together    key: sandbox-together")

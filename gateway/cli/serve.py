@@ -9,7 +9,7 @@ from typing import Literal
 from gateway import telemetry
 from gateway.app import App, build
 from gateway.cli.listening import bind, serve_granian, serve_uvicorn
-from gateway.cli.shell import HERE, Stop, Where, run_async, say
+from gateway.cli.shell import COMMAND, HERE, Stop, Where, run_async, say
 from gateway.keys import make_key
 from gateway.revisions import Revision, load_revision
 from gateway.settings import Settings, read_pepper
@@ -18,8 +18,8 @@ _NO_PROVIDER = """\
 no provider is on, so there is nothing to sell. Do one of these:
   export FAL_KEY=...                  a key from fal.ai/dashboard/keys
   export TOGETHER_API_KEY=...         a key from api.together.ai/settings/api-keys
-  edit {config}/gateway.yaml           to connect your own GPUs (kind: selfhosted)
-  pixelgate demo                      to look around with sandbox providers, without any key"""
+  edit {config}/gateway.yaml  to connect your own GPUs (kind: selfhosted)
+  {demo:<34}  to look around with sandbox providers, without any key"""
 
 
 def serve(
@@ -67,7 +67,7 @@ def _say_who_is_on(settings: Settings, revision: Revision) -> None:
         offers = sum(offer.account == name for offer in revision.catalog.offers.values())
         say(f"on   {name} ({account.kind}): {offers} offer{'s' * (offers != 1)}")
     if not revision.accounts:
-        raise Stop(_NO_PROVIDER.format(config=settings.config))
+        raise Stop(_NO_PROVIDER.format(config=settings.config, demo=f"{COMMAND} demo"))
     if not revision.catalog.offers:
         raise Stop(f"the catalogue in {settings.config} has no offer of any account that is on")
 
@@ -93,11 +93,17 @@ async def make_first_key(app: App) -> None:
     """Make and print a key when there is none yet."""
     if await app.db.keys():
         return
+    limits = app.settings.limits
     row, shown = make_key(
-        read_pepper(app.settings), team="default", name="first key", created=datetime.now(UTC),
+        read_pepper(app.settings),
+        team="default",
+        name="first key",
+        created=datetime.now(UTC),
         scopes=("images", "admin"),
-    )  # fmt: skip
+        budget=limits.budget,
+        rpm=limits.requests_per_minute,
+    )
     await app.db.add_key(row)
     await app.keys.refresh()
-    say("the first API key, shown only now; more with `pixelgate keys create`:")
+    say(f"the first API key, shown only now; more with `{COMMAND} keys create`:")
     print(shown, flush=True)

@@ -10,12 +10,16 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from gateway.settings import Settings, load_settings
+from gateway.settings import CHECKOUT, Settings, load_settings
 from gateway.storage.database import Database, open_database
 from policies.money import to_usd
 
 T = TypeVar("T")
+
+COMMAND = "./run" if (CHECKOUT / "run").is_file() else "pixelgate"
+"""How to call us from here, for remarks that name another command."""
 
 
 class Stop(Exception):
@@ -44,6 +48,7 @@ class Where:
 
 
 HERE = Where()
+Port: TypeAlias = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", help="Print JSON for scripts instead of text for people.")]
 
 
@@ -60,6 +65,13 @@ def run_async(work: Coroutine[object, object, T]) -> T:
     import uvloop
 
     return uvloop.run(work)
+
+
+def above_zero(time_scale: float) -> float:
+    """The option `--time-scale` as given; stops when time would stand still or run backwards."""
+    if not time_scale > 0:
+        raise Stop(f"--time-scale {time_scale:g}: must be above 0; 1 is as slow as real providers")
+    return time_scale
 
 
 def say(text: str = "") -> None:

@@ -17,7 +17,16 @@ from weakref import WeakSet
 
 from gateway.clock import Clock
 from gateway.errors import NotReady
-from gateway.storage.database import AlreadyClosed, Closing, Database, Heartbeat, Spending, TakenOver, UnknownAttempt
+from gateway.storage.database import (
+    AlreadyClosed,
+    Closing,
+    Database,
+    Heartbeat,
+    Held,
+    Spending,
+    TakenOver,
+    UnknownAttempt,
+)
 from gateway.storage.rows import AssetRow, AttemptRow, DecisionRow, NewHold, Outcome, RecipeRow
 from providers.contract import Ticket
 
@@ -68,7 +77,7 @@ class Ledger:
                 old.closed = True
                 self._mirror(old, -old.charge)
         for new, hold in zip(holds, made, strict=True):
-            hold.key_id, hold.team = new.key_id, new.team
+            hold.account, hold.key_id, hold.team = new.account, new.key_id, new.team
             self._mirror(hold, hold.charge)
         return made
 
@@ -104,7 +113,8 @@ class Ledger:
     def adopt(self, attempt: AttemptRow) -> Hold:
         """The hold of an attempt read from the database: one taken over, or a suspended one to be settled."""
         hold = Hold(self, attempt.id, attempt.hold_cost, attempt.hold_charge, reserved=attempt.state == "reserved")
-        hold.key_id, hold.team, hold.fenced = attempt.key_id, attempt.team, attempt.state != "suspended"
+        hold.account, hold.key_id, hold.team = attempt.account, attempt.key_id, attempt.team
+        hold.fenced = attempt.state != "suspended"
         if hold.fenced:
             self._live[attempt.id] = hold
         return hold
@@ -181,7 +191,7 @@ class Ledger:
 class Hold:
     """Money set aside for one order. Using it after its end is a programming error (`AlreadyClosed`)."""
 
-    __slots__ = ("attempt_id", "charge", "closed", "cost", "fenced", "key_id", "ledger", "reserved", "team")
+    __slots__ = ("account", "attempt_id", "charge", "closed", "cost", "fenced", "key_id", "ledger", "reserved", "team")
 
     def __init__(self, ledger: Ledger, attempt_id: str, cost: int, charge: int, *, reserved: bool) -> None:
         """`cost` and `charge` are what is set aside, in nano-dollars; a reservation placed no order."""
@@ -191,6 +201,7 @@ class Hold:
         self.charge = charge
         self.reserved = reserved
         self.closed = False
+        self.account = ""
         self.key_id = ""
         self.team = ""
         self.fenced = True
@@ -258,6 +269,7 @@ class Hold:
             outcome=outcome,
             assets=assets,
             recipe=recipe,
+            held=Held(self.account, self.team, self.key_id, self.cost, self.charge),
         )
         return await ledger._end(self, lambda: ledger.db.close(closing), charge)  # noqa: SLF001 - one thing in two classes
 

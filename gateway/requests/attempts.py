@@ -25,14 +25,14 @@ from gateway.errors import (
     Undeliverable,
     sentences,
 )
-from gateway.ids import new_id, sibling
+from gateway.ids import sibling
 from gateway.money.ledger import Hold, Ledger
 from gateway.requests.admission import Admission, Lease, Waiter
 from gateway.requests.call import Call, Delivered, Delivery
 from gateway.requests.journal import decision_row
 from gateway.requests.orders import Drawn, Plan, RunningOrder, Workshop, fit_to_offer
 from gateway.storage.rows import DecisionRow, NewHold
-from policies.eligibility import nearest_feasible
+from policies.eligibility import CODES, nearest_feasible
 from policies.types import Ask, Candidate, Decision, Event, Live, Reason, Rejection, Shed, Submit, Tried, View, Wait
 from providers.contract import ImageRequest
 from providers.errors import ProviderError
@@ -41,6 +41,10 @@ log = structlog.get_logger("gateway.attempts")
 
 SEEDS = 2**31
 """Seeds are below this: the smallest range among the sellers (signed 32 bits)."""
+
+
+TOLD = 3
+"""Objections an error message names; its `reasons` hold all."""
 
 
 class House(Struct, frozen=True, kw_only=True):
@@ -142,6 +146,7 @@ class Attempts:
         self._decisions: list[DecisionRow] = []
         self._first_round = True
         self._decided = 0
+        self._numbered = 0
         self._orders = 0
         self._wake = asyncio.Event()
         self._policy = ""
@@ -211,7 +216,7 @@ class Attempts:
             for part in self._parts:
                 part.shed = part.shed or shed
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
-        holds += [self._hold(part, best, new_id("res"), part.wish, reserve=True) for part, best in reserve]
+        holds += [self._hold(part, best, self._next_id(), part.wish, reserve=True) for part, best in reserve]
         try:
             taken = await self._house.ledger.hold(holds, decisions)
         except GatewayError as error:
@@ -268,7 +273,7 @@ class Attempts:
             return
         request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
-        plan = Plan(attempt_id=new_id("att"), first=part.first, wish=part.wish, request=request, in_flight=in_flight)
+        plan = Plan(attempt_id=self._next_id(), first=part.first, wish=part.wish, request=request, in_flight=in_flight)
         house.shop.engine.observe(
             Event(
                 kind="submitted",
@@ -281,6 +286,11 @@ class Attempts:
             house.shop.clock.now(),
         )
         self._starts.append(Start(part, candidate, plan, lease, wake_at))
+
+    def _next_id(self) -> str:
+        """An attempt's id: the call's digits and a number, so that the rows of a call lie together."""
+        self._numbered += 1
+        return f"{sibling(self._call.id, 'att')}{self._numbered:02x}"
 
     def _hold(
         self, part: Part, candidate: Candidate, attempt_id: str, request: ImageRequest, *, reserve: bool = False
@@ -450,5 +460,9 @@ class Attempts:
 
 
 def blocking(reasons: Sequence[Rejection]) -> str:
-    """The objections in one line: those of offers that came furthest first, each sentence once."""
-    return sentences([reason.reason for reason in reasons]) or "no offer is configured"
+    """The objections in one line: those of the offers that came furthest through the gates, and how many more."""
+    order = {code: place for place, code in enumerate(CODES)}
+    furthest = sorted(reasons, key=lambda reason: -order.get(reason.code, len(order)))
+    told = [reason.reason for reason in furthest[:TOLD]]
+    more = f"; and {len(reasons) - TOLD} more offers" if len(reasons) > TOLD else ""
+    return (sentences(told) or "no offer is configured") + more

@@ -19,7 +19,7 @@ from msgspec import Struct
 from gateway.assets import Assets, Kept, Unfit
 from gateway.clock import Clock
 from gateway.errors import NotReady
-from gateway.ids import new_id
+from gateway.ids import sibling
 from gateway.money.ledger import Hold
 from gateway.requests.admission import Lease
 from gateway.requests.call import Call, Delivered
@@ -114,6 +114,12 @@ class RunningOrder:
                 await self.hold.release(self._outcome(error="cancelled"))
                 self._observe("cancelled")
             raise
+        except Exception:
+            # A fault of ours after the provider's answer: what is owed is looked up, the team pays nothing.
+            if not self.hold.closed:
+                lost = True
+                await self.hold.suspend(self._outcome(error="outcome_unknown", detail="the gateway failed"))
+            raise
         finally:
             if lost:
                 self.lease.linger(self.shop.linger)
@@ -199,6 +205,8 @@ class RunningOrder:
             assets=rows if self.wanted else (),
             recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted else None,
         )
+        if not self.wanted:
+            await self.shop.assets.forget([kept.path for kept, _ in good])
         self._observe("ok", generation, cost=cost)
         pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
         return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
@@ -207,14 +215,16 @@ class RunningOrder:
         """The pictures that are what was ordered, at most as many as were asked for; and what is wrong with others."""
         good: list[tuple[Kept, int | None]] = []
         faults: list[str] = []
-        for image in generation.images:
+        for number, image in enumerate(generation.images):
             if len(good) == self.plan.request.count:
                 break
             if image.flagged:
                 faults.append("flagged")
                 continue
             try:
-                kept = await self.shop.assets.keep(image, new_id("img"), self.plan.wish, self.call.compression)
+                kept = await self.shop.assets.keep(
+                    image, f"{sibling(self.plan.attempt_id, 'img')}{number:x}", self.plan.wish, self.call.compression
+                )
             except Unfit as unfit:
                 faults.append("black" if unfit.black else unfit.why)
                 continue
@@ -284,7 +294,13 @@ class RunningOrder:
             if error.ticket is not None and self._ticket is None:
                 await self._accepted(error.ticket)
             await self.hold.suspend(outcome)
-        log.info("order_failed", attempt=self.plan.attempt_id, offer=self.candidate.offer.id, error=error.kind)
+        log.info(
+            "order_failed",
+            attempt=self.plan.attempt_id,
+            offer=self.candidate.offer.id,
+            error=error.kind,
+            detail=error.detail,
+        )
         if error.kind != "unsupported":  # that is the catalogue's fault, not the provider's
             self._observe(EVENTS.get(error.kind, "error"), retry_after=error.retry_after)
 

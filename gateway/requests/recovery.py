@@ -122,7 +122,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
                 self.db, account, provider, Period(since=min(ripe) - SKEW, settled_before=settled_before, now=now)
             )
         except ProviderError as error:
-            log.warning("usage_unavailable", account=account, error=error.kind)
+            log.warning("usage_unavailable", account=account, error=error.kind, detail=error.detail)
             return
         log.info(
             "suspended_resolved", account=account, resolved=found.settled + found.released, suspended=found.waiting

@@ -26,7 +26,7 @@ BOOKS = Books(
     orders={"fal": 1},
     tickets=["fal/a"],
 )
-SANDBOX = SandboxBooks(invoice={"fal": 300}, submissions={"fal": 1}, repeats=0, limit_violations=0)
+SANDBOX = SandboxBooks(invoice={"fal": 300}, submissions={"fal": 1}, repeats=0, limit_violations={})
 CALL = plan_calls(1, seed=0)[0]
 
 
@@ -53,17 +53,17 @@ def test_the_judge_finds_nothing_in_books_that_agree() -> None:
 
 
 def test_the_judge_sees_a_nano_dollar_too_much_on_an_invoice() -> None:
-    billed = SandboxBooks(invoice={"fal": 301}, submissions={"fal": 1}, repeats=0, limit_violations=0)
+    billed = SandboxBooks(invoice={"fal": 301}, submissions={"fal": 1}, repeats=0, limit_violations={})
     assert judge.drift(BOOKS, billed) == {"fal": -1}
 
 
 def test_the_judge_sees_an_account_only_the_sandbox_knows() -> None:
-    billed = SandboxBooks(invoice={"fal": 300, "other": 7}, submissions={"fal": 1}, repeats=0, limit_violations=0)
+    billed = SandboxBooks(invoice={"fal": 300, "other": 7}, submissions={"fal": 1}, repeats=0, limit_violations={})
     assert judge.drift(BOOKS, billed)["other"] == -7
 
 
 def test_the_judge_sees_an_order_sent_twice() -> None:
-    billed = SandboxBooks(invoice={"fal": 300}, submissions={"fal": 2}, repeats=0, limit_violations=0)
+    billed = SandboxBooks(invoice={"fal": 300}, submissions={"fal": 2}, repeats=0, limit_violations={})
     assert judge.repeated(BOOKS, billed) == 1
 
 

@@ -62,7 +62,20 @@ def test_help_is_shown_without_arguments(capsys: pytest.CaptureFixture[str]) -> 
     assert "serve" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["srve"], ["keys", "create", "--bugdet", "3"], ["serve", "--port", "many"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["srve"],
+        ["keys", "create", "--bugdet", "3"],
+        ["serve", "--port", "many"],
+        ["serve", "--port", "70000"],
+        ["sandbox", "--port", "70000"],
+        ["demo", "--port", "-1"],
+        ["sandbox", "--time-scale", "0"],
+        ["demo", "--time-scale", "-1"],
+        ["ledger", "reconcile", "--days", "0"],
+    ],
+)
 def test_bad_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 2
     assert capsys.readouterr().err
@@ -136,6 +149,25 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
     assert made["key"] not in listed
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--rpm", "0"], "--rpm 0"),
+        (["--budget", "lots"], "--budget: 'lots' is not an amount"),
+        (["--expires", "3"], "--expires: '3' is not a duration"),
+        (["--models", "flux-scnell"], "did you mean 'flux-schnell'?"),
+        (["--team", ""], "--team"),
+    ],
+)
+def test_terms_of_a_key_that_make_no_sense_make_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert run(["keys", "create", *words, "--state", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert "pg_" not in said.out
+
+
 def test_a_fresh_ledger_holds_every_promise_and_exports_its_columns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,9 +197,12 @@ def test_serving_without_a_provider_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "granian"])
-def test_serving_shows_a_first_key_answers_and_ends_well(tmp_path: Path, server: str) -> None:
+def test_serving_shows_a_first_key_with_its_limits_answers_and_ends_well(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "gateway.yaml").write_text(
         f"accounts: {{own: {{kind: fal, key_env: OWN_KEY}}}}\nstate: {tmp_path}\nport: 0\n"
+        "limits: {budget: $5, requests_per_minute: 7}\n"
     )
     words = ("serve", "--config", str(tmp_path), "--server", server)
     with started(*words, cwd=tmp_path, environ={"OWN_KEY": "k"}) as process:
@@ -183,6 +218,9 @@ def test_serving_shows_a_first_key_answers_and_ends_well(tmp_path: Path, server:
         assert answer(f"{base}/health/live")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+    assert run(["keys", "list", "--json", "--config", str(tmp_path)]) == 0
+    (first,) = json.loads(capsys.readouterr().out)["keys"]
+    assert (first["budget_nano_usd"], first["rpm"]) == (5_000_000_000, 7)
 
 
 def test_the_demo_does_the_main_job(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def test_a_wrong_value_in_a_variable_is_blamed_on_the_variable(tmp_path: Path) -
     assert fault_of(tmp_path, PIXELGATE_ACCOUNTS__NEW__RATE="1").startswith("PIXELGATE_ACCOUNTS__NEW__RATE: 'kind'")
 
 
+def test_a_wrong_value_on_the_command_line_is_blamed_on_its_option(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="--port: port: input should be less than or equal to 65535"):
+        load_settings(tmp_path, environ={"PIXELGATE_PORT": "9000"}, flags={"port": 70_000})
+
+
 def test_a_wrong_value_in_the_file_is_blamed_on_its_line(tmp_path: Path) -> None:
     fault = fault_of(tmp_path, "accounts:\n  fal: {kind: fal, concurency: 2}\n")
     assert "gateway.yaml:2:20: unknown key 'concurency'" in fault

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from providers.contract import Abilities, ImageRequest, Order
+from providers.contract import Abilities, Head, ImageRequest, Order
 from providers.errors import BadDelivery
-from providers.picture import Head, NotAPicture, Piece, complete, deliver, format_of, probe, requested, steps_of
+from providers.picture import NotAPicture, Piece, complete, deliver, format_of, probe, requested, steps_of
 
 
 def draw(kind: str, width: int, height: int, **how: object) -> bytes:

@@ -107,7 +107,7 @@ def asset(attempt_id: str, *, team: str = "acme", index: int = 0, parent: str | 
         attempt_id=attempt_id,
         team=team,
         index=index,
-        path=f"{number}/a-{index}.png",
+        path=f"{number}/img_{number}.png",
         media_type="image/png",
         width=64,
         height=64,

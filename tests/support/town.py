@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,8 +54,7 @@ class Town:
 
     async def settled(self) -> None:
         """Wait until nothing is under way, wanted or not."""
-        while self.app.busy:
-            await asyncio.sleep(0.01)
+        await self.app.idle()
 
     async def attempts(self, call: Call) -> Sequence[AttemptRow]:
         """The orders of a call."""
@@ -75,6 +73,11 @@ class Town:
         """What a team owes."""
         balances = await self.app.db.balances()
         return sum(row.posted for row in balances if row.book == "charge" and row.party == team)
+
+    def limits_broken(self, account: str) -> int:
+        """How often orders at a sandbox account broke a limit we had been told of."""
+        stats = msgspec.convert(self.sandbox.stats(), dict[str, dict[str, dict[str, object]]])
+        return int(str(stats[account][account]["limit_violations"]))
 
     def invoiced(self) -> Mapping[str, int]:
         """What the sandbox says each account owes: its own book."""

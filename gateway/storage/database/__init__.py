@@ -30,6 +30,16 @@ Durability = Literal["power", "process"]
 """What a commit survives. power: a power cut (one fsync per group of commands). process: a crash of the process."""
 
 
+class Held(Struct, frozen=True):
+    """What whoever set money aside still knows of it; spares the database a look before it closes the hold."""
+
+    account: str
+    team: str
+    key_id: str
+    cost: int
+    charge: int
+
+
 class Closing(Struct, frozen=True, kw_only=True):
     """How an attempt's hold ends, with everything that becomes true in the same commit. Money is nano-dollars."""
 
@@ -46,6 +56,7 @@ class Closing(Struct, frozen=True, kw_only=True):
     assets: tuple[AssetRow, ...] = ()
     recipe: RecipeRow | None = None
     decisions: tuple[DecisionRow, ...] = ()
+    held: Held | None = None
 
 
 class Correction(Struct, frozen=True, kw_only=True):
@@ -182,6 +193,12 @@ class Database(Protocol):
     async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
         """The pictures that were made from this one."""
 
+    async def expired_assets(self, now: datetime, limit: int) -> Sequence[AssetRow]:
+        """Pictures whose time is over, the longest over first."""
+
+    async def drop_asset(self, asset_id: str) -> None:
+        """Forget a picture that was deleted; what it cost stays in the books."""
+
     # Keys and budgets.
 
     async def add_key(self, key: KeyRow) -> None:
@@ -249,6 +266,7 @@ __all__ = [
     "Database",
     "Durability",
     "Heartbeat",
+    "Held",
     "Spending",
     "TakenOver",
     "UnknownAttempt",

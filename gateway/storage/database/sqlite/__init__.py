@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,10 @@ class SqliteDatabase:
         self._connection = connect(self._path, durability)
         self._reader = connect(self._path, durability, read_only=True)
         self._books = Books(self._connection, self._same_file)
-        self._writer = GroupWriter(self._connection, self._books, self._blame)
+        self._tidier = connect(self._path, durability) if durability == "process" else None
+        self._writer = GroupWriter(
+            self._connection, self._books, self._blame, tidy=self._tidy_up if self._tidier else None
+        )
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="pixelgate-reader")
         self._closed = False
 
@@ -154,7 +158,8 @@ class SqliteDatabase:
 
     async def asset_by_path(self, path: str) -> AssetRow | None:
         """The picture at a path of the blob store."""
-        return next(iter(await self._assets("WHERE path = ?", path)), None)
+        name = path.rpartition("/")[2].partition(".")[0]
+        return next(iter(await self._assets("WHERE id = ? AND path = ?", name, path)), None)
 
     async def call_assets(self, call_id: str) -> Sequence[AssetRow]:
         """The pictures of a call."""
@@ -163,6 +168,14 @@ class SqliteDatabase:
     async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
         """The pictures that were made from this one."""
         return await self._assets("WHERE parent_id = ? AND team = ? ORDER BY rowid", asset_id, team)
+
+    async def expired_assets(self, now: datetime, limit: int) -> Sequence[AssetRow]:
+        """Pictures whose time is over."""
+        return await self._assets("WHERE expires <= ? ORDER BY expires LIMIT ?", micros(now), limit)
+
+    async def drop_asset(self, asset_id: str) -> None:
+        """Forget a picture that was deleted."""
+        await self._writer.submit(self._books.changed, "DELETE FROM assets WHERE id = ?", asset_id)
 
     async def add_key(self, key: KeyRow) -> None:
         """Keep a new key."""
@@ -224,8 +237,9 @@ class SqliteDatabase:
         self._writer.close()
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._readers.shutdown)
-        self._reader.close()
-        self._connection.close()
+        for connection in (self._tidier, self._reader, self._connection):
+            if connection is not None:
+                connection.close()
 
     async def _attempts(self, where: str, *columns: object) -> list[AttemptRow]:
         return await self._all(values.attempt, f"{_ATTEMPTS} {where} ORDER BY rowid", *columns)
@@ -247,6 +261,15 @@ class SqliteDatabase:
             return await asyncio.get_running_loop().run_in_executor(self._readers, work, *args)
         except sqlite3.Error as error:
             raise self._blame(error) from error
+
+    def _tidy_up(self) -> None:
+        """Have the log moved into the file, beside the commits and without standing in their way."""
+        asyncio.get_running_loop().run_in_executor(self._readers, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        assert self._tidier is not None
+        with contextlib.suppress(sqlite3.OperationalError):  # locked, or a fault that the next commit will report
+            self._tidier.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _same_file(self) -> None:
         """A deleted or replaced file would take our writes with it unseen."""

@@ -86,18 +86,17 @@ CREATE TABLE decisions (
     number INTEGER NOT NULL,
     at INTEGER NOT NULL,
     team TEXT NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX decisions_of_call ON decisions (call_id, number);
+    body BLOB NOT NULL,
+    PRIMARY KEY (call_id, number)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE recipes (
-    call_id TEXT NOT NULL,
+    call_id TEXT PRIMARY KEY,
     team TEXT NOT NULL,
     user TEXT,
     request BLOB NOT NULL,
     created INTEGER NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX recipe_of_call ON recipes (call_id);
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE assets (
     id TEXT PRIMARY KEY,
@@ -105,7 +104,7 @@ CREATE TABLE assets (
     attempt_id TEXT NOT NULL,
     team TEXT NOT NULL,
     position INTEGER NOT NULL,
-    path TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,  -- its last part is the id, by which it is found
     media_type TEXT NOT NULL,
     width INTEGER NOT NULL,
     height INTEGER NOT NULL,

@@ -7,9 +7,7 @@ one synchronous step, so nothing can come between the look and the taking.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
 from policies.types import CapacityId
@@ -44,9 +42,8 @@ class Admission:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
-        self._waiting: defaultdict[CapacityId, list[tuple[int, int, Waiter]]] = defaultdict(list)
+        self._waiting: defaultdict[CapacityId, deque[Waiter]] = defaultdict(deque)
         self._line: defaultdict[CapacityId, int] = defaultdict(int)
-        self._ticket = itertools.count()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{c}: {n}" for c, n in sorted(self._in_flight.items()) if n)
@@ -69,11 +66,11 @@ class Admission:
             self._in_flight[capacity] += 1
         return Lease(self, capacities)
 
-    def wait(self, capacity: CapacityId, priority: int, wake: Callable[[], None]) -> Waiter:
-        """Call `wake` once when `capacity` has room; higher priority first, then first come."""
+    def wait(self, capacity: CapacityId, wake: Callable[[], None]) -> Waiter:
+        """Call `wake` once when `capacity` has room; first come, first woken."""
         self._line[capacity] += 1
         waiter = Waiter(wake, lambda: self._leave(capacity))
-        heapq.heappush(self._waiting[capacity], (-priority, next(self._ticket), waiter))
+        self._waiting[capacity].append(waiter)
         return waiter
 
     def waiting(self, capacity: CapacityId) -> int:
@@ -89,11 +86,10 @@ class Admission:
 
     def stir(self, capacity: CapacityId) -> None:
         """Wake as many waiters as could start now, as if each of them did."""
-        heap = self._waiting.get(capacity)
+        line = self._waiting.get(capacity)
         taken = self._in_flight[capacity]
-        while heap and self._room(capacity, taken) <= 0:
-            _, _, waiter = heapq.heappop(heap)
-            if waiter.fire():
+        while line and self._room(capacity, taken) <= 0:
+            if line.popleft().fire():
                 taken += 1
 
     def _leave(self, capacity: CapacityId) -> None:

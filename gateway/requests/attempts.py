@@ -391,7 +391,7 @@ class Attempts:
         delay = max(until - self._house.shop.clock.now(), 0.0)
         part.timer = loop.call_later(delay, self._mark, part, "wake")
         if capacity is not None:
-            part.waiter = self._house.admission.wait(capacity, 0, lambda: self._mark(part, "room"))
+            part.waiter = self._house.admission.wait(capacity, lambda: self._mark(part, "room"))
 
     def _mark(self, part: Part, reason: Reason) -> None:
         if part.over:

@@ -205,7 +205,7 @@ def test_orders_jittered_by_30_ms_never_break_a_providers_bucket_of_the_same_siz
     assert all(theirs.takes(at) for at in arrived)
 
 
-@pytest.mark.parametrize(("rate", "burst"), [(20.0, 5), (20.0, 20), (60.0, 30), (1.0, 2)])
+@pytest.mark.parametrize(("rate", "burst"), [(1.0, 2), (20.0, 5), (20.0, 20), (60.0, 30), (100.0, 20), (250.0, 60)])
 def test_the_worst_jitter_breaks_no_bucket_either(rate: float, burst: int) -> None:
     """A full bucket is emptied late, and everything after it arrives early."""
     limit = RateLimit(rate, burst)

@@ -55,6 +55,13 @@ def team(offer: Offer, ask: Ask) -> str | None:
 def ability(offer: Offer, ask: Ask) -> str | None:
     """What was asked for by name must be understood; nothing is dropped in silence."""
     able, request = offer.abilities, ask.request
+    if request.count > able.max_count:
+        return f"{offer.id} draws at most {able.max_count} pictures an order, not {request.count}"
+    return _unable(offer, request)
+
+
+def _unable(offer: Offer, request: ImageRequest) -> str | None:
+    able = offer.abilities
     if request.operation not in able.operations:
         return f"{offer.id} does not {request.operation.replace('_', ' ')}"
     if request.seed is not None and not able.seed:
@@ -99,6 +106,10 @@ def data(offer: Offer, ask: Ask) -> str | None:
         return f"{offer.account} processes data in {terms.region or 'an unnamed region'}, not in {required.region}"
     if required.training == "never" and terms.trains:
         return f"{offer.account} may train on prompts and pictures"
+    longest, kept = required.retention_days, terms.retention_days
+    if longest is not None and (kept is None or kept > longest):
+        held = "for an unnamed time" if kept is None else f"for {kept:g} days"
+        return f"{offer.account} keeps prompts and pictures {held}, longer than {longest:g} days"
     return None
 
 
@@ -164,8 +175,8 @@ def exhausted(tried: tuple[Tried, ...], fallback: Fallback) -> str | None:
     orders = sum(t.error != "overloaded" for t in tried)
     if orders >= fallback.attempts:
         return f"{orders} orders failed, as many as the policy allows"
-    if sum(t.error == "timed_out" for t in tried) > fallback.timeouts:
-        return "too many orders timed out"
+    if sum(t.error in ("timed_out", "outcome_unknown") for t in tried) > fallback.timeouts:
+        return "too many orders may still be billed: they timed out or broke off"
     return None
 
 

@@ -223,7 +223,9 @@ class CostEngine:
         self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
     ) -> Weighed | Rejection:
         offer, request = seller.offer, ask.request
-        objected = objection(offer, ask) or tried_objection(offer, ask, self.policy.fallback)
+        objected = (
+            objection(offer, ask) or self._above_first(offer, ask) or tried_objection(offer, ask, self.policy.fallback)
+        )
         if objected is not None:
             return objected
         expected = seller.forecast.expected(
@@ -241,6 +243,16 @@ class CostEngine:
         if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
             room = Room(room.left, room.share, pause[0], None, pause[1])
         return Weighed(self._candidate(seller, ask, now, price, expected, room), room)
+
+    def _above_first(self, offer: Offer, ask: Ask) -> Rejection | None:
+        """Fallback keeps the tier: a preview that fails does not come back as an export at fifteen times the price."""
+        if not ask.tried or ask.constraints.models is not None:
+            return None
+        first = self._sellers.get(ask.tried[0].offer)
+        if first is None or offer.tier <= first.offer.tier:
+            return None
+        why = f"{offer.model} is of tier {offer.tier.word}; another order keeps {first.offer.tier.word}"
+        return Rejection(offer=offer.id, code="tier", reason=why)
 
     def _pause(
         self, seller: Seller, ask: Ask, now: float, reason: Reason, *, despite_failures: bool

@@ -92,6 +92,8 @@ class Requirements(Struct, frozen=True, kw_only=True):
 
     region: str | None = None
     training: Literal["allowed", "never"] = "allowed"
+    retention_days: float | None = None
+    """Longest that a seller may keep prompts and pictures; None does not mind."""
     commercial: bool = False
     """The picture will be used commercially, so the model's licence must allow that."""
 
@@ -154,8 +156,6 @@ class Ask(Struct, frozen=True, kw_only=True):
     intent: str = "preview"
     team: str = ""
     arrived: float
-    priority: int = 0
-    """Higher goes first when room is short."""
     budget_left: NanoUsd | None = None
     """What key and team may still spend; None is unlimited."""
     tried: tuple[Tried, ...] = ()

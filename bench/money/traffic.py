@@ -92,7 +92,7 @@ def _call(number: int, draw: random.Random) -> PlannedCall:
         "n": count,
         "size": draw.choices(product.sizes, [1 / _pixels(size) for size in product.sizes])[0],
         "response_format": draw.choice(("url", "b64_json")),
-        "deadline_ms": 20_000,
+        "deadline_ms": 10_000,
     }
     if draw.random() < 0.8:
         body["output_format"] = draw.choice(("png", "jpeg", "jpeg", "jpeg", "jpeg", "webp"))

@@ -18,7 +18,7 @@ from gateway.requests.admission import Admission
 from gateway.requests.call import Call, Caller
 from gateway.requests.journal import DecisionNote, decision_row
 from gateway.requests.market import Market
-from gateway.requests.quoting import QuotedOffer, quoted
+from gateway.requests.quoting import QuotedOffer, first_order, quoted
 from gateway.revisions import Revision
 from policies.engine import CostEngine
 from policies.types import Ask, Decision, Tier
@@ -38,7 +38,7 @@ class Weighed(Struct, frozen=True, kw_only=True):
 
     def quotes(self) -> list[QuotedOffer]:
         """What every offer would charge, cheapest feasible first."""
-        return quoted(self.ask, self.decision, self.market, self.per_order)
+        return quoted(self.call.request, self.ask, self.decision, self.market, self.per_order)
 
     def explanation(self) -> Explanation:
         """The decision in the shape of `GET /v1/decisions/{id}`."""
@@ -55,19 +55,11 @@ def weigh(
         {**fields, "prompt": fields.get("prompt") or "-"}, names_of(revision.policy, revision.catalog), caller
     )
     call = call_of(wish, new_id("call"), caller, _NOW, "quote")
-    constraints = call.constraints if tier is None else replace(call.constraints, tier=tier)
+    if tier is not None:
+        call = replace(call, constraints=replace(call.constraints, tier=tier))
+    per_order = revision.policy.images_per_order
     engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
     market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))
-    ask = Ask(
-        call_id=call.id,
-        part=0,
-        request=call.request,
-        constraints=constraints,
-        worth=call.worth,
-        intent=call.intent,
-        team=team,
-        arrived=_NOW,
-    )
+    ask = first_order(call, per_order)
     decision = engine.decide(ask, market, _NOW, "new")
-    per_order = revision.policy.images_per_order
     return Weighed(call=call, ask=ask, decision=decision, market=market, per_order=per_order)

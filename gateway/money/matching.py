@@ -27,6 +27,9 @@ LONGEST = timedelta(minutes=15)
 DAY = timedelta(days=1)
 MICROSECOND = timedelta(microseconds=1)
 
+OVERRUN = 2
+"""How many times what was held a bill may be and still be taken for that order's: prices rise without notice."""
+
 MOST_SUMS = 200_000
 """Distinct sums tried before a total counts as unexplained."""
 
@@ -208,7 +211,7 @@ def _place(
 
 def _may_be(row: AttemptRow, line: UsageRecord) -> bool:
     """Whether a line can be that of an order; one already given back must match to the nano-dollar, and once."""
-    fits = line.nano_usd <= row.hold_cost
+    fits = line.nano_usd <= OVERRUN * row.hold_cost
     if row.state == "released":
         fits = line.nano_usd == row.hold_cost and row.cost == 0
     return fits and row.endpoint == line.endpoint and row.started - SKEW <= line.at <= row.started + LONGEST

@@ -389,9 +389,13 @@ class Attempts:
     def _park(self, part: Part, until: float, capacity: str | None) -> None:
         loop = asyncio.get_running_loop()
         delay = max(until - self._house.shop.clock.now(), 0.0)
-        part.timer = loop.call_later(delay, self._mark, part, "wake")
+        part.timer = loop.call_later(delay, self._look_again, part)
         if capacity is not None:
             part.waiter = self._house.admission.wait(capacity, lambda: self._mark(part, "room"))
+
+    def _look_again(self, part: Part) -> None:
+        part.unpark()  # whoever asks does not stand in line
+        self._mark(part, "wake")
 
     def _mark(self, part: Part, reason: Reason) -> None:
         if part.over:

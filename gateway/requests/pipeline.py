@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from gateway.requests.attempts import Attempts, House
 from gateway.requests.call import Call, Delivery
-from gateway.requests.quoting import QuotedOffer, quoted
-from policies.types import Ask
+from gateway.requests.quoting import QuotedOffer, first_order, quoted
 
 
 class Pipeline:
@@ -35,16 +34,7 @@ class Pipeline:
     async def quote(self, call: Call) -> Sequence[QuotedOffer]:
         """What every offer would charge for a call, cheapest feasible first; orders nothing."""
         house = self._house
-        ask = Ask(
-            call_id=call.id,
-            part=0,
-            request=call.request,
-            constraints=call.constraints,
-            worth=call.worth,
-            intent=call.intent,
-            team=call.caller.team,
-            arrived=call.arrived,
-            budget_left=house.ledger.budget_left(call.caller.key_id, call.caller.team),
-        )
+        budget_left = house.ledger.budget_left(call.caller.key_id, call.caller.team)
+        ask = first_order(call, self._images_per_order, budget_left)
         decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new")
-        return quoted(ask, decision, house.market, self._images_per_order)
+        return quoted(call.request, ask, decision, house.market, self._images_per_order)

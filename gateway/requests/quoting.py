@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.requests.call import Call
 from policies.money import to_usd
 from policies.tariffs import Unpriced, describe, quote
 from policies.types import Ask, Decision, Offer, View
@@ -27,23 +28,38 @@ class QuotedOffer(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def quoted(ask: Ask, decision: Decision, view: View, per_order: int = 1) -> list[QuotedOffer]:
-    """Every offer the ask could mean, cheapest feasible first.
+def first_order(call: Call, per_order: int, budget_left: int | None = None) -> Ask:
+    """What the engine would be asked about the first order of a call."""
+    return Ask(
+        call_id=call.id,
+        part=0,
+        request=replace(call.request, count=min(call.request.count, per_order)),
+        constraints=call.constraints,
+        worth=call.worth,
+        intent=call.intent,
+        team=call.caller.team,
+        arrived=call.arrived,
+        budget_left=budget_left,
+    )
+
+
+def quoted(request: ImageRequest, ask: Ask, decision: Decision, view: View, per_order: int = 1) -> list[QuotedOffer]:
+    """Every offer the ask could mean, cheapest feasible first; `request` is the whole call, `ask` one order of it.
 
     A call is priced as it would be ordered, `per_order` pictures at a time, because each order is rounded by itself.
     """
     feasible = {candidate.offer.id: candidate for candidate in decision.ranked}
     reasons = {rejection.offer: rejection.reason for rejection in decision.rejected}
     rows = [
-        _row(offer, ask, per_order, offer.id in feasible, reasons.get(offer.id, ""))
+        _row(offer, request, per_order, offer.id in feasible, reasons.get(offer.id, ""))
         for offer in view.offers(ask.constraints.models)
     ]
     return sorted(rows, key=lambda row: (not row.feasible, row.nano_usd is None, row.nano_usd or 0, row.offer))
 
 
-def _row(offer: Offer, ask: Ask, per_order: int, feasible: bool, reason: str) -> QuotedOffer:
+def _row(offer: Offer, request: ImageRequest, per_order: int, feasible: bool, reason: str) -> QuotedOffer:
     try:
-        amount, certain, unit = price(offer, ask.request, per_order)
+        amount, certain, unit = price(offer, request, per_order)
     except Unpriced as error:
         amount, certain, unit = None, False, str(error)
     return QuotedOffer(

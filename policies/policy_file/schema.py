@@ -34,6 +34,7 @@ _DOLLARS = re.compile(r"\$?\s*(\d+(?:\.\d+)?)", re.ASCII)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
 _SIZE = re.compile(r"(\d{2,5})x(\d{2,5})", re.ASCII)
 
+_DAY_S = 86_400.0
 _Loc: TypeAlias = tuple[str | int, ...]
 
 
@@ -194,7 +195,15 @@ class RequireFile(_Section):
     training: Literal["allowed", "never"] = Field(
         default="allowed", description="Whether sellers may train on them (allowed)."
     )
+    retention: Duration | None = Field(
+        default=None, description="Longest that sellers may keep prompts and pictures; any time."
+    )
     commercial: bool = Field(default=False, description="Only models whose pictures may be used commercially (no).")
+
+    def compiled(self) -> Requirements:
+        """Say it in the engine's words."""
+        kept = None if self.retention is None else self.retention / _DAY_S
+        return Requirements(region=self.region, training=self.training, retention_days=kept, commercial=self.commercial)
 
 
 class PolicyFile(_Section):
@@ -271,7 +280,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         crowding=Crowding(**file.crowding.model_dump()),
         breaker=BreakerTerms(**file.breaker.model_dump()),
         forecast=ForecastTerms(**file.forecast.model_dump()),
-        require=Requirements(**file.require.model_dump()),
+        require=file.require.compiled(),
     )
 
 

@@ -194,6 +194,12 @@ def test_a_line_without_receipt_finds_the_order_by_amount_and_time() -> None:
     assert plan.actions == (Settle(near, 1000),)
 
 
+def test_a_price_that_rose_meanwhile_does_not_hide_whose_line_it_is() -> None:
+    row = attempt(hold=3_000_000)
+    plan = by_request([line(3_500_000, "x")], [row], NOON, LATER)
+    assert plan.actions == (Settle(row, 3_500_000),)
+
+
 def test_a_line_may_belong_to_an_order_whose_receipt_is_on_its_way() -> None:
     under_way = attempt("intent", started=100, ended=None)
     plan = by_request([line(1000, "x", at=101)], [under_way], NOON, LATER)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from policies.eligibility import exhausted, nearest_feasible, nearest_size, objection, price_objection, tried_objection
 from policies.policy import Fallback
 from policies.tariffs import PerImage, ResolutionTable, quote
-from policies.types import Ask, DataTerms, Licence, Live, Offer, Requirements, Tier, Tried
+from policies.types import Ask, DataTerms, Licence, Live, Offer, Rejection, Requirements, Tier, Tried
 from providers.contract import Abilities, ImageRequest, Lora, SizeRule
 from tests.support.sellers import CENT, Market, ask, failed, offer, shipped
 
@@ -144,7 +144,8 @@ def test_an_offer_that_draws_already_is_not_asked_a_second_time() -> None:
 def test_orders_and_timeouts_are_counted_and_being_full_is_neither(errors: list[str], attempts: int, late: int) -> None:
     tried = tuple(failed("a:m", error) for error in errors)
     orders = len(errors) - errors.count("overloaded")
-    spent = orders >= attempts or errors.count("timed_out") > late
+    unknown = errors.count("timed_out") + errors.count("outcome_unknown")
+    spent = orders >= attempts or unknown > late
     assert (exhausted(tried, Fallback(attempts=attempts, timeouts=late)) is not None) == spent
 
 
@@ -169,7 +170,8 @@ def test_a_size_nobody_draws_is_answered_with_the_nearest_in_the_same_shape(
 
 def test_a_ceiling_below_all_quotes_is_answered_with_the_cheapest_price_of_one_picture() -> None:
     assert near(ask(ceiling=1), offer("a:m", 2), PLAIN) == ("a:m", "at $0.01 a picture")
-    assert near(ask(request=ImageRequest(count=4), ceiling=1), PLAIN) == ("a:m", "at $0.01 a picture")
+    four = offer("a:m", 2, abilities=Abilities(max_count=4))
+    assert near(ask(request=ImageRequest(count=4), ceiling=1), four) == ("a:m", "at $0.01 a picture")
 
 
 def test_a_model_nobody_sells_is_answered_with_the_cheapest_other_of_the_tier() -> None:
@@ -203,6 +205,7 @@ def test_another_teams_account_is_never_suggested() -> None:
 def test_a_size_without_a_price_does_not_hide_the_priced_one_beside_it() -> None:
     table = ResolutionTable(rows=((4_194_304, CENT),))
     assert near(drawing(width=4096, height=4096), offer("a:m", tariff=table)) == ("a:m", "at 2048x2048")
+    assert near(drawing(width=4096, height=4096), offer("a:m", tariff=ResolutionTable(rows=((1, CENT),)))) is None
 
 
 RULES = st.one_of(
@@ -236,3 +239,19 @@ def test_a_size_that_can_be_drawn_is_its_own_nearest(rule: SizeRule, width: int,
     sold = offer("a:m", abilities=Abilities(sizes=rule))
     drawn = nearest_size(sold, ImageRequest(width=width, height=height))
     assert nearest_size(sold, ImageRequest(width=drawn[0], height=drawn[1])) == drawn
+
+
+def test_more_pictures_than_an_order_may_hold_are_an_objection() -> None:
+    assert objection(offer("a:m"), ask(request=ImageRequest(count=2))) == Rejection(
+        offer="a:m", code="ability", reason="a:m draws at most 1 pictures an order, not 2"
+    )
+
+
+def test_a_seller_that_keeps_prompts_longer_than_allowed_may_not_serve() -> None:
+    week = Requirements(retention_days=7)
+    long, short = DataTerms(retention_days=30), DataTerms(retention_days=1)
+    assert objection(offer("a:m", data=short), ask(require=week)) is None
+    for terms in (long, DataTerms()):
+        refused = objection(offer("a:m", data=terms), ask(require=week))
+        assert refused is not None
+        assert refused.code == "data"

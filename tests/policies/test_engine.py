@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from policies.policy import Crowding, Fallback
-from policies.tariffs import MachineSecond
+from policies.tariffs import MachineSecond, ResolutionTable
 from policies.types import Ask, Capacity, Event, EventKind, Reason, Rejection, Shed, Submit, Tier, Wait, Worth
 from providers.contract import ImageRequest
 from tests.support.sellers import CENT, POLICY, SQUARE, Town, ask, failed, offer, shipped
@@ -278,7 +278,7 @@ def test_a_pause_does_not_hide_a_longer_wait() -> None:
     ("tried", "said"),
     [
         (("failed", "failed", "failed"), "3 orders failed, as many as the policy allows"),
-        (("timed_out", "timed_out"), "too many orders timed out"),
+        (("timed_out", "outcome_unknown"), "too many orders may still be billed: they timed out or broke off"),
         (("content_refused",), "s0:m: content refused, and that is not taken elsewhere"),
     ],
 )
@@ -300,6 +300,20 @@ def test_a_refused_prompt_is_taken_elsewhere_only_where_the_policy_says_so() -> 
     open_minded = replace(POLICY, fallback=Fallback(refused_elsewhere=True))
     town = Town(offer("a:m"), offer("b:m", 2), policy=open_minded)
     assert chosen(town, ask(failed("a:m", "content_refused", elsewhere=False)), reason="failed") == "b:m"
+
+
+def test_a_size_the_tariff_has_no_price_for_is_no_offer() -> None:
+    table = ResolutionTable(rows=((1_000_000, CENT),))
+    assert reasons(Town(offer("a:m", tariff=table)), ask()) == {
+        "a:m": "price: a:m: no price for 1,048,576 pixels: the table ends at 1,000,000"
+    }
+
+
+def test_an_account_without_limits_that_is_overloaded_without_a_word_counts_as_failing() -> None:
+    town = Town(offer("a:m"), offer("b:m", 2))
+    for _ in range(5):
+        town.tell("throttled", "a:m")
+    assert chosen(town) == "b:m"
 
 
 def test_a_decision_names_policy_prices_and_reason() -> None:
@@ -447,3 +461,17 @@ def test_a_policy_without_crowding_takes_the_last_room_for_nothing() -> None:
     town = Town(CHEAP, capacities=[SLOTS], policy=replace(POLICY, crowding=Crowding(last_slot=0)))
     town.market.busy["a"] = 1
     assert town.decide(ask()).ranked[0].costs["load"] == 0
+
+
+def test_fallback_keeps_the_tier_of_the_first_order() -> None:
+    town = Town(offer("a:m", tier=Tier.PREVIEW), offer("b:m", 9, tier=Tier.PREVIEW), offer("c:m", 2, tier=Tier.EXPORT))
+    move = town.decide(ask(failed("a:m", "failed"), tier=Tier.PREVIEW), reason="failed").move
+    assert isinstance(move, Submit)
+    assert move.candidate.offer.id == "b:m"
+
+
+def test_a_preview_that_every_preview_seller_failed_does_not_come_back_as_an_export() -> None:
+    town = Town(offer("a:m", tier=Tier.PREVIEW), offer("c:m", 2, tier=Tier.EXPORT))
+    move = town.decide(ask(failed("a:m", "failed"), tier=Tier.PREVIEW), reason="failed").move
+    assert isinstance(move, Shed)
+    assert {reason.code for reason in move.reasons} == {"tried", "tier"}

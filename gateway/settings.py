@@ -153,6 +153,11 @@ class Recovery(_Typed):
 
     every: Duration = Field(default=10.0, gt=0, description="How often open and suspended orders are looked at.")
     stale_after: Duration = Field(default=15.0, description="A process that gave no sign of life so long is dead.")
+    reconcile: Duration = Field(
+        default=3600.0,
+        gt=0,
+        description="How often our books are compared with what providers say they bill, and corrected.",
+    )
     unknown_after: Duration = Field(
         default=600.0,
         description="Age from which an order that its provider does not list counts as never billed.",

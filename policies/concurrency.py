@@ -26,12 +26,16 @@ _QUEUED_S = 0.5
 """Time in the provider's queue that counts as a sign that fewer orders run at once than we think."""
 
 _RATE_MARGIN = 0.97
-_JITTER_S = 0.06
+_JITTER_S = 0.15
 """How far apart two orders may drift between us and a provider: each up to 30 ms early or late on its way through
 commits, event loop and network."""
 _STEADY_S = 10.0
 """Seconds without a refusal before a lowered rate is raised a step."""
 _STEP = 1.1
+_STRIDE = 1.5
+"""Where nothing is known of a limit above: after a storm of refusals that had nothing to do with our rate."""
+_FLOOR = 1 / 32
+"""Least share of the configured rate: a seller that takes less is not slow but out of order."""
 
 
 class Limit(Protocol):
@@ -268,10 +272,10 @@ class RateLimit:
             self.value, self._good = self._good, None
             patience = self._wait = min(2.0 * self._wait, _PROBE_AT_MOST_S)
         elif now - self._learned_at > _IN_A_ROW_S:
-            self.value = refused / 2.0
+            self.value = max(refused / 2.0, self.configured * _FLOOR)
             self._wait = _PROBE_S
         else:
-            self.value = refused / 4.0
+            self.value = max(refused / 4.0, self.configured * _FLOOR)
         self._tokens = min(self._tokens_at(now), 0.0)
         self._at = self._learned_at = now
         self._steps_at = now + patience
@@ -286,7 +290,7 @@ class RateLimit:
         if self.value >= self._refused_rate:  # what was refused before has held: the provider's limit has risen
             self._refused_rate, self._wait = inf, _PROBE_S
         self._good = self.value
-        self.value = min(self.value * _STEP, self.configured)
+        self.value = min(self.value * (_STEP if self._refused_rate < inf else _STRIDE), self.configured)
         near = self.value >= 0.9 * self._refused_rate
         self._steps_at = now + (self._wait if near else _STEADY_S)
 

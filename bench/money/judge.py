@@ -78,8 +78,8 @@ _HELD = """
     WHERE kind IN ('hold', 'settle', 'release') AND note <> 'overrun' GROUP BY 1
 """
 _ASSETS = "SELECT call_id, SUM(cost) FROM assets GROUP BY 1"
-_STATES = "SELECT state, COUNT(*) FROM attempts GROUP BY 1"
-_ORDERS = "SELECT account, COUNT(*) FROM attempts WHERE id NOT LIKE 'res%' GROUP BY 1"
+_STATES = "SELECT state, COUNT(*) FROM attempts WHERE NOT reservation OR state IN ('reserved', 'suspended') GROUP BY 1"
+_ORDERS = "SELECT account, COUNT(*) FROM attempts WHERE NOT reservation GROUP BY 1"
 _TICKETS = "SELECT account || '/' || json_extract(ticket, '$.id') FROM attempts WHERE ticket IS NOT NULL"
 
 

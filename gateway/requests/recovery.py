@@ -4,12 +4,13 @@ At start and then on a schedule:
   1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
      from sellers that can, the others are suspended.
   2. Suspended orders are looked up in what their provider account says it bills.
+  3. More rarely, all orders are compared with that: a price that changed without notice becomes a correction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec import Struct
@@ -26,6 +27,7 @@ from policies.types import Offer
 from providers.contract import Cancels, FindsOrders, ImageRequest, Order, Provider, Resumable, Ticket, Usage
 from providers.errors import ProviderError
 
+DAY = timedelta(days=1)
 SKEW = timedelta(minutes=1)
 """How far a provider's clock may be from ours."""
 
@@ -52,7 +54,22 @@ class Recovery(Struct, frozen=True, kw_only=True):
         for attempt, hold in await self.ledger.orphans(self.stale_after):
             await self._adopt(attempt, hold)
         for account, provider in self.providers.items():
-            await self._resolve(account, provider)
+            ripe = [
+                attempt.started
+                for attempt in await self.db.suspended(account)
+                if attempt.started < self._known_before()
+            ]
+            if ripe:
+                await self._resolve(account, provider, min(ripe) - SKEW)
+
+    async def reconcile(self) -> None:
+        """Compare the orders of the last day with what their providers say they bill, and correct our books."""
+        for account, provider in self.providers.items():
+            await self._resolve(account, provider, self.clock.utc() - DAY)
+
+    def _known_before(self) -> datetime:
+        """What ended before this is on its provider's report by now, if it was billed at all."""
+        return self.clock.utc() - timedelta(seconds=self.unknown_after)
 
     async def _adopt(self, attempt: AttemptRow, hold: Hold) -> None:
         if hold.reserved:
@@ -110,20 +127,13 @@ class Recovery(Struct, frozen=True, kw_only=True):
         except Unpriced:
             return attempt.hold_cost
 
-    async def _resolve(self, account: str, provider: Provider) -> None:
-        """Ask a provider what it bills, when an order of its account has been unknown for long enough."""
-        now = self.clock.utc()
-        settled_before = now - timedelta(seconds=self.unknown_after)
-        ripe = [attempt.started for attempt in await self.db.suspended(account) if attempt.started < settled_before]
-        if not ripe:
-            return
+    async def _resolve(self, account: str, provider: Provider, since: datetime) -> None:
+        """Settle, release and correct whatever a provider's own report decides about orders since a moment."""
+        period = Period(since=since, settled_before=self._known_before(), now=self.clock.utc())
         try:
-            found = await resolve(
-                self.db, account, provider, Period(since=min(ripe) - SKEW, settled_before=settled_before, now=now)
-            )
+            found = await resolve(self.db, account, provider, period)
         except ProviderError as error:
             log.warning("usage_unavailable", account=account, error=error.kind, detail=error.detail)
             return
-        log.info(
-            "suspended_resolved", account=account, resolved=found.settled + found.released, suspended=found.waiting
-        )
+        if resolved := found.settled + found.released + found.corrections:
+            log.info("account_reconciled", account=account, resolved=resolved, suspended=found.waiting)

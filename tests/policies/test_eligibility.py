@@ -170,7 +170,7 @@ def test_a_size_nobody_draws_is_answered_with_the_nearest_in_the_same_shape(
 
 def test_a_ceiling_below_all_quotes_is_answered_with_the_cheapest_price_of_one_picture() -> None:
     assert near(ask(ceiling=1), offer("a:m", 2), PLAIN) == ("a:m", "at $0.01 a picture")
-    four = offer("a:m", 2, abilities=Abilities(max_count=4))
+    four = offer("a:m", abilities=Abilities(max_count=4))
     assert near(ask(request=ImageRequest(count=4), ceiling=1), four) == ("a:m", "at $0.01 a picture")
 
 

@@ -1,7 +1,9 @@
 """The commands that move money, each run inside the writer's transaction.
 
 Balances are kept in memory while nobody else writes the file (SQLite's `data_version` tells), so a budget check
-reads no row, and each balance that changed is written once per group instead of once per command.
+reads no row, and each balance that changed is written once per group instead of once per command. Rows that no command
+reads (entries, decisions, recipes, assets) are gathered and written together before the commit: one statement for many
+rows costs a third of one statement each.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
@@ -41,6 +43,9 @@ Change: TypeAlias = "tuple[Account, int, int]"
 Fact: TypeAlias = "tuple[str, str, str, int, str]"
 """An entry's book, party, kind, amount and note."""
 
+Row: TypeAlias = "tuple[object, ...]"
+"""The columns of a row to insert."""
+
 OPEN = "state <> 'settled' AND state <> 'released'"
 """As the partial index says it, so that SQLite uses it."""
 
@@ -54,11 +59,7 @@ _CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = ?,
     WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted')"""
 _SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE rowid = ?"
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
-_ENTRIES = tuple(
-    "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * n)
-    for n in range(7)
-)
-"""For 0 to 6 entries at once; a close writes at most three a book."""
+_ENTRY = "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES (?,?,?,?,?,?,?)"
 _CORRECT = """INSERT INTO entries (at, book, party, kind, amount, attempt_id, endpoint, note)
     VALUES (?, ?, ?, 'correction', ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
 _BALANCE = """INSERT INTO balances VALUES (?,?,?,?)
@@ -81,6 +82,7 @@ class Books:
         self._balances: dict[Account, list[int]] = {}
         self._budgets: dict[Account, int | None] = {}
         self._touched: set[Account] = set()
+        self._rows: dict[str, list[Row]] = {_ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
         self._version = -1
 
     def begin(self) -> None:
@@ -91,8 +93,21 @@ class Books:
             self.forget()
             self._version = version
 
+    def gathered(self) -> int:
+        """How many rows wait to be written."""
+        return sum(map(len, self._rows.values()))
+
+    def drop(self) -> None:
+        """Let go of the rows that wait to be written."""
+        for rows in self._rows.values():
+            rows.clear()
+
     def flush(self) -> None:
-        """Write the balances that changed."""
+        """Write the rows that were gathered and the balances that changed."""
+        for statement, rows in self._rows.items():
+            if rows:
+                self._executemany(statement, rows)
+                rows.clear()
         self._executemany(_BALANCE, [(*account, *self._balances[account]) for account in self._touched])
         self._touched.clear()
 
@@ -101,6 +116,7 @@ class Books:
         self._balances.clear()
         self._budgets.clear()
         self._touched.clear()
+        self.drop()
 
     def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
         """Set money aside for every hold or for none."""
@@ -143,8 +159,7 @@ class Books:
                 *_closing_entries("charge", found.team, found.hold_charge, charge, state),
             ),
         )
-        for asset in closing.assets:
-            self._execute(_ASSET, asset_columns(asset))
+        self._rows[_ASSET] += map(asset_columns, closing.assets)
         if closing.recipe is not None:
             self.save_recipe(closing.recipe)
         self.save_decisions(closing.decisions)
@@ -210,12 +225,11 @@ class Books:
 
     def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
         """Keep decisions."""
-        for decision in decisions:
-            self._execute(_DECISION, decision_columns(decision))
+        self._rows[_DECISION] += map(decision_columns, decisions)
 
     def save_recipe(self, recipe: RecipeRow) -> None:
         """Keep a recipe; the first of a call stays."""
-        self._execute(_RECIPE, recipe_columns(recipe))
+        self._rows[_RECIPE].append(recipe_columns(recipe))
 
     def add_key(self, key: KeyRow) -> None:
         """Keep a key, and let its budget count from now on."""
@@ -264,11 +278,9 @@ class Books:
         )
 
     def _append(self, stamp: int, attempt_id: str, facts: Sequence[Fact]) -> None:
-        """Write entries."""
-        columns: list[object] = []
-        for book, party, kind, amount, note in facts:
-            columns += (stamp, book, party, kind, amount, attempt_id, note)
-        self._execute(_ENTRIES[len(facts)], columns)
+        self._rows[_ENTRY] += [
+            (stamp, book, party, kind, amount, attempt_id, note) for book, party, kind, amount, note in facts
+        ]
 
     def _give_back(self, owner: str, attempt_id: str, stamp: int) -> Iterable[Change]:
         """Release a reservation that another hold replaces."""

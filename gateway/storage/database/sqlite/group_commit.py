@@ -22,9 +22,12 @@ from gateway.errors import NotReady
 GROUP = 256
 """Most commands in one transaction."""
 
-GATHER_S = 0.002
-"""Least time between two commits on the event loop: a busy gateway then commits for many requests at once, and an idle
-one at the end of the turn."""
+GATHER_S = 0.004
+"""Least seconds between two commits on the event loop while it is busy: they are then for many requests at once, and a
+picture takes a hundred times longer. While it is not, a commit comes at the end of the turn."""
+
+BUSY = 3_000
+"""Commands a second from which the event loop counts as busy."""
 
 TIDY_EVERY = 200
 """Commits on the event loop between two checkpoints: a few megabytes of log."""
@@ -44,8 +47,14 @@ class Transaction(Protocol):
     def begin(self) -> None:
         """A transaction was begun; raises to refuse it."""
 
+    def gathered(self) -> int:
+        """How much is gathered in memory, to be written by `flush`."""
+
     def flush(self) -> None:
         """Write what was gathered in memory; the commit follows."""
+
+    def drop(self) -> None:
+        """Let go of what was gathered since the last `flush`: the command that did it was refused."""
 
     def forget(self) -> None:
         """The transaction was rolled back: memory no longer agrees with the file."""
@@ -73,6 +82,7 @@ class GroupWriter:
         self._tidy = tidy
         self._untidied = 0
         self._committed_at = 0.0
+        self._group = 0
         self._connection = connection
         self._transaction = transaction
         self._blame = blame
@@ -117,9 +127,9 @@ class GroupWriter:
 
     def _due(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that what is gathered from now on is handed over."""
-        too_soon = self._committed_at + GATHER_S - loop.time() if self._tidy else 0.0
-        if too_soon > 0:
-            loop.call_later(too_soon, self._hand_over)
+        since = loop.time() - self._committed_at
+        if self._tidy is not None and since < GATHER_S and self._group > BUSY * since:
+            loop.call_later(GATHER_S - since, self._hand_over)
         else:
             loop.call_soon(self._hand_over)
 
@@ -133,7 +143,7 @@ class GroupWriter:
         for start in range(0, len(gathered), GROUP):
             _answer(self._commit(gathered[start : start + GROUP]))
         if self._loop is not None:
-            self._committed_at = self._loop.time()
+            self._committed_at, self._group = self._loop.time(), len(gathered)
         self._untidied += 1
         if self._untidied == TIDY_EVERY and not self._closed:
             self._untidied = 0
@@ -167,14 +177,17 @@ class GroupWriter:
         self._connection.execute("BEGIN IMMEDIATE")
         self._transaction.begin()
         answers = [run(command) for command in commands]
-        self._transaction.flush()
+        try:
+            self._transaction.flush()
+        except OWN_FAULTS as error:
+            raise Regroup from error
         self._connection.execute("COMMIT")
         return answers
 
     def _bare(self, command: Command) -> Answer:
         """Run a command without a savepoint, which costs as much as a row: refusals that wrote nothing need none."""
         work, args, future = command
-        before = self._connection.total_changes
+        before = self._connection.total_changes, self._transaction.gathered()
         try:
             return future, work(*args), None
         except sqlite3.Error as error:
@@ -182,7 +195,7 @@ class GroupWriter:
                 raise Regroup from error
             raise
         except Exception as error:
-            if self._connection.total_changes != before:
+            if (self._connection.total_changes, self._transaction.gathered()) != before:
                 raise Regroup from error
             return future, None, error
 
@@ -192,6 +205,7 @@ class GroupWriter:
         execute("SAVEPOINT command")
         try:
             value = work(*args)
+            self._transaction.flush()
         except sqlite3.Error as error:
             if not isinstance(error, OWN_FAULTS):
                 raise
@@ -201,6 +215,7 @@ class GroupWriter:
         else:
             execute("RELEASE command")
             return future, value, None
+        self._transaction.drop()
         execute("ROLLBACK TO command")
         execute("RELEASE command")
         return future, None, refusal

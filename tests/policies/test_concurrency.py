@@ -235,7 +235,7 @@ def test_after_a_restart_the_bucket_holds_one_token() -> None:
     assert limit.left(0, 0.0) == 1
     limit.submitted(0.0)
     assert limit.room(0, 0.0) == pytest.approx(1 / (20 * 0.97))
-    assert limit.left(0, 10.0) == 8
+    assert limit.left(0, 10.0) == 7
 
 
 def test_an_order_nobody_asked_about_leaves_a_debt() -> None:

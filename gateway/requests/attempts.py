@@ -206,6 +206,8 @@ class Attempts:
 
         Raises `BudgetSpent` when the first holds of a call do not fit; nothing is ordered or held then.
         """
+        if not self._decisions:
+            return
         first, self._first_round = self._first_round, False
         starts, self._starts = self._starts, []
         reserve, self._reserve = self._reserve, []

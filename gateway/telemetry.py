@@ -50,7 +50,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 def configure(stream: BinaryIO, level: Level = "info") -> None:
     """Send log lines to `stream` from here on."""
     structlog.configure(
-        processors=[_count, _stamp, _allow, _render],
+        processors=[_line],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
         logger_factory=lambda *_: Lines(stream),
         cache_logger_on_first_use=True,
@@ -106,25 +106,26 @@ def logger() -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
-def _count(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _line(_: WrappedLogger, method: str, event: EventDict) -> bytes:
+    """Count an event, stamp it, keep what may be said of it and render it, in one pass over its fields.
+
+    Of an exception that rides along only class and place are said: its text and its locals may hold a prompt.
+    """
     counts[str(event["event"])] += 1
-    return event
-
-
-def _stamp(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    return {"at": datetime.now(UTC), "level": "error" if method == "exception" else method, **event}
-
-
-def _allow(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep what may be said, cut short what is long, and where an exception rides along say only its class."""
-    kept = {name: _short(value) for name, value in event.items() if name in FIELDS}
+    kept: EventDict = {"at": datetime.now(UTC), "level": "error" if method == "exception" else method}
+    dropped: list[str] = []
+    for name, value in event.items():
+        if name in FIELDS:
+            kept[name] = value[:_LONGEST] if isinstance(value, str) else value
+        elif name != "exc_info":
+            dropped.append(name)
     if given := event.get("exc_info"):
         error = given if isinstance(given, BaseException) else sys.exc_info()[1]
         kept["error"] = type(error).__name__
         kept["where"] = _where(error)
-    if dropped := sorted(event.keys() - FIELDS - {"exc_info"}):
-        kept["dropped"] = dropped
-    return kept
+    if dropped:
+        kept["dropped"] = sorted(dropped)
+    return _encode(kept)
 
 
 def _where(error: BaseException | None) -> str:
@@ -133,11 +134,3 @@ def _where(error: BaseException | None) -> str:
     return " < ".join(
         f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in reversed(frames)
     )
-
-
-def _short(value: object) -> object:
-    return value[:_LONGEST] if isinstance(value, str) else value
-
-
-def _render(_: WrappedLogger, __: str, event: EventDict) -> bytes:
-    return _encode(event)

@@ -416,10 +416,7 @@ class Attempts:
         return []
 
     def _time_is_up(self) -> None:
-        late = DeadlinePassed(
-            f"No picture was ready within {self._call.constraints.deadline:g} s.",
-            extra={"attempts": self._told()},
-        )
+        late = self._late()
         for part in self._parts:
             if part.over or any(order.sealed for order in part.live):
                 continue
@@ -427,6 +424,10 @@ class Attempts:
                 order.wanted = False
                 order.tell_late()
             self._give_up(part, late)
+
+    def _late(self) -> DeadlinePassed:
+        within = self._call.constraints.deadline
+        return DeadlinePassed(f"No picture was ready within {within:g} s.", extra={"attempts": self._told()})
 
     def _told(self) -> list[dict[str, object]]:
         """The failed attempts, for the body of an error."""
@@ -437,7 +438,7 @@ class Attempts:
         ours = next((error for error in errors if isinstance(error, GatewayError)), None)
         if ours is not None:
             return ours
-        tried = [tried for part in self._parts for tried in part.tried]
+        tried = [tried for part in self._parts for tried in part.tried if tried.error != "overloaded"]
         if tried and all(t.error == "content_refused" for t in tried):
             return ContentPolicy(extra={"attempts": self._told()})
         if tried:
@@ -450,6 +451,8 @@ class Attempts:
         """Nothing was ordered at all: why."""
         reasons = [{"offer": r.offer, "code": r.code, "reason": r.reason} for r in shed.reasons]
         broke = next((r for r in shed.reasons if r.code == "budget"), None)
+        if any(reason.code == "deadline" for reason in shed.reasons):
+            return self._late()
         waiting = [r for r in shed.reasons if not r.lasting]
         if waiting:
             said = sentences([f"{r.offer}: {r.reason}" for r in waiting])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
-from policies.types import Decision, Shed, Submit, Tier, Wait
+from policies.types import Decision, Rejection, Shed, Submit, Tier, Wait
 from providers.picture import probe
 from tests.support.town import ScriptedEngine, town
 
@@ -154,3 +154,24 @@ async def test_one_part_shed_sinks_the_call_before_anything_is_spent(tmp_path: P
             await t.app.pipeline.serve(t.call(count=3))
         assert t.invoiced() == {}
         assert await t.held() == 0
+
+
+def too_late(decision: Decision, now: float) -> Decision:
+    """Give up because the deadline has passed."""
+    return _with(decision, Shed((Rejection(offer="", code="deadline", reason="0.1 s have passed"),)))
+
+
+async def test_an_engine_that_finds_the_deadline_passed_is_a_timeout_and_not_a_bad_request(tmp_path: Path) -> None:
+    async with town(tmp_path, ScriptedEngine([too_late]).over) as t:
+        with pytest.raises(DeadlinePassed):
+            await t.app.pipeline.serve(t.call())
+
+
+async def test_sellers_without_room_are_no_capacity_with_a_moment_to_come_back(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        t.sandbox.script([{"provider": "together", "do": "429", "when": {"share": 1}, "args": {"retry_after": 40}}])
+        with pytest.raises(NoCapacity) as caught:
+            await t.app.pipeline.serve(t.call(only=frozenset({"together"}), models=frozenset({"flux-schnell"})))
+        assert caught.value.retry_after is not None
+        assert 0 < caught.value.retry_after <= 60
+        await t.assert_books_agree()

@@ -70,10 +70,12 @@ class SqliteDatabase:
         )
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="pixelgate-reader")
         self._closed = False
+        self._under_way = 0
 
     async def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
         """Set money aside for every hold or for none."""
         await self._writer.submit(self._books.hold, owner, holds, decisions, at)
+        self._under_way += len(holds)
 
     async def accept(self, owner: str, attempt_id: str, ticket: Ticket) -> None:
         """Keep the provider's receipt."""
@@ -81,11 +83,15 @@ class SqliteDatabase:
 
     async def close(self, closing: Closing) -> bool:
         """End a hold, once."""
-        return await self._writer.submit(self._books.close, closing)
+        closed = await self._writer.submit(self._books.close, closing)
+        self._under_way = max(self._under_way - closed, 0)
+        return closed
 
     async def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
         """Nobody knows yet what is owed: the money stays held."""
-        return await self._writer.submit(self._books.suspend, owner, attempt_id, outcome, at)
+        suspended = await self._writer.submit(self._books.suspend, owner, attempt_id, outcome, at)
+        self._under_way = max(self._under_way - suspended, 0)
+        return suspended
 
     async def correct(self, correction: Correction) -> bool:
         """Append a correction."""

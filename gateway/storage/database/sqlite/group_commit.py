@@ -23,11 +23,11 @@ GROUP = 256
 """Most commands in one transaction."""
 
 GATHER_S = 0.004
-"""Least seconds between two commits on the event loop while it is busy: they are then for many requests at once, and a
-picture takes a hundred times longer. While it is not, a commit comes at the end of the turn."""
+"""Least seconds between two commits on the event loop while many orders are under way: one is then for many of them.
+With few, a commit comes at the end of the turn."""
 
-BUSY = 3_000
-"""Commands a second from which the event loop counts as busy."""
+MANY = 8
+"""Orders under way from which commits are gathered."""
 
 TIDY_EVERY = 200
 """Commits on the event loop between two checkpoints: a few megabytes of log."""
@@ -74,15 +74,17 @@ class GroupWriter:
         blame: Callable[[Exception], NotReady],
         *,
         tidy: Callable[[], None] | None = None,
+        under_way: Callable[[], int] = lambda: 0,
     ) -> None:
         """`blame` turns a fault of the file into what callers hear.
 
-        With `tidy` commits run on the event loop, and it is called after every `TIDY_EVERY` of them.
+        With `tidy` commits run on the event loop, and it is called after every `TIDY_EVERY` of them; `under_way` then
+        says how many orders are open.
         """
         self._tidy = tidy
         self._untidied = 0
         self._committed_at = 0.0
-        self._group = 0
+        self._under_way = under_way
         self._connection = connection
         self._transaction = transaction
         self._blame = blame
@@ -127,9 +129,9 @@ class GroupWriter:
 
     def _due(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that what is gathered from now on is handed over."""
-        since = loop.time() - self._committed_at
-        if self._tidy is not None and since < GATHER_S and self._group > BUSY * since:
-            loop.call_later(GATHER_S - since, self._hand_over)
+        soon = self._committed_at + GATHER_S - loop.time()
+        if self._tidy is not None and soon > 0 and self._under_way() >= MANY:
+            loop.call_later(soon, self._hand_over)
         else:
             loop.call_soon(self._hand_over)
 
@@ -143,7 +145,7 @@ class GroupWriter:
         for start in range(0, len(gathered), GROUP):
             _answer(self._commit(gathered[start : start + GROUP]))
         if self._loop is not None:
-            self._committed_at, self._group = self._loop.time(), len(gathered)
+            self._committed_at = self._loop.time()
         self._untidied += 1
         if self._untidied == TIDY_EVERY and not self._closed:
             self._untidied = 0

@@ -164,7 +164,7 @@ class Database(Protocol):
     # What a call left behind.
 
     async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
-        """The attempts of a call, oldest first."""
+        """The orders of a call, oldest first; reservations left out."""
 
     async def attempt(self, attempt_id: str) -> AttemptRow | None:
         """One attempt."""

@@ -133,8 +133,8 @@ class SqliteDatabase:
         return await self._attempts(where, account, micros(since))
 
     async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
-        """The attempts of a call."""
-        return await self._attempts("WHERE call_id = ?", call_id)
+        """The orders of a call."""
+        return await self._attempts("WHERE call_id = ? AND NOT reservation", call_id)
 
     async def attempt(self, attempt_id: str) -> AttemptRow | None:
         """One attempt."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import openai
@@ -54,7 +55,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.1)
-            yield Demo(json.loads(fixtures.read_text()), folder / "state")
+            demo = Demo(json.loads(fixtures.read_text()), folder / "state")
+            with demo.client, demo.http:
+                yield demo
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(40) == 0
@@ -71,7 +74,7 @@ def picture(demo: Demo, image: openai.types.Image) -> bytes:
 @pytest.mark.parametrize("seller", ["fal", "together"])
 @pytest.mark.parametrize("form", ["url", "b64_json"])
 def test_the_official_client_gets_its_picture_from_each_seller_in_either_form(
-    demo: Demo, seller: str, form: str
+    demo: Demo, seller: str, form: Literal["url", "b64_json"]
 ) -> None:
     answer = demo.client.images.generate(
         prompt="a heron at dawn",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import structlog
 from litestar.types import HTTPScope, Receive
@@ -19,6 +21,8 @@ from gateway.requests.call import Call
 
 log = structlog.get_logger("gateway.http")
 
+T = TypeVar("T")
+
 Read = Callable[["Ask"], Awaitable[tuple[Call, Shape]]]
 
 
@@ -34,11 +38,12 @@ class Ask(Struct, frozen=True, kw_only=True):
 
 
 async def draw(services: Services, read: Read, scope: HTTPScope, receive: Receive) -> Answer | None:
-    """Answer a request for pictures; `read` makes the call of it. None when the client left before it was complete."""
+    """Answer a request for pictures; `read` makes the call of it. None when the client left before it was answered."""
     drawing = Drawing(services, scope, receive)
     try:
         return await drawing.answer(read)
     except ClientGone:
+        drawing.note_left()
         return None
     except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an envelope, and we a log line)
         return drawing.refusal(error)
@@ -76,7 +81,7 @@ class Drawing:
         )
         call, shape = await read(ask)
         self._called = True
-        delivery = await services.serve(call)
+        delivery = await unless_left(services.serve(call), self._receive)
         pieces = images_body(services, call, delivery, shape)
         log.info(
             "call_answered",
@@ -109,9 +114,47 @@ class Drawing:
         )
         return Answer(error.status, headers, (body,))
 
+    def note_left(self) -> None:
+        """Log that nobody waits for the answer any more."""
+        log.info(
+            "caller_left",
+            call=self._call_id,
+            team=self._key.caller.team if self._key else None,
+            key_id=self._key.row.id if self._key else None,
+            seconds=round(self._seconds(), 4),
+        )
+
     def _headers(self, length: int) -> Headers:
         headers = usual_headers(self._request_id, length, self._seconds())
         return headers + self._key.headers() if self._key else headers
 
     def _seconds(self) -> float:
         return self._services.clock.now() - self._arrived
+
+
+async def unless_left(work: Awaitable[T], receive: Receive) -> T:
+    """What `work` brings; when the client hangs up before, `work` is cancelled and `ClientGone` raised.
+
+    To be called once the body is read: whatever the server still hands out then is the end of the connection.
+    """
+    serving = asyncio.current_task()
+    assert serving is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        serving.cancel()
+
+    watching = asyncio.get_running_loop().create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        serving.uncancel()
+        raise ClientGone from None
+    finally:
+        watching.cancel()

@@ -235,7 +235,21 @@ def _compose(text: str, path: str) -> tuple[object, object]:
     except YAMLError as error:
         raise BadFile([Fault(path=path, message=f"is not YAML: {str(error).partition(chr(10))[0]}")]) from None
     except (ValueError, RecursionError) as error:  # an impossible date, a mapping as a key
-        raise BadFile([Fault(path=path, message=f"is not YAML we accept: {error}")]) from None
+        line, column = _place_of_impossible(text)
+        raise BadFile([_marked(text, path, line, column, f"is not YAML we accept: {error}")]) from None
+
+
+def _place_of_impossible(text: str) -> tuple[int, int]:
+    """Line and column of the first plain value that looks like a date and is none (2026-02-31); zeros without one."""
+    from ruamel.yaml import YAML, events
+
+    for event in YAML(typ="rt", pure=True).parse(text):
+        if isinstance(event, events.ScalarEvent) and event.style is None:
+            try:
+                YAML(typ="rt", pure=True).load(event.value)
+            except ValueError:
+                return event.start_mark.line + 1, event.start_mark.column + 1
+    return 0, 0
 
 
 def _refuse_unsafe_events(yaml: object, text: str, path: str) -> None:

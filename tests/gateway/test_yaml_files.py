@@ -72,7 +72,7 @@ def test_every_fault_of_a_file_is_reported_at_once() -> None:
         ("name: " + "[" * 40, 1, "nested deeper"),
         ("a: b: c\n", 1, "mapping values are not allowed"),
         ("? {a: b}\n: c\n", 0, "cannot be a key"),
-        ("name: 2026-02-31\n", 0, "day is out of range"),
+        ("name: 2026-02-31\n", 1, "day is out of range"),
     ],
 )
 def test_what_yaml_allows_but_people_should_not_use_is_refused(text: str, line: int, says: str) -> None:

@@ -24,7 +24,7 @@ from policies.tariffs import (
     Tariff,
 )
 from policies.types import Licence
-from providers.contract import Abilities, Format, Operation, SafetyDialect, SizeDialect, SizeRule
+from providers.contract import Abilities, Format, InputDialect, Operation, SafetyDialect, SizeDialect, SizeRule
 
 _HIGHEST = 1_000
 """Dollars per unit above which a price is taken for a slip of the unit."""
@@ -203,6 +203,29 @@ class Guidance(Document):
     max: Annotated[float, Field(ge=0)]
 
 
+class Strength(Document):
+    """How far a picture may leave its first input."""
+
+    min: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class References(Document):
+    """How many input pictures one order takes, and how the endpoint takes them."""
+
+    min: Annotated[int, Field(ge=0)] = 0
+    max: PositiveInt
+    dialect: InputDialect
+    mask: bool = False
+    strength: Strength | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> References:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
 class AbilitiesEntry(Document):
     """What an endpoint can be asked for, in the words of `providers.contract.Abilities`."""
 
@@ -217,12 +240,15 @@ class AbilitiesEntry(Document):
     negative_prompt: bool = False
     loras: Annotated[int, Field(ge=0)] = 0
     transparent: bool = False
+    references: References | None = None
     size_dialect: SizeDialect = "image_size"
     safety_dialect: SafetyDialect = "none"
     fixed: Mapping[str, str | int | float | bool] = {}
 
     def abilities(self) -> Abilities:
         """Turn what was typed into the contract's abilities."""
+        inputs = self.references
+        strength = inputs.strength if inputs else None
         return Abilities(
             operations=self.operations,
             sizes=self.sizes.rule(),
@@ -235,6 +261,10 @@ class AbilitiesEntry(Document):
             negative_prompt=self.negative_prompt,
             loras=self.loras,
             transparent=self.transparent,
+            references=(inputs.min, inputs.max) if inputs else (0, 0),
+            mask=bool(inputs and inputs.mask),
+            strength=(strength.min, strength.max) if strength else None,
+            input_dialect=inputs.dialect if inputs else None,
             size_dialect=self.size_dialect,
             safety_dialect=self.safety_dialect,
             fixed=dict(self.fixed),

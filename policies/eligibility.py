@@ -72,9 +72,22 @@ def _unable(offer: Offer, request: ImageRequest) -> str | None:
         return f"{offer.id} takes no negative prompt"
     if len(request.loras) > able.loras:
         return f"{offer.id} takes {able.loras or 'no'} LoRAs, not {len(request.loras)}"
-    return _out_of_range(offer, "steps", request.steps, able.steps) or _out_of_range(
-        offer, "guidance", request.guidance, able.guidance
+    return (
+        _wrong_inputs(offer, request)
+        or _out_of_range(offer, "steps", request.steps, able.steps)
+        or _out_of_range(offer, "guidance", request.guidance, able.guidance)
+        or _out_of_range(offer, "strength", request.strength, able.strength)
     )
+
+
+def _wrong_inputs(offer: Offer, request: ImageRequest) -> str | None:
+    """More or fewer input pictures than an endpoint takes, or a mask it does not know."""
+    (fewest, most), given = offer.abilities.references, len(request.references)
+    if given > most:
+        return f"{offer.id} takes {f'at most {most}' if most else 'no'} input pictures, not {given}"
+    if given < fewest:
+        return f"{offer.id} works from at least {fewest} input pictures, not from {given or 'none'}"
+    return f"{offer.id} takes no mask" if request.mask and not offer.abilities.mask else None
 
 
 def size(offer: Offer, ask: Ask) -> str | None:

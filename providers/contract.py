@@ -17,7 +17,11 @@ from msgspec import Struct
 Operation = Literal["generate", "edit", "upscale", "remove_background"]
 Format = Literal["png", "jpeg", "webp"]
 Safety = Literal["strict", "standard", "relaxed"]
-SizeDialect = Literal["image_size", "width_height", "aspect_ratio", "size"]
+SizeDialect = Literal["image_size", "width_height", "aspect_ratio", "size", "aspect_ratio_megapixels", "custom_ratio"]
+"""How an endpoint is told a size. `aspect_ratio_megapixels`: two fields, and sizes named "16:9 0.25";
+`custom_ratio`: `aspect_ratio: custom` with `width` and `height` beside it."""
+InputDialect = Literal["image_url", "image_urls", "image", "images", "input_image", "input_images", "reference_images"]
+"""The field an endpoint takes input pictures in; a plural takes a list."""
 SafetyDialect = Literal["checker", "tolerance", "disable_checker", "none"]
 
 
@@ -64,6 +68,13 @@ class Abilities(Struct, frozen=True, kw_only=True):
     loras: int = 0
     """How many LoRA weights one order may name."""
     transparent: bool = False
+    references: tuple[int, int] = (0, 0)
+    """Fewest and most input pictures one order takes."""
+    mask: bool = False
+    """Whether an order may say by a mask which part of the first input picture to draw anew."""
+    strength: tuple[float, float] | None = None
+    """Accepted range of how far the picture may leave its first input, or None where the endpoint decides by itself."""
+    input_dialect: InputDialect | None = None
     size_dialect: SizeDialect = "image_size"
     safety_dialect: SafetyDialect = "none"
     fixed: Mapping[str, object] = {}
@@ -93,6 +104,27 @@ class ImageRequest(Struct, frozen=True, kw_only=True):
     loras: tuple[Lora, ...] = ()
     transparent: bool = False
     safety: Safety = "standard"
+    references: tuple[tuple[int, int], ...] = ()
+    """Width and height of every input picture, in the caller's order; their bytes travel in `Order.inputs`."""
+    mask: bool = False
+    """Whether a mask says which part of the first input picture is drawn anew (`Order.mask`)."""
+    strength: float | None = None
+    """How far the picture may leave its first input: 0 not at all, 1 freely."""
+
+
+class Head(Struct, frozen=True):
+    """What the first bytes of a picture say of it; sizes in pixels."""
+
+    format: Format
+    width: int
+    height: int
+
+
+class Input(Struct, frozen=True):
+    """A picture that the caller handed in: found whole, and no larger than we accept."""
+
+    data: bytes
+    head: Head
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -106,6 +138,10 @@ class Order(Struct, frozen=True, kw_only=True):
     request: ImageRequest
     timeout: float
     """Seconds until the adapter must give up with `TimedOut`."""
+    inputs: tuple[Input, ...] = ()
+    """The pictures to work from, as many as `request.references` and in their order."""
+    mask: Input | None = None
+    """As large as the first input; transparent where it is to be drawn anew."""
     callback_url: str | None = None
     """Where the provider may report the end, for sellers that call back."""
 
@@ -115,14 +151,6 @@ class Ticket(Struct, frozen=True):
 
     id: str
     data: Mapping[str, str] = {}
-
-
-class Head(Struct, frozen=True):
-    """What the first bytes of a picture say of it; sizes in pixels."""
-
-    format: Format
-    width: int
-    height: int
 
 
 class Image(Struct, frozen=True, kw_only=True):

@@ -93,9 +93,17 @@ def _wrong_inputs(offer: Offer, request: ImageRequest) -> str | None:
 def size(offer: Offer, ask: Ask) -> str | None:
     """Exactly the pixels that were asked for."""
     width, height = ask.request.width, ask.request.height
+    given = _size_of_input(offer, ask.request)
+    if given is not None and given != (width, height):
+        return f"{offer.id} draws as large as its input, {given[0]}x{given[1]}, not {width}x{height}"
     if offer.abilities.sizes.allows(width, height):
         return None
     return f"{offer.id} does not draw exactly {width}x{height}"
+
+
+def _size_of_input(offer: Offer, request: ImageRequest) -> tuple[int, int] | None:
+    """The only size that an endpoint draws which is told none, where the input is known."""
+    return request.references[0] if offer.abilities.size_dialect == "input" and request.references else None
 
 
 def tier(offer: Offer, ask: Ask) -> str | None:
@@ -246,6 +254,9 @@ def _unlike(size: tuple[int, int], wish: ImageRequest) -> float:
 def nearest_size(offer: Offer, request: ImageRequest) -> tuple[int, int]:
     """The exact size of an offer that is closest to the asked one; what is too large is made smaller in its shape."""
     rule = offer.abilities.sizes
+    given = _size_of_input(offer, request)
+    if given is not None:
+        return given
     if rule.named:
         return min(rule.named.values(), key=lambda size: _unlike(size, request))
     shrink = min(1.0, rule.max_side / max(request.width, request.height))

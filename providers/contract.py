@@ -17,9 +17,12 @@ from msgspec import Struct
 Operation = Literal["generate", "edit", "upscale", "remove_background"]
 Format = Literal["png", "jpeg", "webp"]
 Safety = Literal["strict", "standard", "relaxed"]
-SizeDialect = Literal["image_size", "width_height", "aspect_ratio", "size", "aspect_ratio_megapixels", "custom_ratio"]
+SizeDialect = Literal[
+    "image_size", "width_height", "aspect_ratio", "size", "aspect_ratio_megapixels", "custom_ratio", "input"
+]
 """How an endpoint is told a size. `aspect_ratio_megapixels`: two fields, and sizes named "16:9 0.25";
-`custom_ratio`: `aspect_ratio: custom` with `width` and `height` beside it."""
+`custom_ratio`: `aspect_ratio: custom` with `width` and `height` beside it; `input`: not at all, for the picture is as
+large as the first one it is made from."""
 InputDialect = Literal["image_url", "image_urls", "image", "images", "input_image", "input_images", "reference_images"]
 """The field an endpoint takes input pictures in; a plural takes a list."""
 SafetyDialect = Literal["checker", "tolerance", "disable_checker", "none"]
@@ -165,6 +168,14 @@ class Image(Struct, frozen=True, kw_only=True):
     look, and the gateway will."""
 
 
+class Tokens(Struct, frozen=True, kw_only=True):
+    """What an order consumed, for sellers that bill by tokens."""
+
+    text_in: int = 0
+    image_in: int = 0
+    image_out: int = 0
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """What an order consumed, in the units sellers bill."""
 
@@ -175,6 +186,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Width and height of every input picture."""
     machine_ns: int = 0
     """Nanoseconds of a machine's time, for sellers that bill it."""
+    tokens: Tokens | None = None
+    """As the seller counted them; None where it counts none."""
     nano_usd: int | None = None
     """The provider's own word on what it charges for this order; it outranks our tariff."""
 

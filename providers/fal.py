@@ -665,6 +665,8 @@ def _size(order: Order) -> dict[str, object]:
             if name is None:
                 raise Unsupported(f"{order.endpoint} knows sizes by name, and {asked.width}x{asked.height} has none")
             return {"aspect_ratio": name}
+        case "input":
+            return {}
         case "aspect_ratio_megapixels" | "custom_ratio":
             raise Unsupported(f"fal has no words for sizes by {able.size_dialect}")
 

@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+import pybase64
 from msgspec import Struct
 
-from providers.contract import Format, Generation, Head, Image, Order, Ticket, Usage
-from providers.errors import BadDelivery
+from providers.contract import Format, Generation, Head, Image, Input, Order, Ticket, Tokens, Usage
+from providers.errors import BadDelivery, Unsupported
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
@@ -85,10 +86,29 @@ def format_of(order: Order) -> Format:
     return "png" if "png" in sold else sold[0]
 
 
+def input_fields(order: Order, urls: Sequence[str]) -> dict[str, object]:
+    """Say where the input pictures are, in the field of the endpoint's dialect: one URL, or a list in a plural one.
+
+    Raises `Unsupported` where the endpoint takes none, or fewer.
+    """
+    dialect, (fewest, most) = order.abilities.input_dialect, order.abilities.references
+    if not urls and not fewest:
+        return {}
+    if dialect is None or not fewest <= len(urls) <= most:
+        raise Unsupported(f"{order.endpoint} takes {fewest} to {most} input pictures, not {len(urls)}")
+    return {dialect: list(urls) if dialect.endswith("s") else urls[0]}
+
+
+def data_uri(picture: Input) -> str:
+    """Write an input picture as a URL that holds its bytes, for fields that take them."""
+    return f"data:image/{picture.head.format};base64,{pybase64.b64encode_as_string(picture.data)}"
+
+
 def requested(order: Order, count: int | None = None) -> Usage:
     """Count up what `count` pictures (by default as many as ordered) of the ordered size amount to, seen or unseen."""
-    size = (order.request.width, order.request.height)
-    return Usage(images=(size,) * (order.request.count if count is None else count), steps=steps_of(order))
+    asked = order.request
+    made = asked.count if count is None else count
+    return Usage(images=((asked.width, asked.height),) * made, steps=steps_of(order), references=asked.references)
 
 
 def deliver(
@@ -98,6 +118,7 @@ def deliver(
     ticket: Ticket | None = None,
     queue_s: float | None = None,
     run_s: float | None = None,
+    tokens: Tokens | None = None,
 ) -> Generation:
     """Make a generation of what came back, if that is what was ordered.
 
@@ -106,7 +127,7 @@ def deliver(
     """
     heads = [_head(piece) for piece in pieces]
     sizes = tuple([_size(piece, head, order) for piece, head in zip(pieces, heads, strict=True)])
-    usage = Usage(images=sizes, steps=steps_of(order))
+    usage = Usage(images=sizes, steps=steps_of(order), references=order.request.references, tokens=tokens)
     fault = _fault(order, pieces, sizes)
     if fault:
         raise BadDelivery(fault, owed=usage, ticket=ticket)

@@ -21,7 +21,17 @@ _BINARY_MEGAPIXEL = 1_048_576
 _DECIMAL_MEGAPIXEL = 1_000_000
 _NANO = 1_000_000_000
 
-Measure = Callable[[Sequence[Size], int | None], Fraction]
+
+class Work(Struct, frozen=True, kw_only=True):
+    """What an order took, as far as any seller bills it."""
+
+    pictures: Sequence[Size]
+    steps: int | None = None
+    inputs: Sequence[Size] = ()
+    """Sizes of the pictures it was made from."""
+
+
+Measure = Callable[[Work], Fraction]
 
 
 class Price(Struct, frozen=True):
@@ -65,24 +75,24 @@ class Invoice(TypedDict):
     """Seller -> account -> total."""
 
 
-def _rounded_up(sizes: Sequence[Size], _steps: int | None) -> Fraction:
-    return Fraction(sum(_whole(size) for size in sizes))
+def _rounded_up(work: Work) -> Fraction:
+    return Fraction(sum(_whole(size) for size in work.pictures))
 
 
 def _whole(size: Size) -> int:
     return max(1, -(-size[0] * size[1] // _BINARY_MEGAPIXEL))
 
 
-def _per_image(sizes: Sequence[Size], _steps: int | None) -> Fraction:
-    return Fraction(len(sizes))
+def _per_image(work: Work) -> Fraction:
+    return Fraction(len(work.pictures))
 
 
-def _first_then_half(sizes: Sequence[Size], _steps: int | None) -> Fraction:
-    return sum((1 + Fraction(_whole(size) - 1, 2) for size in sizes), Fraction(0))
+def _first_then_half(work: Work) -> Fraction:
+    return sum((1 + Fraction(_whole(size) - 1, 2) for size in work.pictures), Fraction(0))
 
 
-def _by_resolution(sizes: Sequence[Size], _steps: int | None) -> Fraction:
-    return sum((_resolution_units(width * height, (width, height)) for width, height in sizes), Fraction(0))
+def _by_resolution(work: Work) -> Fraction:
+    return sum((_resolution_units(width * height, (width, height)) for width, height in work.pictures), Fraction(0))
 
 
 def _resolution_units(pixels: int, size: Size) -> Fraction:
@@ -93,12 +103,12 @@ def _resolution_units(pixels: int, size: Size) -> Fraction:
     return Fraction(_whole(size))
 
 
-def _exact(sizes: Sequence[Size], _steps: int | None) -> Fraction:
-    return Fraction(sum(width * height for width, height in sizes), _DECIMAL_MEGAPIXEL)
+def _exact(work: Work) -> Fraction:
+    return Fraction(sum(width * height for width, height in work.pictures), _DECIMAL_MEGAPIXEL)
 
 
-def _exact_by_steps(sizes: Sequence[Size], steps: int | None) -> Fraction:
-    return _exact(sizes, None) * max(Fraction(1), Fraction(steps if steps is not None else 4, 4))
+def _exact_by_steps(work: Work) -> Fraction:
+    return _exact(work) * max(Fraction(1), Fraction(work.steps if work.steps is not None else 4, 4))
 
 
 def _price(usd: str, unit: str, measure: Measure) -> Price:
@@ -148,9 +158,9 @@ class PriceList:
         return price if changed is None else Price(changed, price.unit, price.measure)
 
 
-def charge(price: Price, sizes: Sequence[Size], steps: int | None) -> Charge:
-    """What an order that made pictures of `sizes` costs at `price`."""
-    units = price.measure(sizes, steps)
+def charge(price: Price, work: Work) -> Charge:
+    """What an order that took `work` costs at `price`."""
+    units = price.measure(work)
     return Charge(units, price.usd, round(units * price.usd * _NANO))
 
 

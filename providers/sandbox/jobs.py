@@ -14,6 +14,7 @@ from providers.sandbox.drawing import Scene
 from providers.sandbox.endpoints import Endpoint, Size
 from providers.sandbox.faults import NO_FAULT, Strike
 from providers.sandbox.invoice import Price
+from providers.sandbox.sources import Source
 
 State = Literal["queued", "running", "done", "cancelled"]
 UNSAFE = "UNSAFE-SANDBOX"
@@ -30,6 +31,15 @@ class Wish(Struct, frozen=True, kw_only=True):
     steps: int | None = None
     inline: bool = False
     """Pictures in the answer itself instead of behind links."""
+    inputs: tuple[Source, ...] = ()
+    """The pictures to work from."""
+    mask: Source | None = None
+    """White where the first of them is to be drawn anew."""
+
+    @property
+    def input_sizes(self) -> tuple[Size, ...]:
+        """Width and height of every input."""
+        return tuple((source.width, source.height) for source in self.inputs)
 
     @property
     def unsafe(self) -> bool:

@@ -16,7 +16,7 @@ from providers.sandbox.accounts import Account, Limits
 from providers.sandbox.drawing import Painter
 from providers.sandbox.endpoints import Endpoint, Seller
 from providers.sandbox.faults import NO_FAULT, Faults, Strike
-from providers.sandbox.invoice import Book, Line, PriceList, charge
+from providers.sandbox.invoice import Book, Line, PriceList, Work, charge
 from providers.sandbox.jobs import Failure, Job, Wish, scenes_of
 from providers.sandbox.latency import Latency
 from providers.sandbox.wire import fingerprint
@@ -173,7 +173,8 @@ class World:
 
     def _bill(self, job: Job, wish: Wish) -> None:
         sizes = [(scene.width, scene.height) for scene in job.scenes]
-        cost = charge(job.price, sizes, wish.steps or job.endpoint.default_steps)
+        work = Work(pictures=sizes, steps=wish.steps or job.endpoint.default_steps, inputs=wish.input_sizes)
+        cost = charge(job.price, work)
         self.book.enter(
             Line(
                 provider=job.account.seller,

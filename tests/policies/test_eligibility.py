@@ -47,6 +47,11 @@ def requiring(**terms: object) -> Ask:
         (PLAIN, drawing(steps=4), "ability: a:m takes no steps"),
         (offer("a:m", abilities=ABLE), drawing(steps=51), "ability: a:m takes steps from 1 to 50, not 51"),
         (offer("a:m", abilities=ABLE), drawing(guidance=20.5), "ability: a:m takes guidance from 0 to 20, not 20.5"),
+        (
+            offer("a:m", abilities=Abilities(operations=("edit",), references=(1, 1), size_dialect="input")),
+            drawing(operation="edit", references=((640, 480),)),
+            "size: a:m draws as large as its input, 640x480, not 1024x1024",
+        ),
         (PLAIN, drawing(width=1030, height=1030), "size: a:m does not draw exactly 1030x1030"),
         (PLAIN, ask(tier=Tier.EXPORT), "tier: m is of tier standard, below export"),
         (
@@ -255,3 +260,10 @@ def test_a_seller_that_keeps_prompts_longer_than_allowed_may_not_serve() -> None
         refused = objection(offer("a:m", data=terms), ask(require=week))
         assert refused is not None
         assert refused.code == "data"
+
+
+def test_the_nearest_size_of_an_endpoint_that_is_told_none_is_that_of_its_input() -> None:
+    keeps_size = offer("a:m", abilities=Abilities(operations=("edit",), references=(1, 2), size_dialect="input"))
+    wish = ImageRequest(operation="edit", references=((640, 480), (64, 64)))
+    assert nearest_size(keeps_size, wish) == (640, 480)
+    assert objection(keeps_size, ask(request=replace(wish, width=640, height=480))) is None

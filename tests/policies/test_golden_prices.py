@@ -19,7 +19,7 @@ from policies.tariffs import bill, quote
 from policies.types import Offer
 from providers.contract import ImageRequest, Usage
 from providers.sandbox.endpoints import FAL, TOGETHER, Endpoint
-from providers.sandbox.invoice import PUBLISHED, Price, charge
+from providers.sandbox.invoice import PUBLISHED, Price, Work, charge
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +82,7 @@ def test_quote_bill_and_invoice_say_what_was_reckoned_by_hand(vector: Vector) ->
     assert quoted(OFFERS[key], *order) == vector.nano_usd
     assert billed(OFFERS[key], *order) == vector.nano_usd
     sizes = [(vector.width, vector.height)] * vector.count
-    assert charge(INVOICED[key], sizes, vector.steps).nano_usd == vector.nano_usd
+    assert charge(INVOICED[key], Work(pictures=sizes, steps=vector.steps)).nano_usd == vector.nano_usd
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=str)
@@ -107,7 +107,7 @@ def test_our_bill_is_the_invoice_whatever_was_made(
 ) -> None:
     offer = OFFERS[key]
     ours = bill(offer.tariff, Usage(images=tuple(images), steps=steps), default_steps=offer.abilities.default_steps)
-    assert ours == charge(INVOICED[key], images, steps).nano_usd
+    assert ours == charge(INVOICED[key], Work(pictures=images, steps=steps)).nano_usd
 
 
 def test_the_catalogue_and_the_sandbox_sell_the_same_endpoints() -> None:

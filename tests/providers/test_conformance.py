@@ -14,7 +14,7 @@ from providers.contract import Abilities, Generation, Image, ImageRequest, OnAcc
 from providers.errors import Overloaded
 from providers.picture import requested
 from providers.sandbox import Sandbox, start
-from providers.sandbox.invoice import PriceList, charge
+from providers.sandbox.invoice import PriceList, Work, charge
 from providers.transport import Http
 
 
@@ -102,7 +102,8 @@ class SandboxTwin:
 
     def price(self, endpoint: str, usage: Usage) -> int:
         kind = cast("Any", self._seller.kind)
-        return charge(self._prices.of(kind, endpoint), usage.images, usage.steps).nano_usd
+        work = Work(pictures=usage.images, steps=usage.steps, inputs=usage.references)
+        return charge(self._prices.of(kind, endpoint), work).nano_usd
 
 
 @pytest.fixture

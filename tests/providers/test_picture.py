@@ -5,14 +5,27 @@ from __future__ import annotations
 import io
 from typing import Literal
 
+import pybase64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from providers.contract import Abilities, Head, ImageRequest, Order
-from providers.errors import BadDelivery
-from providers.picture import NotAPicture, Piece, complete, deliver, format_of, probe, requested, steps_of
+from providers.contract import Abilities, Head, ImageRequest, Input, Order, Tokens
+from providers.errors import BadDelivery, Unsupported
+from providers.picture import (
+    NotAPicture,
+    Piece,
+    complete,
+    data_uri,
+    deliver,
+    format_of,
+    input_fields,
+    probe,
+    requested,
+    steps_of,
+)
 
 
 def draw(kind: str, width: int, height: int, **how: object) -> bytes:
@@ -134,3 +147,26 @@ def test_steps_and_format_follow_abilities() -> None:
     assert steps_of(order(default_steps=4)) is None
     assert format_of(order(formats=("jpeg", "png"))) == "png"
     assert format_of(order(formats=("webp",))) == "webp"
+
+
+def test_what_is_owed_counts_the_inputs_too() -> None:
+    asked = order()
+    worked_from = replace(asked, request=replace(asked.request, references=((640, 480), (32, 32))))
+    generation = deliver(worked_from, [Piece(data=WHOLE["png"])], tokens=Tokens(text_in=9, image_out=272))
+    assert generation.usage == replace(requested(worked_from), tokens=Tokens(text_in=9, image_out=272))
+    assert generation.usage.references == ((640, 480), (32, 32))
+
+
+def test_an_input_fits_into_a_url() -> None:
+    head, _, body = data_uri(Input(WHOLE["jpeg"], probe(WHOLE["jpeg"]))).partition(",")
+    assert (head, pybase64.b64decode(body)) == ("data:image/jpeg;base64", WHOLE["jpeg"])
+
+
+def test_inputs_go_into_the_field_an_endpoint_takes_them_in() -> None:
+    one = order(references=(1, 1), input_dialect="image_url")
+    assert input_fields(one, ["a"]) == {"image_url": "a"}
+    assert input_fields(order(references=(0, 4), input_dialect="image_urls"), ["a"]) == {"image_urls": ["a"]}
+    assert input_fields(order(), []) == {}
+    for wrong, urls in ((one, []), (one, ["a", "b"]), (order(), ["a"])):
+        with pytest.raises(Unsupported):
+            input_fields(wrong, urls)

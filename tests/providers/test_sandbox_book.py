@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.sandbox.endpoints import FAL, TOGETHER, Seller
-from providers.sandbox.invoice import PUBLISHED, PriceList, charge
+from providers.sandbox.invoice import PUBLISHED, PriceList, Work, charge
 
 _HAND_COMPUTED: Sequence[tuple[Seller, str, Sequence[tuple[int, int]], int | None, int]] = [
     ("fal", "fal-ai/flux/schnell", [(1024, 1024)], 4, 3_000_000),
@@ -44,7 +44,7 @@ _HAND_COMPUTED: Sequence[tuple[Seller, str, Sequence[tuple[int, int]], int | Non
 def test_orders_cost_what_the_published_tables_say(
     seller: Seller, endpoint: str, sizes: Sequence[tuple[int, int]], steps: int | None, nano_usd: int
 ) -> None:
-    assert charge(PUBLISHED[seller, endpoint], sizes, steps).nano_usd == nano_usd
+    assert charge(PUBLISHED[seller, endpoint], Work(pictures=sizes, steps=steps)).nano_usd == nano_usd
 
 
 def test_everything_sold_has_a_price() -> None:
@@ -56,7 +56,7 @@ def test_everything_sold_has_a_price() -> None:
 def test_more_pictures_never_cost_less_and_none_cost_nothing(price: object, steps: int, data: st.DataObject) -> None:
     published = next(known for known in PUBLISHED.values() if known is price)
     sizes = data.draw(st.lists(st.tuples(st.integers(256, 2048), st.integers(256, 2048)), max_size=4))
-    costs = [charge(published, sizes[:count], steps).nano_usd for count in range(len(sizes) + 1)]
+    costs = [charge(published, Work(pictures=sizes[:count], steps=steps)).nano_usd for count in range(len(sizes) + 1)]
     assert costs == sorted(costs)
     assert costs[0] == 0
 
@@ -64,6 +64,7 @@ def test_more_pictures_never_cost_less_and_none_cost_nothing(price: object, step
 def test_a_changed_price_keeps_the_way_of_counting() -> None:
     prices = PriceList()
     prices.change("fal", "fal-ai/flux-2-pro", "0.04")
-    assert charge(prices.of("fal", "fal-ai/flux-2-pro"), [(2048, 1024)], None).nano_usd == 60_000_000
+    work = Work(pictures=[(2048, 1024)])
+    assert charge(prices.of("fal", "fal-ai/flux-2-pro"), work).nano_usd == 60_000_000
     prices.forget_changes()
-    assert charge(prices.of("fal", "fal-ai/flux-2-pro"), [(2048, 1024)], None).nano_usd == 45_000_000
+    assert charge(prices.of("fal", "fal-ai/flux-2-pro"), work).nano_usd == 45_000_000

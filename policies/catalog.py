@@ -13,7 +13,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from policies.catalog_file import ModelFile, OfferEntry
-from policies.tariffs import PerMegapixel, ResolutionTable, Tariff
+from policies.tariffs import PerMegapixel, PerToken, ResolutionTable, Tariff
 from policies.types import Capacity, CapacityId, DataTerms, Licence, Offer, OfferId, Tier
 from providers.contract import Abilities, SizeRule
 
@@ -200,12 +200,26 @@ def _misfits(tariff: Tariff, abilities: Abilities) -> Iterator[str]:
                 f"the table ends at {end:,} px but pictures of {largest:,} px are sold; "
                 "add a row or beyond_per_megapixel"
             )
+    if isinstance(tariff, PerToken):
+        yield from _untold_tokens(tariff, abilities)
     if isinstance(tariff, PerMegapixel) and tariff.default_steps is not None:
         default = abilities.default_steps
         if default is None:
             yield f"default_steps {tariff.default_steps} prices steps, but abilities.steps says none can be asked for"
         elif default != tariff.default_steps:
             yield f"default_steps {tariff.default_steps} differs from abilities.steps.default {default}"
+
+
+def _untold_tokens(tariff: PerToken, abilities: Abilities) -> Iterator[str]:
+    """Sizes sold of which nobody said how many tokens they are, and inputs likewise."""
+    told = {(width, height) for width, height, _ in tariff.made}
+    if not abilities.sizes.named:
+        yield "tokens.made names sizes one by one, so abilities.sizes must do so, too: `only` or `named`"
+    if untold := sorted({size for size in abilities.sizes.named.values() if size not in told}):
+        width, height = untold[0]
+        yield f"tokens.made says nothing of {width}x{height}, which is sold"
+    if abilities.references[1] and not tariff.per_input:
+        yield "input pictures are taken, so tokens needs given and given_at_most"
 
 
 def _largest_area(rule: SizeRule) -> int:

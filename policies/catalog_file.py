@@ -16,11 +16,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from policies.money import NanoUsd, from_usd
 from policies.tariffs import (
     BINARY_MEGAPIXEL,
+    ComputeSecond,
     FirstMegapixel,
     MachineSecond,
     PerImage,
     PerMegapixel,
+    PerRequest,
+    PerToken,
     ResolutionTable,
+    RunMegapixel,
     Tariff,
 )
 from policies.types import Licence
@@ -82,12 +86,43 @@ class Row(Document):
     price: Dollars
 
 
+class TokenPrices(Document):
+    """Dollars for a million tokens of each kind."""
+
+    text_in: Dollars
+    image_in: Dollars
+    image_out: Dollars
+
+
+class TokenCounts(Document):
+    """How many tokens pictures usually count as, so that a price can be told before the seller has counted."""
+
+    made: Mapping[Size, PositiveInt] = Field(min_length=1)
+    """One picture made, by size, at the quality this endpoint draws."""
+    given: PositiveInt | None = None
+    """One input picture, usually."""
+    given_at_most: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TokenCounts:
+        if (self.given is None) != (self.given_at_most is None):
+            raise ValueError("given and given_at_most belong together: what an input picture counts as, and at most")
+        if self.given and self.given_at_most and self.given > self.given_at_most:
+            raise ValueError(f"given {self.given} is above given_at_most {self.given_at_most}")
+        return self
+
+
+_INPUTS = frozenset({"counts_inputs", "largest_input"})
 _WAYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "free": (frozenset(), frozenset()),
-    "per_image": (frozenset(), frozenset()),
-    "per_megapixel": (frozenset({"pixels", "rounding"}), frozenset({"default_steps"})),
+    "per_image": (frozenset(), frozenset({"with_reference"})),
+    "per_request": (frozenset(), frozenset()),
+    "per_megapixel": (frozenset({"pixels", "rounding"}), frozenset({"default_steps"}) | _INPUTS),
     "by_size": (frozenset(), frozenset({"beyond_per_megapixel", "pixels"})),
-    "first_megapixel": (frozenset({"further_megapixel", "pixels"}), frozenset()),
+    "first_megapixel": (frozenset({"further_megapixel", "pixels"}), _INPUTS),
+    "per_run": (frozenset({"output_megapixel", "input_megapixel", "pixels", "rounding"}), frozenset({"largest_input"})),
+    "per_million_tokens": (frozenset({"tokens"}), frozenset()),
+    "per_compute_second": (frozenset({"hardware"}), frozenset()),
     "per_machine_hour": (frozenset(), frozenset()),
 }
 """Each way to charge, with the fields it needs and those it may have beside it."""
@@ -98,16 +133,31 @@ class Price(Document):
 
     free: Literal[True] | None = None
     per_image: Dollars | None = None
+    with_reference: Dollars | None = None
+    """Added for each picture where the order has input pictures."""
+    per_request: Dollars | None = None
     per_megapixel: Dollars | None = None
     by_size: tuple[Row, ...] | None = Field(default=None, min_length=1)
     first_megapixel: Dollars | None = None
     further_megapixel: Dollars | None = None
+    per_run: Dollars | None = None
+    output_megapixel: Dollars | None = None
+    input_megapixel: Dollars | None = None
+    per_million_tokens: TokenPrices | None = None
+    tokens: TokenCounts | None = None
+    per_compute_second: Dollars | None = None
+    hardware: Annotated[str, Field(min_length=1)] | None = None
+    """The seller's name of the machine that a second is priced for."""
     per_machine_hour: Dollars | None = None
     pixels: PositiveInt | None = None
     """What the seller calls a megapixel: 1048576 at fal, 1000000 at Together. Never guessed."""
     rounding: Literal["up", "exact"] | None = None
     default_steps: PositiveInt | None = None
     beyond_per_megapixel: Dollars | None = None
+    counts_inputs: Literal[True] | None = None
+    """Input pictures are charged by their megapixels, too."""
+    largest_input: PositiveInt | None = None
+    """Most megapixels one input picture counts as."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Price:
@@ -127,6 +177,8 @@ class Price(Document):
     def _table_in_order(self) -> Price:
         if self.beyond_per_megapixel is not None and self.pixels is None:
             raise ValueError("beyond_per_megapixel also needs pixels: what this seller calls a megapixel")
+        if self.largest_input is not None and not (self.counts_inputs or self.per_run):
+            raise ValueError("largest_input means something only where input pictures are charged: counts_inputs: true")
         ends = [row.up_to for row in self.by_size or ()]
         if ends != sorted(set(ends)):
             raise ValueError("rows of by_size go from small to large, each size once")
@@ -135,18 +187,47 @@ class Price(Document):
     def tariff(self) -> Tariff:
         """Turn what was typed into the tariff that is reckoned with."""
         if self.per_image is not None:
-            return PerImage(self.per_image)
-        if self.per_megapixel is not None and self.pixels and self.rounding:
-            return PerMegapixel(self.per_megapixel, self.pixels, self.rounding, self.default_steps)
-        if self.by_size is not None:
-            rows = tuple((row.up_to, row.price) for row in self.by_size)
-            return ResolutionTable(rows, self.beyond_per_megapixel, self.pixels or BINARY_MEGAPIXEL)
-        if self.first_megapixel is not None and self.further_megapixel is not None and self.pixels:
-            return FirstMegapixel(self.first_megapixel, self.further_megapixel, self.pixels)
+            return PerImage(self.per_image, self.with_reference or 0)
+        if self.per_request is not None:
+            return PerRequest(self.per_request)
+        if self.per_million_tokens is not None and self.tokens is not None:
+            return _per_token(self.per_million_tokens, self.tokens)
+        if self.per_compute_second is not None and self.hardware is not None:
+            return ComputeSecond(self.per_compute_second, self.hardware)
         if self.per_machine_hour is not None:
             return MachineSecond(self.per_machine_hour)
+        return self._by_size()
+
+    def _by_size(self) -> Tariff:
+        """Those of the ways that look at sizes; else it is free."""
+        pixels, inputs = self.pixels or BINARY_MEGAPIXEL, self.counts_inputs or False
+        if self.by_size is not None:
+            rows = tuple((row.up_to, row.price) for row in self.by_size)
+            return ResolutionTable(rows, self.beyond_per_megapixel, pixels)
+        if self.per_megapixel is not None and self.rounding:
+            return PerMegapixel(
+                self.per_megapixel, pixels, self.rounding, self.default_steps, inputs, self.largest_input
+            )
+        if self.first_megapixel is not None and self.further_megapixel is not None:
+            return FirstMegapixel(self.first_megapixel, self.further_megapixel, pixels, inputs, self.largest_input)
+        if self.per_run is not None and self.output_megapixel is not None and self.input_megapixel is not None:
+            assert self.rounding, "a checked price per run says how it rounds"
+            return RunMegapixel(
+                self.per_run, self.output_megapixel, self.input_megapixel, pixels, self.rounding, self.largest_input
+            )
         assert self.free, "a checked price has exactly one way"
         return PerImage(0)
+
+
+def _per_token(prices: TokenPrices, tokens: TokenCounts) -> PerToken:
+    return PerToken(
+        prices.text_in,
+        prices.image_in,
+        prices.image_out,
+        tuple((width, height, count) for (width, height), count in tokens.made.items()),
+        tokens.given or 0,
+        tokens.given_at_most or 0,
+    )
 
 
 class Sizes(Document):

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from policies.breaker import Breaker, ErrorRate
@@ -22,7 +24,7 @@ from policies.latency_forecast import LatencyForecast, work
 from policies.policy import Policy
 from policies.scorers import SCORERS
 from policies.scorers.facts import Facts
-from policies.tariffs import MachineSecond, Quote, Unpriced, quote
+from policies.tariffs import Quote, Unpriced, by_time, by_tokens, quote
 from policies.types import (
     Ask,
     Candidate,
@@ -45,7 +47,9 @@ LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
 _UNLIMITED = 1_000_000
 _QUOTES_KEPT = 512
-"""Quotes an offer remembers; apps ask for few sizes, and a price depends on nothing else."""
+"""Quotes an offer remembers; apps ask for few sizes."""
+_Shape: TypeAlias = tuple[tuple[int, int], int, int | None, tuple[tuple[int, int], ...], int]
+"""All that a price depends on: size, count, steps, sizes of the inputs, and the revision it comes from."""
 
 
 class Seller:
@@ -62,7 +66,7 @@ class Seller:
         self.breaker = Breaker(policy.breaker, policy.breaker.failures)
         self.account = account
         self.limits = limits
-        self._quotes: dict[tuple[int, int, int, int | None, int], Quote] = {}
+        self._quotes: dict[_Shape, Quote] = {}
 
     def __repr__(self) -> str:
         return f"<Seller {self.offer.id}: {self.forecast!r} {self.breaker!r} {[limit for _, limit in self.limits]}>"
@@ -73,9 +77,9 @@ class Seller:
 
     def price(self, request: ImageRequest, revision: int, expected_s: float) -> Quote:
         """Quote an order that will probably take `expected_s`; raises `Unpriced`."""
-        if isinstance(self.offer.tariff, MachineSecond):
+        if by_time(self.offer.tariff) or by_tokens(self.offer.tariff):
             return self._quote(request, revision, round(expected_s * 1e9))
-        shape = (request.width, request.height, request.count, request.steps, revision)
+        shape = (request.size, request.count, request.steps, request.references, revision)
         known = self._quotes.get(shape)
         if known is None:
             if len(self._quotes) >= _QUOTES_KEPT:

@@ -114,6 +114,11 @@ class ImageRequest(Struct, frozen=True, kw_only=True):
     strength: float | None = None
     """How far the picture may leave its first input: 0 not at all, 1 freely."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        return self.width, self.height
+
 
 class Head(Struct, frozen=True):
     """What the first bytes of a picture say of it; sizes in pixels."""

@@ -15,8 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.money import to_usd
+from policies.offer_prices import quote_at
 from policies.policy import Fallback
-from policies.tariffs import Quote, Unpriced, quote
+from policies.tariffs import Quote, Unpriced
 from policies.types import Ask, Offer, Rejection, Tried, View
 from providers.contract import ImageRequest, SizeRule
 
@@ -277,7 +278,7 @@ def _fit(side: float, rule: SizeRule) -> int:
 
 def _price_or_none(offer: Offer, request: ImageRequest) -> int | None:
     try:
-        return quote(offer.tariff, request, default_steps=offer.abilities.default_steps).amount
+        return quote_at(offer, request).amount
     except Unpriced:
         return None
 

@@ -12,7 +12,6 @@ nothing about calls: an ask carries all of its own history, so a stored ask can 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -21,10 +20,11 @@ from policies.breaker import Breaker, ErrorRate
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted, objection, price_objection, tried_objection
 from policies.latency_forecast import LatencyForecast, work
+from policies.offer_prices import quote_at
 from policies.policy import Policy
 from policies.scorers import SCORERS
 from policies.scorers.facts import Facts
-from policies.tariffs import Quote, Unpriced, by_time, by_tokens, quote
+from policies.tariffs import Quote, Unpriced, by_time, by_tokens
 from policies.types import (
     Ask,
     Candidate,
@@ -78,24 +78,14 @@ class Seller:
     def price(self, request: ImageRequest, revision: int, expected_s: float) -> Quote:
         """Quote an order that will probably take `expected_s`; raises `Unpriced`."""
         if by_time(self.offer.tariff) or by_tokens(self.offer.tariff):
-            return self._quote(request, revision, round(expected_s * 1e9))
+            return quote_at(self.offer, request, revision=revision, expected_s=expected_s)
         shape = (request.size, request.count, request.steps, request.references, revision)
         known = self._quotes.get(shape)
         if known is None:
             if len(self._quotes) >= _QUOTES_KEPT:
                 self._quotes.clear()
-            known = self._quotes[shape] = self._quote(request, revision, 0)
+            known = self._quotes[shape] = quote_at(self.offer, request, revision=revision, expected_s=expected_s)
         return known
-
-    def _quote(self, request: ImageRequest, revision: int, machine_ns: int) -> Quote:
-        return quote(
-            self.offer.tariff,
-            request,
-            default_steps=self.offer.abilities.default_steps,
-            revision=revision,
-            expected_machine_ns=machine_ns,
-            longest_machine_ns=8 * machine_ns,
-        )
 
 
 class Room(Struct, frozen=True):

@@ -21,6 +21,7 @@ A quote is the bill of what an order will probably consume, so both go through `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, TypeAlias, assert_never
 
 from msgspec import Struct
@@ -39,6 +40,9 @@ _LETTERS_PER_TOKEN = 4
 """English text, as its sellers reckon; only a quote uses it, a bill has the count."""
 
 Rounding: TypeAlias = Literal["up", "exact"]
+
+_usd = lru_cache(to_usd)
+"""Prices are few and said often."""
 
 
 class Unpriced(ValueError):
@@ -220,41 +224,41 @@ def describe(tariff: Tariff) -> str:  # noqa: C901, PLR0911 - one case for each 
     """Say the tariff in one line for people: "$0.003 per megapixel of 1,048,576 px, each image rounded up"."""
     match tariff:
         case PerImage():
-            surcharge = f", ${to_usd(tariff.with_reference)} more with an input picture"
-            return f"${to_usd(tariff.price)} per image{surcharge if tariff.with_reference else ''}"
+            surcharge = f", ${_usd(tariff.with_reference)} more with an input picture"
+            return f"${_usd(tariff.price)} per image{surcharge if tariff.with_reference else ''}"
         case PerRequest():
-            return f"${to_usd(tariff.price)} per request"
+            return f"${_usd(tariff.price)} per request"
         case PerMegapixel():
             steps = f", times steps/{tariff.default_steps} above {tariff.default_steps} steps"
             return (
-                f"${to_usd(tariff.price)} per megapixel of {tariff.pixels:,} px, {_rounding(tariff.rounding)}"
+                f"${_usd(tariff.price)} per megapixel of {tariff.pixels:,} px, {_rounding(tariff.rounding)}"
                 f"{steps if tariff.default_steps else ''}{_inputs(tariff)}"
             )
         case ResolutionTable():
-            rows = ", ".join(f"${to_usd(price)} up to {most:,} px" for most, price in tariff.rows)
+            rows = ", ".join(f"${_usd(price)} up to {most:,} px" for most, price in tariff.rows)
             if tariff.beyond is None:
                 return f"{rows} per image"
-            return f"{rows} per image; above, ${to_usd(tariff.beyond)} per started megapixel of {tariff.pixels:,} px"
+            return f"{rows} per image; above, ${_usd(tariff.beyond)} per started megapixel of {tariff.pixels:,} px"
         case FirstMegapixel():
             return (
-                f"${to_usd(tariff.first)} for the first megapixel of {tariff.pixels:,} px, "
-                f"${to_usd(tariff.further)} for each further one, each image rounded up{_inputs(tariff)}"
+                f"${_usd(tariff.first)} for the first megapixel of {tariff.pixels:,} px, "
+                f"${_usd(tariff.further)} for each further one, each image rounded up{_inputs(tariff)}"
             )
         case RunMegapixel():
             return (
-                f"${to_usd(tariff.run)} per run, ${to_usd(tariff.output)} per megapixel out and "
-                f"${to_usd(tariff.input)} per megapixel in, of {tariff.pixels:,} px, {_rounding(tariff.rounding)}"
+                f"${_usd(tariff.run)} per run, ${_usd(tariff.output)} per megapixel out and "
+                f"${_usd(tariff.input)} per megapixel in, of {tariff.pixels:,} px, {_rounding(tariff.rounding)}"
                 f"{_largest(tariff.largest_input)}"
             )
         case PerToken():
             return (
-                f"per million tokens: ${to_usd(tariff.text_in)} text in, ${to_usd(tariff.image_in)} image in, "
-                f"${to_usd(tariff.image_out)} image out"
+                f"per million tokens: ${_usd(tariff.text_in)} text in, ${_usd(tariff.image_in)} image in, "
+                f"${_usd(tariff.image_out)} image out"
             )
         case ComputeSecond():
-            return f"${to_usd(tariff.nano_usd_per_second)} per second of {tariff.hardware}, by the nanosecond"
+            return f"${_usd(tariff.nano_usd_per_second)} per second of {tariff.hardware}, by the nanosecond"
         case MachineSecond():
-            return f"${to_usd(tariff.nano_usd_per_hour)} per machine hour, by the nanosecond"
+            return f"${_usd(tariff.nano_usd_per_hour)} per machine hour, by the nanosecond"
         case _:
             assert_never(tariff)
 
@@ -383,29 +387,29 @@ def _unit(  # noqa: PLR0911 - one case for each kind
     match tariff:
         case PerImage():
             price = tariff.price + (tariff.with_reference if usage.references else 0)
-            return f"{count} image{'s' if count > 1 else ''} x ${to_usd(price)}"
+            return f"{count} image{'s' if count > 1 else ''} x ${_usd(price)}"
         case PerRequest():
-            return f"1 request x ${to_usd(tariff.price)}"
+            return f"1 request x ${_usd(tariff.price)}"
         case PerMegapixel():
             return images + _megapixel_unit(tariff, pixels, usage, default_steps)
         case ResolutionTable():
             most = next((most for most, _ in tariff.rows if pixels <= most), None)
             size = f"{-(-pixels // tariff.pixels)} started MP" if most is None else f"image up to {most:,} px"
-            return f"{images}{size} = ${to_usd(price_of_area(tariff, pixels))}"
+            return f"{images}{size} = ${_usd(price_of_area(tariff, pixels))}"
         case FirstMegapixel():
             further = max(-(-pixels // tariff.pixels), 1) - 1
-            made = f"{images}(1 MP x ${to_usd(tariff.first)} + {further} MP x ${to_usd(tariff.further)})"
+            made = f"{images}(1 MP x ${_usd(tariff.first)} + {further} MP x ${_usd(tariff.further)})"
             return made + (_input_unit(tariff, usage, "up", tariff.further) if tariff.counts_inputs else "")
         case RunMegapixel():
-            made = f"1 run x ${to_usd(tariff.run)} + {images}{_shown(pixels, tariff.pixels, tariff.rounding)} MP"
-            return f"{made} x ${to_usd(tariff.output)}" + _input_unit(tariff, usage, tariff.rounding, tariff.input)
+            made = f"1 run x ${_usd(tariff.run)} + {images}{_shown(pixels, tariff.pixels, tariff.rounding)} MP"
+            return f"{made} x ${_usd(tariff.output)}" + _input_unit(tariff, usage, tariff.rounding, tariff.input)
         case PerToken():
             tokens = usage.tokens or Tokens()
             return f"about {tokens.text_in + tokens.image_in} tokens in, {tokens.image_out} out"
         case ComputeSecond():
-            return f"about {usage.machine_ns / 1e9:.3g} s x ${to_usd(tariff.nano_usd_per_second)}/s"
+            return f"about {usage.machine_ns / 1e9:.3g} s x ${_usd(tariff.nano_usd_per_second)}/s"
         case MachineSecond():
-            return f"about {usage.machine_ns / 1e9:.3g} s x ${to_usd(tariff.nano_usd_per_hour)}/h"
+            return f"about {usage.machine_ns / 1e9:.3g} s x ${_usd(tariff.nano_usd_per_hour)}/h"
         case _:
             assert_never(tariff)
 
@@ -413,7 +417,7 @@ def _unit(  # noqa: PLR0911 - one case for each kind
 def _megapixel_unit(tariff: PerMegapixel, pixels: int, usage: Usage, default_steps: int | None) -> str:
     """Say the megapixels of one picture, and the steps where they raise its price."""
     steps = default_steps if usage.steps is None else usage.steps
-    price = f"{_shown(pixels, tariff.pixels, tariff.rounding)} MP x ${to_usd(tariff.price)}"
+    price = f"{_shown(pixels, tariff.pixels, tariff.rounding)} MP x ${_usd(tariff.price)}"
     if tariff.counts_inputs:
         price += _input_unit(tariff, usage, tariff.rounding, tariff.price)
     if steps and tariff.default_steps and steps > tariff.default_steps:
@@ -428,7 +432,7 @@ def _input_unit(
     if not usage.references:
         return ""
     megapixels, per = _input_megapixels(tariff, usage, rounding)
-    return f" + {_shown(megapixels, per, 'exact')} input MP x ${to_usd(price)}"
+    return f" + {_shown(megapixels, per, 'exact')} input MP x ${_usd(price)}"
 
 
 def _shown(area: int, pixels: int, rounding: Rounding) -> str:

@@ -14,7 +14,8 @@ from msgspec import Struct
 from gateway.cli.shell import HERE, Json, Where, open_records, print_json, run_async
 from gateway.revisions import Revision, load_revision
 from gateway.settings import Settings
-from policies.tariffs import Unpriced, quote
+from policies.offer_prices import quote_at
+from policies.tariffs import Unpriced
 from policies.types import Offer
 from providers import registry
 from providers.contract import ChecksAccount, ImageRequest
@@ -93,7 +94,7 @@ def _unpriced(offer: Offer) -> str | None:
     sizes = offer.abilities.sizes
     width, height = next(iter(sizes.named.values()), (sizes.max_side - sizes.max_side % sizes.multiple,) * 2)
     try:
-        quote(offer.tariff, ImageRequest(width=width, height=height), default_steps=offer.abilities.default_steps)
+        quote_at(offer, ImageRequest(width=width, height=height))
     except Unpriced as error:
         return str(error)
     return None

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from gateway.requests.call import Call
 from policies.money import to_usd
-from policies.tariffs import Unpriced, describe, quote
+from policies.offer_prices import quote_at
+from policies.tariffs import Unpriced, describe
 from policies.types import Ask, Decision, Offer, View
 from providers.contract import ImageRequest
 
@@ -82,7 +83,7 @@ def price(offer: Offer, request: ImageRequest, per_order: int) -> tuple[int, boo
     amount, certain, unit = 0, True, ""
     for first in range(0, request.count, per_order):
         count = min(per_order, request.count - first)
-        one = quote(offer.tariff, replace(request, count=count), default_steps=offer.abilities.default_steps)
+        one = quote_at(offer, replace(request, count=count))
         amount, certain, unit = amount + one.amount, certain and one.certain, unit or one.unit
     orders = -(-request.count // per_order)
     return amount, certain, unit if orders == 1 else f"{orders} orders, the first of {unit}"

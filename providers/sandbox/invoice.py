@@ -29,6 +29,11 @@ class Work(Struct, frozen=True, kw_only=True):
     steps: int | None = None
     inputs: Sequence[Size] = ()
     """Sizes of the pictures it was made from."""
+    machine_ns: int = 0
+    """Nanoseconds that a machine worked on it."""
+    text_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 Measure = Callable[[Work], Fraction]

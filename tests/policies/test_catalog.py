@@ -14,8 +14,19 @@ from pydantic import ValidationError
 from gateway.yaml_files import BadFile, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, compile_offers
 from policies.catalog_file import ModelFile, Price
-from policies.money import to_usd
-from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, ResolutionTable, Tariff
+from policies.money import USD, to_usd
+from policies.tariffs import (
+    ComputeSecond,
+    FirstMegapixel,
+    MachineSecond,
+    PerImage,
+    PerMegapixel,
+    PerRequest,
+    PerToken,
+    ResolutionTable,
+    RunMegapixel,
+    Tariff,
+)
 from policies.types import Capacity, DataTerms, Licence, Tier
 from providers.contract import SizeRule
 
@@ -164,6 +175,18 @@ def test_each_way_to_charge_becomes_its_tariff() -> None:
     assert price(first_megapixel="$0.03", further_megapixel="$0.015", pixels=1_048_576).tariff() == FirstMegapixel(
         30_000_000, 15_000_000
     )
+    assert price(per_image="$0.04", with_reference="$0.01").tariff() == PerImage(40_000_000, 10_000_000)
+    assert price(per_request="$0.10").tariff() == PerRequest(100_000_000)
+    second = price(per_compute_second="$0.000975", hardware="gpu-l40s").tariff()
+    assert second == ComputeSecond(975_000, "gpu-l40s")
+    whole = {"pixels": 1_048_576, "rounding": "up"}
+    run = price(per_run="$0.015", output_megapixel="$0.02", input_megapixel="$0.01", largest_input=4, **whole)
+    assert run.tariff() == RunMegapixel(15_000_000, 20_000_000, 10_000_000, largest_input=4)
+    both = price(per_megapixel="$0.012", counts_inputs=True, largest_input=4, **whole)
+    assert both.tariff() == PerMegapixel(12_000_000, counts_inputs=True, largest_input=4)
+    per_token = {"text_in": "$5", "image_in": "$8", "image_out": "$32"}
+    tokens = price(per_million_tokens=per_token, tokens={"made": {"1024x1024": 1056}, "given": 4, "given_at_most": 9})
+    assert tokens.tariff() == PerToken(5 * USD, 8 * USD, 32 * USD, ((1024, 1024, 1056),), 4, 9)
     by_pixel = price(per_megapixel="$0.0027", pixels=1_000_000, rounding="exact", default_steps=4)
     assert by_pixel.tariff() == PerMegapixel(2_700_000, 1_000_000, "exact", 4)
     rows = [{"up_to": "512x512", "price": "$0.02"}, {"up_to": 1_048_576, "price": "$0.04"}]
@@ -182,6 +205,18 @@ def test_each_way_to_charge_becomes_its_tariff() -> None:
         ({"per_megapixel": 1}, "also needs pixels and rounding"),
         ({"first_megapixel": 1, "pixels": 1_000_000}, "also needs further_megapixel"),
         ({"per_image": 1, "rounding": "up"}, "rounding means nothing beside per_image"),
+        ({"per_run": 1, "pixels": 9, "rounding": "up"}, "also needs input_megapixel and output_megapixel"),
+        ({"per_compute_second": 1}, "also needs hardware"),
+        ({"per_request": 1, "with_reference": 1}, "with_reference means nothing beside per_request"),
+        (
+            {"per_megapixel": 1, "pixels": 9, "rounding": "up", "largest_input": 4},
+            "largest_input means something only where",
+        ),
+        ({"per_million_tokens": {"text_in": 5, "image_in": 8, "image_out": 32}}, "also needs tokens"),
+        ({"per_million_tokens": {"text_in": 5, "image_in": 8}}, "image_out\n +Field required"),
+        ({"tokens": {"made": {"9x9": 1}, "given": 4}}, "given and given_at_most belong together"),
+        ({"tokens": {"made": {"9x9": 1}, "given": 4, "given_at_most": 3}}, "given 4 is above given_at_most 3"),
+        ({"tokens": {"made": {"9x9": 0}}}, "greater than 0"),
         ({"free": False}, "True"),
         ({"by_size": []}, "at least 1"),
         ({"by_size": [{"up_to": "1x2", "price": 1}], "beyond_per_megapixel": 1}, "also needs pixels"),
@@ -274,6 +309,19 @@ def test_a_table_must_price_every_size_that_is_sold() -> None:
     assert faults_of([model(offers=[offer(price=table)])]) == [f"0 offers.0.price: {ENDS_EARLY.format('1,048,576')}"]
     small = offer(price=table, abilities={"sizes": {"only": ["1024x1024", "512x512"]}})
     assert compiled(model(offers=[small])).offers
+
+
+def test_tokens_must_be_told_of_every_size_and_input_that_is_sold() -> None:
+    per_token = {"text_in": "$5", "image_in": "$8", "image_out": "$32"}
+    priced = {"per_million_tokens": per_token, "tokens": {"made": {"1024x1024": 1056}}}
+    assert faults_of([model(offers=[offer(price=priced)])]) == [
+        "0 offers.0.price: tokens.made names sizes one by one, so abilities.sizes must do so, too: `only` or `named`"
+    ]
+    more = {"sizes": {"only": ["1024x1024", "1536x1024"]}, "references": {"max": 2, "dialect": "images"}}
+    assert faults_of([model(offers=[offer(price=priced, abilities=more)])]) == [
+        "0 offers.0.price: tokens.made says nothing of 1536x1024, which is sold",
+        "0 offers.0.price: input pictures are taken, so tokens needs given and given_at_most",
+    ]
 
 
 def test_steps_are_priced_by_the_default_the_endpoint_runs() -> None:

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import math
 import time
 from base64 import urlsafe_b64decode
 from binascii import Error as NotBase64
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -28,6 +25,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from yarl import URL
 
+from providers.callbacks import Bells, Keys, is_fresh, ring_or_pause
 from providers.contract import (
     CancelOutcome,
     Generation,
@@ -62,7 +60,6 @@ from providers.transport import (
     Http,
     Loading,
     WireError,
-    jittered,
     read,
     retry_after,
     scrub,
@@ -74,7 +71,6 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 
 _HOSTS: Final[Mapping[str, str]] = {
     "fal.run": "run",
@@ -88,10 +84,6 @@ _SIDE_CALL_S: Final = 15.0
 _RESULT_READS: Final = 4
 _IDS_A_PAGE: Final = 50
 """Most endpoint ids that fal's platform API takes in one question."""
-_EARLY_KEPT: Final = 1024
-_STAMP_S: Final = 300
-_KEYS_S: Final = 24 * 3600.0
-_KEYS_AGAIN_S: Final = 60.0
 _CANCELS: Final[Mapping[str, CancelOutcome]] = {
     "OK": "unbilled",
     "CANCELLATION_REQUESTED": "running",
@@ -244,9 +236,9 @@ class Fal:
             *([str(URL(settings.base_url).origin())] if settings.base_url else ()),
         )
         self._sdk = Loading(lambda: _load(http, self._origins, self._key))
-        self._bells: dict[str, asyncio.Event] = {}
-        self._early: dict[str, None] = {}
-        self._callback_keys = _CallbackKeys(self._jwks, wall_clock)
+        self._bells = Bells()
+        self._callback_keys = Keys(self._jwks)
+        self._wall_clock = wall_clock
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Queue `order`, tell its ticket, wait for the end, fetch the pictures."""
@@ -312,19 +304,13 @@ class Fal:
 
         One that comes twice does nothing more; one that comes before its order's ticket is known is kept.
         """
-        if not await self._callback_keys.trust({name.lower(): value for name, value in headers.items()}, body):
+        if not await self._trusts({name.lower(): value for name, value in headers.items()}, body):
             return False
         try:
             request_id = msgspec.json.decode(body, type=_CallbackBody).request_id
         except msgspec.MsgspecError:
             return False
-        bell = self._bells.get(request_id)
-        if bell is not None:
-            bell.set()
-            return True
-        self._early[request_id] = None
-        if len(self._early) > _EARLY_KEPT:
-            del self._early[next(iter(self._early))]
+        self._bells.ring(request_id)
         return True
 
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
@@ -384,9 +370,9 @@ class Fal:
         since = clock()
         queued_until = since
         longest = max(pause, self._settings.poll_max)
-        with self._bell(handle.request_id) as bell:
+        with self._bells.bell(handle.request_id) as bell:
             while True:
-                rung = await _ring_or_pause(bell, pause)
+                rung = await ring_or_pause(bell, pause)
                 status = await read(lambda: _status(handle), deadline=deadline)
                 if isinstance(status, Completed):
                     run_s = (status.metrics or {}).get("inference_time")
@@ -439,19 +425,6 @@ class Fal:
             flagged=at < len(marks) and marks[at],
             trouble=trouble,
         )
-
-    @contextmanager
-    def _bell(self, request_id: str) -> Iterator[asyncio.Event]:
-        """Give a bell that rings when fal calls back about an order, or has rung if it already did."""
-        bell = self._bells[request_id] = asyncio.Event()
-        if request_id in self._early:
-            del self._early[request_id]
-            bell.set()
-        try:
-            yield bell
-        finally:
-            if self._bells.get(request_id) is bell:
-                del self._bells[request_id]
 
     def _not_taken(self, answer: Answer, order: Order) -> ProviderError:
         """Say what a refused submission means."""
@@ -507,67 +480,34 @@ class Fal:
         except (TimeoutError, WireError) as error:
             raise Unavailable(str(error) or "no answer") from error
 
-    async def _jwks(self) -> list[bytes]:
-        """Fetch the public keys fal signs its callbacks with."""
-        body = await self._get(f"{self._origins['rest.fal.ai']}/.well-known/jwks.json", {})
-        return [_unpadded(key.x) for key in _decode(body, _Jwks).keys if key.crv == "Ed25519"]
-
-
-class _CallbackKeys:
-    """The keys fal signs with: kept a day, asked for again (at most once a minute) when none of them fits."""
-
-    def __init__(self, fetch: Callable[[], Awaitable[list[bytes]]], wall_clock: Callable[[], float]) -> None:
-        self._fetch = fetch
-        self._wall_clock = wall_clock
-        self._keys: list[bytes] = []
-        self._fetched = self._asked = -math.inf
-        self._asking = asyncio.Lock()
-
-    async def trust(self, headers: Mapping[str, str], body: bytes) -> bool:
+    async def _trusts(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Whether a callback is fal's and fresh; header names in small letters."""
         stamp = headers.get("x-fal-webhook-timestamp", "")
         ids = [headers.get("x-fal-webhook-request-id", ""), headers.get("x-fal-webhook-user-id", "")]
-        if not stamp.isascii() or not stamp.isdigit() or abs(self._wall_clock() - int(stamp[:15])) > _STAMP_S:
+        if not is_fresh(stamp, self._wall_clock()):
             return False
         try:
             signature = bytes.fromhex(headers.get("x-fal-webhook-signature", ""))
         except ValueError:
             return False
         message = "\n".join([*ids, stamp, hashlib.sha256(body).hexdigest()]).encode()
-        if _signed_by_any(self._fresh(), signature, message):
-            return True
-        await self._ask_again()
-        return _signed_by_any(self._fresh(), signature, message)
+        return await self._callback_keys.one_fits(lambda key: _signed(key, signature, message))
 
-    def _fresh(self) -> list[bytes]:
-        return self._keys if asyncio.get_running_loop().time() - self._fetched < _KEYS_S else []
-
-    async def _ask_again(self) -> None:
-        """Fetch the keys, unless that was done within the last minute; when it fails, trust goes to nobody new."""
-        async with self._asking:
-            now = asyncio.get_running_loop().time()
-            if now - self._asked < _KEYS_AGAIN_S:
-                return
-            self._asked = now
-            try:
-                self._keys = await self._fetch()
-            except ProviderError as error:
-                _log.warning("callback keys of fal cannot be read: %s", error.detail)
-            else:
-                self._fetched = now
+    async def _jwks(self) -> list[bytes]:
+        """Fetch the public keys fal signs its callbacks with."""
+        body = await self._get(f"{self._origins['rest.fal.ai']}/.well-known/jwks.json", {})
+        return [_unpadded(key.x) for key in _decode(body, _Jwks).keys if key.crv == "Ed25519"]
 
 
-def _signed_by_any(keys: Sequence[bytes], signature: bytes, message: bytes) -> bool:
+def _signed(key: bytes, signature: bytes, message: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature  # only accounts that are called back need it
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # same
 
-    for key in keys:
-        try:
-            Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-        except (InvalidSignature, ValueError):
-            continue
-        return True
-    return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _load(http: Http, origins: Mapping[str, str], key: str) -> _Sdk:
@@ -613,17 +553,6 @@ async def _status(handle: fal_client.AsyncRequestHandle) -> fal_client.Status:
         return await handle.status()
     except (ValueError, LookupError, TypeError) as error:
         raise Cut("a status that cannot be read", 200) from error
-
-
-async def _ring_or_pause(bell: asyncio.Event, pause: float) -> bool:
-    """Wait for the bell, for about `pause` seconds; whether it rang."""
-    try:
-        async with asyncio.timeout(jittered(pause)):
-            await bell.wait()
-    except TimeoutError:
-        return False
-    bell.clear()
-    return True
 
 
 def _fields(order: Order, *, sync_mode: bool) -> dict[str, object]:

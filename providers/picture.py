@@ -119,15 +119,24 @@ def deliver(
     queue_s: float | None = None,
     run_s: float | None = None,
     tokens: Tokens | None = None,
+    made: int | None = None,
+    machine_ns: int = 0,
 ) -> Generation:
     """Make a generation of what came back, if that is what was ordered.
 
-    Raises `BadDelivery` for a wrong count or size and for bytes that are no whole picture; its `owed` holds every
-    picture the provider made: measured from its bytes, else as declared, else as ordered.
+    `made` is how many pictures the provider counts, where that may differ from `pieces`; `machine_ns` the machine time
+    it bills, in nanoseconds. Raises `BadDelivery` for a wrong count or size and for bytes that are no whole picture;
+    its `owed` holds every picture the provider made: measured from its bytes, else as declared, else as ordered.
     """
     heads = [_head(piece) for piece in pieces]
     sizes = tuple([_size(piece, head, order) for piece, head in zip(pieces, heads, strict=True)])
-    usage = Usage(images=sizes, steps=steps_of(order), references=order.request.references, tokens=tokens)
+    usage = Usage(
+        images=sizes if made is None else (sizes + requested(order, max(made - len(sizes), 0)).images)[:made],
+        steps=steps_of(order),
+        references=order.request.references,
+        machine_ns=machine_ns,
+        tokens=tokens,
+    )
     fault = _fault(order, pieces, sizes)
     if fault:
         raise BadDelivery(fault, owed=usage, ticket=ticket)

@@ -160,13 +160,17 @@ class Http:
         """
         import httpx  # comes with the SDKs, and only they need it
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every URL, those of callbacks included
         return httpx.AsyncClient(
-            transport=_wire(self, origins, raise_answers=raise_answers),
+            transport=self.sdk_transport(origins, raise_answers=raise_answers),
             headers={**(headers or {}), "User-Agent": USER_AGENT},
             trust_env=False,
             timeout=None,  # noqa: S113  # the adapter bounds every order itself
         )
+
+    def sdk_transport(self, origins: Mapping[str, str], *, raise_answers: bool = False) -> httpx.AsyncBaseTransport:
+        """Make the transport of `sdk` alone, for SDKs that insist on building their httpx client themselves."""
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every URL, those of callbacks included
+        return _wire(self, origins, raise_answers=raise_answers)
 
     async def fetch(
         self,

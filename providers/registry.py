@@ -20,7 +20,18 @@ from providers.contract import Provider
 from providers.transport import Http
 
 _NOT_SELLERS: Final = frozenset(
-    {"conformance", "contract", "errors", "masks", "picture", "plain_http", "registry", "sandbox", "transport"},
+    {
+        "callbacks",
+        "conformance",
+        "contract",
+        "errors",
+        "masks",
+        "picture",
+        "plain_http",
+        "registry",
+        "sandbox",
+        "transport",
+    },
 )
 
 

@@ -111,7 +111,7 @@ def requested(order: Order, count: int | None = None) -> Usage:
     return Usage(images=((asked.width, asked.height),) * made, steps=steps_of(order), references=asked.references)
 
 
-def deliver(
+def deliver(  # noqa: PLR0913  # each is something that some seller tells beside its pictures
     order: Order,
     pieces: Sequence[Piece],
     *,

@@ -16,7 +16,9 @@ from gateway.http.answers import Shape, provider_of
 from gateway.http.bodies import read_json
 from gateway.http.drawing import Ask, draw
 from gateway.http.errors import JSON
-from gateway.http.fields import Fields, choice, refuse_unknown
+from gateway.http.field_kinds import Choice, Field
+from gateway.http.fields import Fields, refuse_unknown
+from gateway.http.generation_fields import DEADLINE_MS, INTENT, MAX_COST, RESPONSE_FORMAT, SIZE
 from gateway.http.health import READ
 from gateway.http.model_names import Meaning, allowed_models
 from gateway.http.request_parsing import ceiling_of, deadline_of, optional_size, response_format_of
@@ -28,8 +30,14 @@ from gateway.storage.rows import AssetRow, RecipeRow
 from policies.money import to_usd
 from policies.types import Constraints
 
-PROMOTION_FIELDS = ("intent", "strategy", "size", "max_cost", "deadline_ms", "response_format")
-STRATEGIES = ("auto", "regenerate", "refine", "upscale")
+STRATEGY = Choice(
+    name="strategy",
+    words=("auto", "regenerate", "refine", "upscale"),
+    default="auto",
+    about="How; `refine` and `upscale` are known and refused.",
+)
+PROMOTION: tuple[Field, ...] = (INTENT, STRATEGY, SIZE, MAX_COST, DEADLINE_MS, RESPONSE_FORMAT)
+_FIELDS = frozenset(field.name for field in PROMOTION)
 
 
 class ImageRecord(Struct, frozen=True, kw_only=True):
@@ -108,9 +116,9 @@ def promotions(services: Services) -> HTTPRouteHandler:
     async def read(ask: Ask) -> tuple[Call, Shape]:
         image_id = ask.path.strip("/").split("/")[2]
         fields = await read_json(ask.headers, ask.receive)
-        refuse_unknown(fields, PROMOTION_FIELDS)
+        refuse_unknown(fields, _FIELDS)
         _check_strategy(fields)
-        intent = choice(fields, "intent", services.policy.intents.keys()) or "export"
+        intent = INTENT.read(fields, services.policy.intents.keys()) or "export"
         caller = ask.key.caller
         original = await find_original(services.db, services.policy, caller, image_id[:80], intent)
         call = promotion(
@@ -137,7 +145,7 @@ def promotions(services: Services) -> HTTPRouteHandler:
 
 
 def _check_strategy(fields: Fields) -> None:
-    strategy = choice(fields, "strategy", STRATEGIES)
+    strategy = STRATEGY.read(fields)
     if strategy in ("refine", "upscale"):
         raise InvalidRequest(
             f"Unsupported value for 'strategy': '{strategy}'. Supported values are: 'auto', 'regenerate'.",

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
+from gateway.http import generation_fields as field
 from gateway.http.bodies import decode_object
 from gateway.http.fields import (
     Fields,
-    boolean,
-    choice,
-    dollars,
     hint,
-    integer,
     mapping,
     number,
     refuse_unknown,
@@ -31,57 +28,15 @@ from gateway.http.fields import (
     words,
     wrong_type,
 )
+from gateway.http.generation_fields import ALIASES, EXTENSIONS, KNOWN, MAX_LORA_SCALE, MAX_LORAS, MAX_TAGS, UNSUPPORTED
 from gateway.http.model_names import AUTO, Meaning, Names, allowed_models
 from gateway.requests.call import Caller
-from policies.policy import Intent, Quality, ResponseFormat
+from policies.policy import Intent, ResponseFormat
 from policies.types import Constraints, Worth
 from providers.contract import Format, ImageRequest, Lora, Safety
 
-MAX_PROMPT = 32_000
-MAX_COUNT = 10
-MAX_SEED = 2**31 - 1
-"""The smallest range among the sellers: signed 32 bits. The seeds we draw are below it, too."""
-MAX_STEPS = 200
-MAX_GUIDANCE = 100.0
-SIDES = (16, 16_384)
-"""Pixels; what is drawn within is for the offers to say."""
-MAX_DEADLINE_MS = 600_000
-"""Both official clients wait 600 s at most."""
-MAX_LORAS = 16
-MAX_TAGS = 16
-
-QUALITIES: Mapping[str, Quality] = {word: word for word in get_args(Quality)}
-FORMATS = ("png", "jpeg", "webp")
-RESPONSE_FORMATS: Mapping[str, ResponseFormat] = {"url": "url", "b64_json": "b64_json", "base64": "b64_json"}
-"""`base64` is Together's word."""
-ALIASES: Mapping[str, str] = {"steps": "num_inference_steps", "guidance": "guidance_scale", "image_loras": "loras"}
-OPENAI_FIELDS = frozenset(
-    {
-        "prompt", "model", "n", "size", "quality", "response_format", "output_format", "output_compression",
-        "background", "style", "moderation", "stream", "partial_images", "user", "safety_identifier", "complexity",
-        "frame_count", "frame_duration_ms", "svg",
-    }
-)  # fmt: skip
-EXTENSIONS = frozenset(
-    {
-        "seed", "num_inference_steps", "guidance_scale", "negative_prompt", "width", "height", "loras", "intent",
-        "max_cost", "deadline_ms", "providers", "tags", "parent",
-    }
-)  # fmt: skip
-UNSUPPORTED: Mapping[str, str] = {
-    "frame_count": "animated pictures are not drawn here",
-    "frame_duration_ms": "animated pictures are not drawn here",
-    "svg": "vector pictures are not drawn here",
-    "image_url": "pictures are not drawn from other pictures here yet",
-    "reference_images": "pictures are not drawn from other pictures here yet",
-    "disable_safety_checker": "the safety check is for the gateway's policy to set",
-    "enable_safety_checker": "the safety check is for the gateway's policy to set",
-    "safety_tolerance": "the safety check is for the gateway's policy to set; send 'moderation' instead",
-}
-KNOWN = OPENAI_FIELDS | EXTENSIONS | ALIASES.keys() | UNSUPPORTED.keys()
-
 HEADER_PREFIX = b"x-pixelgate-"
-_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", re.ASCII)
+_SIZE = re.compile(field.SIZE_PATTERN, re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
@@ -110,7 +65,7 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
     meaning = names.meaning(model)
     intent = intent_of(fields, names)
     request = image_request(fields, names.policy.auto_size)
-    safety_identifier = text(fields, "safety_identifier", 512)
+    safety_identifier = field.SAFETY_IDENTIFIER.read(fields)
     return Wish(
         request=request,
         constraints=constraints_of(fields, names, caller, meaning, intent),
@@ -118,10 +73,10 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
         intent=intent.name,
         model=model,
         compression=compression_of(fields, request.format),
-        user=safety_identifier or text(fields, "user", 512) or None,
+        user=safety_identifier or field.USER.read(fields) or None,
         safety_identifier=safety_identifier or None,
         tags=tags_of(fields),
-        parent=text(fields, "parent", 100),
+        parent=field.PARENT.read(fields),
         response_format=response_format_of(fields, names, model),
     )
 
@@ -146,45 +101,45 @@ def refuse_unsupported(fields: Fields) -> None:
     for name, why in UNSUPPORTED.items():
         if fields.get(name) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
-    if boolean(fields, "stream"):
+    if field.STREAM.read(fields):
         raise _unsupported("stream", "true", "Answers are not streamed yet; send false.")
-    if integer(fields, "partial_images", 0, 3):
+    if field.PARTIAL_IMAGES.read(fields):
         raise _unsupported("partial_images", str(fields["partial_images"]), "Answers are not streamed yet; send 0.")
-    if choice(fields, "background", ("auto", "opaque", "transparent")) == "transparent":
+    if field.BACKGROUND.read(fields) == "transparent":
         raise _unsupported("background", "transparent", "Supported values are: 'auto', 'opaque'.")
-    choice(fields, "style", ("vivid", "natural"))
-    choice(fields, "complexity", ("low", "medium", "high"))
+    field.STYLE.read(fields)
+    field.COMPLEXITY.read(fields)
 
 
 def model_name(fields: Fields) -> str:
     """The model as the caller named it; `auto` when not named."""
-    return text(fields, "model", 200) or AUTO
+    return field.MODEL.read(fields) or AUTO
 
 
 def intent_of(fields: Fields, names: Names) -> Intent:
     """The intent asked for, in so many words or by quality."""
     policy = names.policy
-    asked = choice(fields, "intent", policy.intents.keys())
-    quality = choice(fields, "quality", QUALITIES.keys())
+    asked = field.INTENT.read(fields, policy.intents.keys())
+    quality = field.QUALITY.read(fields)
     if asked is not None:
         return policy.intents[asked]
-    return policy.intent_of_quality(None if quality is None else QUALITIES[quality])
+    return policy.intent_of_quality(None if quality is None else field.QUALITIES[quality])
 
 
 def image_request(fields: Fields, auto_size: tuple[int, int]) -> ImageRequest:
     """What to draw."""
     width, height = size_of(fields, auto_size)
-    count = integer(fields, "n", 1, MAX_COUNT)
+    count = field.COUNT.read(fields)
     return ImageRequest(
         prompt=prompt_of(fields),
         width=width,
         height=height,
         count=1 if count is None else count,
         format=format_of(fields),
-        steps=integer(fields, "num_inference_steps", 1, MAX_STEPS),
-        seed=integer(fields, "seed", 0, MAX_SEED),
-        guidance=number(fields, "guidance_scale", 0.0, MAX_GUIDANCE),
-        negative_prompt=text(fields, "negative_prompt", MAX_PROMPT) or None,
+        steps=field.STEPS.read(fields),
+        seed=field.SEED.read(fields),
+        guidance=field.GUIDANCE.read(fields),
+        negative_prompt=field.NEGATIVE_PROMPT.read(fields) or None,
         loras=loras_of(fields),
         safety=safety_of(fields),
     )
@@ -192,7 +147,7 @@ def image_request(fields: Fields, auto_size: tuple[int, int]) -> ImageRequest:
 
 def prompt_of(fields: Fields) -> str:
     """The prompt, which is the one field that must be there."""
-    prompt = text(fields, "prompt", MAX_PROMPT)
+    prompt = field.PROMPT.read(fields)
     if prompt is None:
         raise InvalidRequest("Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
     if not prompt.strip():
@@ -203,7 +158,7 @@ def prompt_of(fields: Fields) -> str:
 def size_of(fields: Fields, auto_size: tuple[int, int]) -> tuple[int, int]:
     """Width and height in pixels, from `size` or from `width` and `height`."""
     size = optional_size(fields)
-    width, height = integer(fields, "width", *SIDES), integer(fields, "height", *SIDES)
+    width, height = field.WIDTH.read(fields), field.HEIGHT.read(fields)
     if width is None and height is None:
         return size or auto_size
     if width is None or height is None:
@@ -219,7 +174,7 @@ def size_of(fields: Fields, auto_size: tuple[int, int]) -> tuple[int, int]:
 
 def optional_size(fields: Fields) -> tuple[int, int] | None:
     """Width and height that `size` names; None for `auto`."""
-    size = text(fields, "size", 40)
+    size = field.SIZE.read(fields)
     if size is None or size == "auto":
         return None
     match = _SIZE.fullmatch(size)
@@ -229,7 +184,7 @@ def optional_size(fields: Fields) -> tuple[int, int] | None:
             param="size",
         )
     width, height = int(match[1]), int(match[2])
-    least, most = SIDES
+    least, most = field.SIDES
     if min(width, height) < least or max(width, height) > most:
         raise InvalidRequest(
             f"Invalid value for 'size': {shown(size)}. Each side must be from {least} to {most} pixels.", param="size"
@@ -239,7 +194,7 @@ def optional_size(fields: Fields) -> tuple[int, int] | None:
 
 def format_of(fields: Fields) -> Format:
     """The file format of the pictures."""
-    match choice(fields, "output_format", (*FORMATS, "gif", "svg")):
+    match field.OUTPUT_FORMAT.read(fields):
         case "jpeg":
             return "jpeg"
         case "webp":
@@ -252,7 +207,7 @@ def format_of(fields: Fields) -> Format:
 
 def compression_of(fields: Fields, fmt: Format) -> int | None:
     """Quality to encode with; 100 is what OpenAI documents as the default, so for png it means nothing special."""
-    compression = integer(fields, "output_compression", 0, 100)
+    compression = field.OUTPUT_COMPRESSION.read(fields)
     if fmt != "png":
         return compression
     if compression not in (None, 100):
@@ -265,7 +220,7 @@ def compression_of(fields: Fields, fmt: Format) -> int | None:
 
 def safety_of(fields: Fields) -> Safety:
     """How strictly the seller should check, from OpenAI's `moderation`."""
-    return "relaxed" if choice(fields, "moderation", ("auto", "low")) == "low" else "standard"
+    return "relaxed" if field.MODERATION.read(fields) == "low" else "standard"
 
 
 def loras_of(fields: Fields) -> tuple[Lora, ...]:
@@ -287,7 +242,7 @@ def _lora(value: object, param: str) -> Lora:
         raise InvalidRequest(
             f"Missing required parameter: '{param}.path'.", param=f"{param}.path", code="missing_required_parameter"
         )
-    scale = number(value, "scale", -4.0, 4.0, f"{param}.scale")
+    scale = number(value, "scale", -MAX_LORA_SCALE, MAX_LORA_SCALE, f"{param}.scale")
     return Lora(path=path, scale=1.0 if scale is None else scale)
 
 
@@ -307,20 +262,20 @@ def _tag_name(name: str) -> str:
 
 def response_format_of(fields: Fields, names: Names, model: str) -> ResponseFormat:
     """How pictures travel: as asked, else as apps that use this model name expect."""
-    asked = choice(fields, "response_format", RESPONSE_FORMATS.keys())
-    return names.policy.response_format_of(model) if asked is None else RESPONSE_FORMATS[asked]
+    asked = field.RESPONSE_FORMAT.read(fields)
+    return names.policy.response_format_of(model) if asked is None else field.RESPONSE_FORMATS[asked]
 
 
 def ceiling_of(fields: Fields, intent: Intent) -> int | None:
     """Nano-dollars one picture may cost: `max_cost` is for the whole request, shared evenly by its pictures."""
-    asked, count = dollars(fields, "max_cost"), integer(fields, "n", 1, MAX_COUNT) or 1
+    asked, count = field.MAX_COST.read(fields), field.COUNT.read(fields) or 1
     limits = [limit for limit in (intent.ceiling, None if asked is None else asked // count) if limit is not None]
     return min(limits, default=None)
 
 
 def deadline_of(fields: Fields, intent: Intent) -> float:
     """Seconds from arrival after which nobody wants the answer."""
-    asked = integer(fields, "deadline_ms", 1, MAX_DEADLINE_MS)
+    asked = field.DEADLINE_MS.read(fields)
     return intent.deadline if asked is None else asked / 1000
 
 
@@ -387,27 +342,13 @@ def with_headers(fields: dict[str, object], headers: Mapping[bytes, bytes]) -> d
     return fields
 
 
-Shape = Literal["integer", "number", "json"]
-_SHAPES: Mapping[str, Shape] = {
-    "seed": "integer",
-    "num_inference_steps": "integer",
-    "width": "integer",
-    "height": "integer",
-    "deadline_ms": "integer",
-    "guidance_scale": "number",
-    "loras": "json",
-    "providers": "json",
-    "tags": "json",
-}
-
-
 def _header_value(name: str, raw: bytes) -> object:
     """A header's text as the JSON value the body would hold; what does not fit stays text, for the field to refuse."""
     try:
         value = raw.decode("utf-8").strip()
     except UnicodeDecodeError:
         raise InvalidRequest(f"The header for '{name}' is not valid UTF-8.", param=name) from None
-    shape = _SHAPES.get(name)
+    shape = EXTENSIONS[name]
     if shape == "integer" and _INTEGER.fullmatch(value):
         return int(value)
     if shape == "number" and _NUMBER.fullmatch(value):

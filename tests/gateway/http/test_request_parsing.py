@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import Forbidden, GatewayError, InvalidRequest
 from gateway.http.bodies import decode_object
+from gateway.http.generation_fields import KNOWN, MAX_SEED
 from gateway.http.model_names import Names, names_of
-from gateway.http.request_parsing import KNOWN, MAX_SEED, Wish, parse_generation, with_headers
+from gateway.http.request_parsing import Wish, parse_generation, with_headers
 from gateway.requests.attempts import SEEDS
 from gateway.requests.call import Caller
 from policies.types import Tier

@@ -67,7 +67,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
     return AccountTerms(
         name=name,
         kind=account.kind,
-        slots=account.concurrency,
+        slots=account.slots,
         rate=account.rate,
         burst=account.burst,
         data=DataTerms(
@@ -78,6 +78,8 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         team=account.team,
         prices={model: price.tariff() for model, price in account.prices.items()},
         models=None if account.models is None else frozenset(account.models),
+        machine_hour=account.machine_hour,
+        marginal_hour=account.marginal_hour,
     )
 
 

@@ -95,6 +95,16 @@ class Account(_Typed):
     prices: Mapping[str, Price] = Field(
         default_factory=dict, description="Prices agreed with the seller, by model, typed as in the catalogue."
     )
+    nodes: tuple[Mapping[str, object], ...] | None = Field(
+        default=None, description="Our own GPU servers behind this account, for the kind selfhosted: see own GPUs."
+    )
+    machine_hour: Dollars | None = Field(
+        default=None, gt=0, description="What an hour of one of its machines costs, instead of the catalogue's price."
+    )
+    marginal_hour: Dollars | None = Field(
+        default=None,
+        description="Of that, what an hour of work adds while the machines are on anyway: weighs in the choice alone.",
+    )
     options: Mapping[str, object] = Field(
         default_factory=dict, description="Passed on to the adapter, which checks it."
     )
@@ -109,9 +119,16 @@ class Account(_Typed):
             return f"{self.key_env} is not set"
         return None
 
+    @property
+    def slots(self) -> int | None:
+        """Orders in flight at once: what the contract says, else the slots of its nodes together."""
+        if self.concurrency is not None or self.nodes is None:
+            return self.concurrency
+        return sum(slots if isinstance(slots := node.get("slots", 1), int) else 1 for node in self.nodes)
+
     def adapter_settings(self) -> Mapping[str, object]:
         """What the adapter is connected with; its own `Settings` checks it."""
-        given = {"key": self.key, "base_url": self.base_url}
+        given = {"key": self.key, "base_url": self.base_url, "nodes": self.nodes}
         return {**self.options, **{name: value for name, value in given.items() if value is not None}}
 
 

@@ -13,7 +13,8 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from policies.catalog_file import ModelFile, OfferEntry
-from policies.tariffs import PerMegapixel, PerToken, ResolutionTable, Tariff
+from policies.money import NanoUsd
+from policies.tariffs import MachineSecond, PerMegapixel, PerToken, ResolutionTable, Tariff
 from policies.types import Capacity, CapacityId, DataTerms, Licence, Offer, OfferId, Tier
 from providers.contract import Abilities, SizeRule
 
@@ -37,6 +38,22 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     """Model -> the tariff this account pays instead of the listed one."""
     models: frozenset[str] | None = None
     """The models this account sells to us; None: every model that has an offer of its kind."""
+    machine_hour: NanoUsd | None = None
+    """What an hour of its machines costs, instead of the listed hour; None: as listed."""
+    marginal_hour: NanoUsd | None = None
+    """What an hour of work adds to that while its machines are on anyway; None: all of it."""
+
+    def tariff(self, model: str, listed: Tariff) -> Tariff:
+        """What this account pays for a model."""
+        if model not in self.prices and self.machine_hour is not None and isinstance(listed, MachineSecond):
+            return MachineSecond(self.machine_hour)
+        return self.prices.get(model, listed)
+
+    def counted(self, tariff: Tariff) -> float:
+        """Share of a quote that weighs in the choice."""
+        if self.marginal_hour is None or not isinstance(tariff, MachineSecond):
+            return 1.0
+        return self.marginal_hour / tariff.nano_usd_per_hour
 
     def capacities(self) -> tuple[Capacity, ...]:
         """Name the limits every offer of this account shares."""
@@ -133,7 +150,8 @@ def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[Of
                 kind=account.kind,
                 endpoint=entry.endpoint,
                 tier=Tier[file.tier.upper()],
-                tariff=account.prices.get(file.model, listed),
+                tariff=account.tariff(file.model, listed),
+                counted=account.counted(account.tariff(file.model, listed)),
                 abilities=abilities,
                 capacities=tuple(capacity.id for capacity in account.capacities()),
                 typical_s=entry.typical_seconds,

@@ -83,6 +83,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     data: DataTerms = DataTerms()
     team: str | None = None
     """Set when the account belongs to one team; nobody else may use it."""
+    counted: float = 1.0
+    """Share of the quote that weighs in the choice: less than 1 for machines that run anyway. Bills are whole."""
     source: str = ""
     checked_on: str = ""
 

@@ -191,6 +191,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Width and height of every input picture."""
     machine_ns: int = 0
     """Nanoseconds of a machine's time, for sellers that bill it."""
+    machine: str = ""
+    """Which machine, where it is one of ours."""
     tokens: Tokens | None = None
     """As the seller counted them; None where it counts none."""
     nano_usd: int | None = None
@@ -300,6 +302,13 @@ class ReportsUsage(Protocol):
 
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
         """Every billed line of `endpoints` since a moment (UTC)."""
+
+
+@runtime_checkable
+class BillsNobody(Protocol):
+    """Machines of our own: paid for by the hour, so that an order whose work nobody measured is owed to nobody."""
+
+    bills_nobody: Literal[True]
 
 
 @runtime_checkable

@@ -83,16 +83,27 @@ def by_request(
 
     bill = _one_line_each(lines)
     latest = max(line.at for line in lines)
-    tickets = {row.ticket.id: row for row in attempts if row.ticket is not None}
+    by_attempt = {row.id: row for row in attempts if row.id in bill}
+    tickets = {row.ticket.id: row for row in attempts if row.ticket is not None and row.id not in bill}
     actions: list[Action] = []
-    for request, row in tickets.items():
+    for request, row in (tickets | by_attempt).items():
         actions += _judge(row, request, bill.get(request), silent=silent(row), reached=latest)
-    nameless = [row for row in attempts if row.ticket is None]
-    placed, strangers = _place([line for request, line in bill.items() if request not in tickets], nameless)
+    nameless = [row for row in attempts if row.ticket is None and row.id not in bill]
+    unplaced = [line for request, line in bill.items() if request not in tickets and request not in by_attempt]
+    # A report that names our attempts leaves nothing to guess.
+    placed, strangers = ([], unplaced) if by_attempt else _place(unplaced, nameless)
     found = {action.attempt.id for action in placed if action.attempt is not None}
     actions += placed
     actions += (Release(row) for row in nameless if row.state == "suspended" and silent(row) and row.id not in found)
     return Plan(tuple(actions), tuple(strangers))
+
+
+def unmeasured(suspended: Sequence[AttemptRow], settled_before: datetime) -> Plan:
+    """Give back what was set aside for orders at machines of our own that nobody measured, once they are surely over.
+
+    Nobody bills them one by one: their time is part of what the machine costs idle or busy, and stays there.
+    """
+    return Plan(tuple(Release(row) for row in suspended if _end(row) < settled_before))
 
 
 def by_total(

@@ -22,10 +22,11 @@ from gateway.money.matching import (
     by_request,
     by_total,
     quiet_spans,
+    unmeasured,
 )
 from gateway.storage.database import AlreadyClosed, Closing, Correction, Database
 from gateway.storage.rows import AttemptRow, Outcome
-from providers.contract import Provider, ReportsUsage, UsageRecord
+from providers.contract import BillsNobody, Provider, ReportsUsage, UsageRecord
 
 
 class Period(Struct, frozen=True, kw_only=True):
@@ -80,6 +81,8 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
             plan = by_request(named, attempts, period.since, period.settled_before)
         else:
             plan = _by_totals(records, attempts, await db.corrections(account, before), period)
+    elif isinstance(provider, BillsNobody):
+        plan = unmeasured(await db.suspended(account), period.settled_before)
     posted = [action for action in plan.actions if await _post(db, account, action, period.now)]
     return Resolution(
         settled=sum(isinstance(action, Settle) for action in posted),

@@ -27,7 +27,7 @@ from gateway.storage.rows import AssetRow, Outcome, RecipeRow
 from policies.tariffs import Unpriced, bill
 from policies.types import Candidate, Engine, Event, EventKind, Offer
 from providers.contract import Cancels, Format, Generation, ImageRequest, Order, Provider, Ticket, Usage
-from providers.errors import BadDelivery, ContentRefused, OutcomeUnknown, ProviderError
+from providers.errors import BadDelivery, ContentRefused, OutcomeUnknown, Owed, ProviderError
 
 T = TypeVar("T")
 
@@ -251,7 +251,9 @@ class RunningOrder:
     def _price_of(self, delivered: int, usage: Usage) -> int:
         """What the good pictures alone would have cost."""
         size = (self.plan.wish.width, self.plan.wish.height)
-        return self._price(msgspec.structs.replace(usage, images=(size,) * delivered, nano_usd=None))
+        machine_ns = usage.machine_ns * delivered // max(delivered, len(usage.images))
+        good = msgspec.structs.replace(usage, images=(size,) * delivered, machine_ns=machine_ns, nano_usd=None)
+        return self._price(good)
 
     def _rows(self, good: list[tuple[Kept, int | None]], charge: int) -> tuple[AssetRow, ...]:
         offer, call = self.candidate.offer, self.call
@@ -284,7 +286,7 @@ class RunningOrder:
 
     async def _book(self, error: ProviderError) -> None:
         """Settle, release or suspend, as the error says what is owed; the team never pays for a failure."""
-        outcome = self._outcome(error=error.kind, detail=error.detail)
+        outcome = self._outcome(error=error.kind, detail=error.detail, owed=error.owed)
         if isinstance(error.owed, Usage):
             cost = self._price(error.owed)
             await self.hold.settle(cost=cost, charge=0, outcome=outcome)
@@ -311,7 +313,9 @@ class RunningOrder:
         error: str | None = None,
         detail: str = "",
         delivered: int = 0,
+        owed: Owed = "nothing",
     ) -> Outcome:
+        usage = generation.usage if generation else owed if isinstance(owed, Usage) else None
         return Outcome(
             error=error,
             detail=detail,
@@ -319,6 +323,7 @@ class RunningOrder:
             latency_s=self.shop.clock.now() - self.started,
             queue_s=generation.queue_s if generation else None,
             run_s=generation.run_s if generation else None,
+            machine=usage.machine if usage else "",
         )
 
     def _observe(

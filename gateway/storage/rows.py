@@ -57,6 +57,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     latency_s: float = 0.0
     queue_s: float | None = None
     run_s: float | None = None
+    machine: str = ""
+    """Which of our own machines did the work."""
 
 
 class AttemptRow(Struct, frozen=True, kw_only=True):

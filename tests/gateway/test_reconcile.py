@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,12 @@ class Mute:
         return
 
 
+class OwnMachines(Mute):
+    """Machines of ours: nobody bills their orders."""
+
+    bills_nobody: Literal[True] = True
+
+
 def line(amount: int, request: str | None = None, at: float = 1.0, endpoint: str = "flux/schnell") -> UsageRecord:
     return UsageRecord(endpoint=endpoint, nano_usd=amount, at=NOON + timedelta(seconds=at), request_id=request)
 
@@ -84,7 +91,7 @@ async def ledger(db: SqliteDatabase, clock: HandClock) -> Ledger:
 
 async def order(
     ledger: Ledger, clock: HandClock, hold: int = 1000, *, ticket: str | None = None, cost: int | None = None
-) -> None:
+) -> str:
     """One order that was settled at a cost, or whose end is unknown."""
     (held,) = await ledger.hold([new_hold(hold)])
     if ticket is not None:
@@ -92,6 +99,7 @@ async def order(
     clock.forward(2)
     await (held.suspend(LOST) if cost is None else held.settle(cost=cost, charge=cost, outcome=Outcome(delivered=1)))
     clock.forward(1)
+    return held.attempt_id
 
 
 async def test_lines_settle_orders_by_receipt_and_silence_releases_them(
@@ -276,3 +284,32 @@ def test_after_lines_every_order_with_a_receipt_costs_what_they_say(lines: list[
             cost[action.attempt.id] += action.amount
     billed = [sum(amount for request, amount in lines if request == name) for name in "abc"]
     assert list(cost.values()) == billed
+
+
+async def test_a_report_that_names_our_attempts_settles_exactly_those(
+    db: SqliteDatabase, ledger: Ledger, clock: HandClock
+) -> None:
+    silent = await order(ledger, clock)
+    named = await order(ledger, clock)
+    dear = await order(ledger, clock, cost=900)
+    forgotten = await order(ledger, clock, cost=50)
+    report = Seller(line(1000, named, at=4), line(901, dear, at=7), line(1000, "somebody else's", at=1))
+    found = await resolve(db, "fal", report, period(clock))
+    assert (found.settled, found.released, found.corrections, len(found.strangers)) == (1, 1, 1, 1)
+    rows = {row.id: (row.state, row.cost) for row in await db.account_attempts("fal", NOON)}
+    assert rows == {
+        silent: ("released", 0),
+        named: ("settled", 1000),
+        dear: ("settled", 901),
+        forgotten: ("settled", 50),
+    }
+
+
+async def test_an_order_that_nobody_measured_at_our_own_machines_is_owed_to_nobody(
+    db: SqliteDatabase, ledger: Ledger, clock: HandClock
+) -> None:
+    await order(ledger, clock)
+    early = Period(since=NOON - timedelta(hours=1), settled_before=NOON, now=clock.utc())
+    assert await resolve(db, "fal", OwnMachines(), early) == Resolution(waiting=1)
+    assert await resolve(db, "fal", Mute(), period(clock)) == Resolution(waiting=1)
+    assert await resolve(db, "fal", OwnMachines(), period(clock)) == Resolution(released=1)

@@ -384,3 +384,18 @@ offers:
     assert (10, "did you mean 'steps'?") in said
     assert (11, "did you mean 'jpeg'?") in said
     assert (6, "add `price: ...`") in said
+
+
+def test_our_own_machines_cost_their_hour_and_weigh_what_an_order_adds() -> None:
+    own = offer(provider="selfhosted", price={"per_machine_hour": "$0.34"})
+    accounts = (
+        AccountTerms(name="listed", kind="selfhosted"),
+        AccountTerms(name="own", kind="selfhosted", machine_hour=2 * 10**9, marginal_hour=10**9),
+        AccountTerms(name="agreed", kind="selfhosted", machine_hour=2 * 10**9, prices={"flux-dev": PerImage(5)}),
+    )
+    offers = compiled(model(offers=[own]), accounts=accounts).offers
+    assert [(each.tariff, each.counted) for each in offers.values()] == [
+        (MachineSecond(340_000_000), 1.0),
+        (MachineSecond(2 * 10**9), 0.5),
+        (PerImage(5), 1.0),
+    ]

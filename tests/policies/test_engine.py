@@ -475,3 +475,11 @@ def test_a_preview_that_every_preview_seller_failed_does_not_come_back_as_an_exp
     move = town.decide(ask(failed("a:m", "failed"), tier=Tier.PREVIEW), reason="failed").move
     assert isinstance(move, Shed)
     assert {reason.code for reason in move.reasons} == {"tried", "tier"}
+
+
+def test_machines_that_run_anyway_are_chosen_by_what_an_order_adds_and_quoted_whole() -> None:
+    hour = MachineSecond(3_600_000_000_000)
+    rented, owned = offer("api:m", 0.05), offer("own:m", tariff=hour, typical_s=0.01, counted=0.0)
+    best = Town(rented, owned).decide(ask()).ranked[0]
+    assert (best.offer.id, best.costs["price"], best.quote.amount) == ("own:m", 0, 10_000_000)
+    assert Town(rented, replace(owned, counted=1.0)).decide(ask()).ranked[0].offer.id == "api:m"

@@ -1,6 +1,7 @@
 """fal.ai, through fal-client: submit to the queue, wait for its word or ask for it, fetch the pictures.
 
-    POST queue.fal.run/{endpoint}  ->  receipt  ->  status (or a signed webhook)  ->  result  ->  files
+    (inputs to v3.fal.media)  ->  POST queue.fal.run/{endpoint}  ->  receipt  ->  status (or a signed webhook)
+    ->  result  ->  files
 
 A result stays at fal for days, so an order with a ticket can always be brought home later, and its charge looked up
 by its id (`billing-events`, in nano-dollars). Formats: fal's docs and fal-client 1.0.3, as of 2026-11.
@@ -29,6 +30,7 @@ from providers.callbacks import Bells, Keys, is_fresh, ring_or_pause
 from providers.contract import (
     CancelOutcome,
     Generation,
+    Input,
     ListedPrice,
     OnAccepted,
     Order,
@@ -51,7 +53,9 @@ from providers.errors import (
     Unavailable,
     Unsupported,
 )
-from providers.picture import Piece, complete, deliver, format_of, requested, steps_of
+from providers.fal_storage import Storage
+from providers.masks import white_on_black
+from providers.picture import Piece, complete, data_uri, deliver, format_of, input_fields, requested, steps_of
 from providers.transport import (
     ATTEMPT_HEADER,
     Answer,
@@ -77,6 +81,7 @@ _HOSTS: Final[Mapping[str, str]] = {
     "queue.fal.run": "queue",
     "rest.fal.ai": "rest",
     "api.fal.ai": "api",
+    "v3.fal.media": "cdn",
 }
 """fal's hosts, and the folder each becomes when everything lies under one `base_url`."""
 _SIDE_CALL_S: Final = 15.0
@@ -123,6 +128,11 @@ class Settings(BaseModel):
     )
     sync_mode: bool = Field(
         default=False, description="Take pictures inside the answer instead of from fal's file host, which keeps them."
+    )
+    inline_inputs: int = Field(
+        default=65536,
+        ge=0,
+        description="Bytes up to which an input picture travels inside the order; larger ones are uploaded before it.",
     )
     file_hosts: tuple[str, ...] = Field(
         default=("fal.media", "fal.ai", "fal.run"), description="Hosts that result files may be fetched from."
@@ -239,12 +249,14 @@ class Fal:
         self._bells = Bells()
         self._callback_keys = Keys(self._jwks)
         self._wall_clock = wall_clock
+        self._storage = Storage(http, self._origins, self._key)
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
-        """Queue `order`, tell its ticket, wait for the end, fetch the pictures."""
+        """Put inputs where fal sees them, queue `order`, tell its ticket, wait for the end, fetch the pictures."""
         fields = _fields(order, sync_mode=self._settings.sync_mode)
         sdk = await self._sdk.get()
         deadline = asyncio.get_running_loop().time() + order.timeout
+        fields |= await self._inputs(order, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 ticket = await self._submit(sdk, order, fields)
@@ -326,6 +338,19 @@ class Fal:
     async def aclose(self) -> None:
         """Let go of the SDK's client; the connections are the transport's."""
         await (await self._sdk.get()).client.aclose()
+
+    async def _inputs(self, order: Order, deadline: float) -> dict[str, object]:
+        """Say where the pictures to work from are; those too large for the order itself are uploaded."""
+        urls = await asyncio.gather(*(self._address(picture, deadline) for picture in order.inputs))
+        fields = input_fields(order, urls)
+        if order.mask is not None:
+            fields["mask_url"] = await self._address(await white_on_black(order.mask), deadline)
+        return fields
+
+    async def _address(self, picture: Input, deadline: float) -> str:
+        if len(picture.data) <= self._settings.inline_inputs:
+            return data_uri(picture)
+        return await self._storage.put(picture, deadline)
 
     async def _submit(self, sdk: _Sdk, order: Order, fields: Mapping[str, object]) -> Ticket:
         headers = {"X-Fal-No-Retry": "1", "X-Fal-Disable-Fallbacks": "true", ATTEMPT_HEADER: order.attempt_id}
@@ -558,18 +583,21 @@ async def _status(handle: fal_client.AsyncRequestHandle) -> fal_client.Status:
 def _fields(order: Order, *, sync_mode: bool) -> dict[str, object]:
     """Say an order in fal's words; raises `Unsupported` for what they cannot say."""
     asked, able = order.request, order.abilities
-    if asked.operation not in able.operations or asked.operation != "generate":
+    if asked.operation not in able.operations or asked.operation == "upscale":
         raise Unsupported(f"{order.endpoint} does not {asked.operation} here")
+    if asked.mask and not able.mask:
+        raise Unsupported(f"{order.endpoint} takes no mask")
     if asked.count > able.max_count:
         raise Unsupported(f"{order.endpoint} draws at most {able.max_count} pictures an order, not {asked.count}")
     wanted: dict[str, object | None] = {
-        "prompt": asked.prompt,
+        "prompt": None if asked.operation == "remove_background" else asked.prompt,
         **_size(order),
         "num_images": asked.count if able.max_count > 1 else None,
         "seed": asked.seed if able.seed else None,
         "num_inference_steps": steps_of(order),
         "guidance_scale": asked.guidance if able.guidance else None,
         "negative_prompt": asked.negative_prompt if able.negative_prompt else None,
+        "strength": asked.strength if able.strength else None,
         "loras": [{"path": lora.path, "scale": lora.scale} for lora in asked.loras] or None,
         "output_format": format_of(order) if len(able.formats) > 1 else None,
         "sync_mode": True if sync_mode else None,
@@ -629,7 +657,7 @@ def _declared(order: Order, output: _Output) -> Usage:
     """Count up the pictures of a result as fal tells of them."""
     asked = (order.request.width, order.request.height)
     sizes = ((file.width, file.height) if file.width and file.height else asked for file in output.files())
-    return Usage(images=tuple(sizes), steps=steps_of(order))
+    return Usage(images=tuple(sizes), steps=steps_of(order), references=order.request.references)
 
 
 def _cancel_outcome(body: bytes) -> CancelOutcome:

@@ -25,6 +25,7 @@ _NOT_SELLERS: Final = frozenset(
         "conformance",
         "contract",
         "errors",
+        "fal_storage",
         "masks",
         "picture",
         "plain_http",

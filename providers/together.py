@@ -36,7 +36,7 @@ from providers.errors import (
     Unavailable,
     Unsupported,
 )
-from providers.picture import Piece, complete, deliver, format_of, requested, steps_of
+from providers.picture import Piece, complete, data_uri, deliver, format_of, input_fields, requested, steps_of
 from providers.transport import (
     ATTEMPT_HEADER,
     Answer,
@@ -285,13 +285,14 @@ def _load(http: Http, root: str, key: str) -> together.AsyncTogether:
 def _fields(order: Order) -> dict[str, Any]:
     """Say an order in the SDK's words; raises `Unsupported` for what they cannot say."""
     asked, able = order.request, order.abilities
-    if asked.operation != "generate":
+    if asked.operation not in able.operations or asked.operation not in {"generate", "edit"} or asked.mask:
         raise Unsupported(f"{order.endpoint} does not {asked.operation} here")
     if asked.count > able.max_count:
         raise Unsupported(f"{order.endpoint} draws at most {able.max_count} pictures an order, not {asked.count}")
     if not able.sizes.allows(asked.width, asked.height):
         raise Unsupported(f"{order.endpoint} does not draw {asked.width}x{asked.height}")
     extra = dict(able.fixed)
+    inputs = input_fields(order, [data_uri(picture) for picture in order.inputs])
     wanted: dict[str, Any] = {
         "model": order.endpoint,
         "prompt": asked.prompt,
@@ -307,9 +308,9 @@ def _fields(order: Order) -> dict[str, Any]:
     }
     if able.size_dialect == "aspect_ratio":
         extra["aspect_ratio"] = able.sizes.name_of(asked.width, asked.height)
-    else:
+    elif able.size_dialect != "input":
         wanted["width"], wanted["height"] = asked.width, asked.height
-    return {name: value for name, value in wanted.items() if value is not None} | {"extra_body": extra or None}
+    return inputs | {name: value for name, value in wanted.items() if value is not None} | {"extra_body": extra or None}
 
 
 def _pictures(body: bytes, order: Order) -> _Pictures:

@@ -19,6 +19,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from providers.sandbox.palettes import Palette, palette_for
+from providers.sandbox.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,16 +43,56 @@ class Scene(Struct, frozen=True, kw_only=True):
     format: str
     steps: int = 28
     black: bool = False
+    inputs: tuple[Source, ...] = ()
+    """What it is made from: the first shines through, the others lie in its corners."""
+    mask: Source | None = None
+    """White where the first input is painted over; elsewhere it stays as it is."""
+    cut_out: bool = False
+    """Only the middle of the first input is left, and nothing behind it."""
 
 
 def paint(scene: Scene) -> bytes:
     """The scene as a picture file of exactly its size and format."""
     size = (scene.width, scene.height)
-    return _encode(Image.new("RGB", size) if scene.black else _landscape(scene), scene.format)
+    if scene.black:
+        return _encode(Image.new("RGB", size), scene.format)
+    if scene.cut_out:
+        return _encode(_cut_out(scene), scene.format)
+    return _encode(_edited(scene) if scene.inputs else _landscape(scene), scene.format)
+
+
+def _opened(source: Source, size: tuple[int, int], mode: str) -> Image.Image:
+    with Image.open(io.BytesIO(source.data)) as picture:
+        return picture.convert(mode).resize(size, Image.Resampling.BILINEAR)
+
+
+def _edited(scene: Scene) -> Image.Image:
+    """The first input in the light of the prompt's landscape, or that landscape where the mask is white."""
+    size = (scene.width, scene.height)
+    first, landscape = _opened(scene.inputs[0], size, "RGB"), _landscape(scene)
+    if scene.mask is not None:
+        return Image.composite(landscape, first, _opened(scene.mask, size, "L"))
+    edited = Image.blend(first, landscape, 0.35)
+    side = min(size) // 5
+    for number, source in enumerate(scene.inputs[1:5]):
+        corner = ((size[0] - side) * (number % 2), (size[1] - side) * (number // 2))
+        edited.paste(_opened(source, (side, side), "RGB"), corner)
+    return edited
+
+
+def _cut_out(scene: Scene) -> Image.Image:
+    size = (scene.width, scene.height)
+    picture = _opened(scene.inputs[0], size, "RGB") if scene.inputs else Image.new("RGB", size, (90, 110, 140))
+    shape = Image.new("L", size)
+    ImageDraw.Draw(shape).ellipse((size[0] // 8, size[1] // 8, size[0] * 7 // 8, size[1] * 7 // 8), fill=255)
+    picture.putalpha(shape)
+    return picture
 
 
 def _encode(picture: Image.Image, form: str) -> bytes:
     out = io.BytesIO()
+    if form == "jpeg":
+        picture = picture.convert("RGB")
     if form == "png":
         text = PngInfo()
         text.add_text("Software", MARK)
@@ -242,6 +283,11 @@ def _sign(picture: Image.Image) -> None:
     pen.text(place, "SANDBOX", font=ImageFont.load_default(size), fill=(255, 255, 255, 110), anchor="rs")
 
 
+def _weight(scene: Scene, picture: bytes) -> int:
+    """Bytes that remembering a picture takes."""
+    return len(picture) + sum(len(source.data) for source in scene.inputs)
+
+
 class Painter:
     """Paints in two threads and remembers what it painted, up to 128 MiB.
 
@@ -257,7 +303,7 @@ class Painter:
     async def paint(self, scene: Scene) -> bytes:
         """The scene's picture file."""
         if self.plain:
-            scene = structs.replace(scene, prompt="tile", seed=0, model="tile", steps=28)
+            scene = structs.replace(scene, prompt="tile", seed=0, model="tile", steps=28, inputs=(), mask=None)
         kept = self._kept.get(scene)
         if kept is not None:
             self._kept.move_to_end(scene)
@@ -270,10 +316,9 @@ class Painter:
         if scene in self._kept:
             return
         self._kept[scene] = picture
-        self._kept_bytes += len(picture)
+        self._kept_bytes += _weight(scene, picture)
         while self._kept_bytes > _KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest)
+            self._kept_bytes -= _weight(*self._kept.popitem(last=False))
 
     def close(self) -> None:
         """Give back the threads; what is being painted is finished first."""

@@ -34,6 +34,18 @@ ULTRA_SIZES: Mapping[str, Size] = {
     "9:16": (1536, 2752),
     "9:21": (1344, 3136),
 }
+KONTEXT_SIZES: Mapping[str, Size] = {
+    "21:9": (1568, 672),
+    "16:9": (1392, 752),
+    "4:3": (1184, 880),
+    "3:2": (1248, 832),
+    "1:1": (1024, 1024),
+    "2:3": (832, 1248),
+    "3:4": (880, 1184),
+    "9:16": (752, 1392),
+    "9:21": (672, 1568),
+}
+"""About a megapixel each: the resolutions Kontext was trained at."""
 _RECRAFT = (
     "1024x1024 1365x1024 1024x1365 1536x1024 1024x1536 1820x1024 1024x1820 1024x2048 2048x1024 "
     "1434x1024 1024x1434 1024x1280 1280x1024 1024x1707 1707x1024"
@@ -75,6 +87,17 @@ def _distance(known: Size, size: Size) -> float:
     return shape * 4 + area
 
 
+class Inputs(Struct, frozen=True, kw_only=True):
+    """Pictures an endpoint works from."""
+
+    field: str
+    """Where they are named; a plural takes a list."""
+    least: int = 1
+    most: int = 1
+    mask: str = ""
+    """The field of a mask, white where the first picture is drawn anew; empty: it takes none."""
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """One thing a seller sells."""
 
@@ -97,6 +120,13 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     tolerance: bool = False
     """Takes `safety_tolerance`, a string "1".."6"."""
     declares_sizes: bool = True
+    ratios: bool = False
+    """Takes `aspect_ratio` by the names of its sizes, and nothing else about size."""
+    inputs: Inputs | None = None
+    as_input: bool = False
+    """Draws as large as its first input, and is told no size."""
+    cuts_out: bool = False
+    """Takes no prompt: removes what is behind the thing in the picture, and answers with one `image`."""
 
 
 _FAL = (
@@ -137,6 +167,7 @@ _FAL = (
         typical_s=2.25,
         max_count=4,
         tolerance=True,
+        ratios=True,
         sizes=Sizes(named=ULTRA_SIZES),
     ),
     Endpoint(
@@ -193,6 +224,42 @@ _FAL = (
         tolerance=True,
     ),
     Endpoint(
+        id="fal-ai/flux-pro/kontext",
+        seller="fal",
+        tier="export",
+        typical_s=6.0,
+        guidance=(1, 20),
+        max_count=4,
+        tolerance=True,
+        ratios=True,
+        sizes=Sizes(named=KONTEXT_SIZES),
+        inputs=Inputs(field="image_url"),
+    ),
+    Endpoint(
+        id="fal-ai/flux-pro/v1/fill",
+        seller="fal",
+        tier="export",
+        typical_s=7.0,
+        max_count=4,
+        tolerance=True,
+        sizes=Sizes(),
+        inputs=Inputs(field="image_url", mask="mask_url"),
+        as_input=True,
+    ),
+    Endpoint(
+        id="fal-ai/bria/background/remove",
+        seller="fal",
+        tier="export",
+        typical_s=2.0,
+        seed=False,
+        sizes=Sizes(low=64, high=4096, multiple=1),
+        formats=("png",),
+        default_format="png",
+        inputs=Inputs(field="image_url"),
+        as_input=True,
+        cuts_out=True,
+    ),
+    Endpoint(
         id="fal-ai/recraft/v3/text-to-image",
         seller="fal",
         tier="standard",
@@ -205,6 +272,16 @@ _FAL = (
     ),
 )
 _TOGETHER = (
+    Endpoint(
+        id="black-forest-labs/FLUX.1-kontext-pro",
+        seller="together",
+        tier="export",
+        typical_s=6.0,
+        max_count=4,
+        ratios=True,
+        sizes=Sizes(named=KONTEXT_SIZES),
+        inputs=Inputs(field="image_url"),
+    ),
     Endpoint(
         id="black-forest-labs/FLUX.1-schnell",
         seller="together",

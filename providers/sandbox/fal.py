@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from aiohttp import web
 
 from providers.sandbox import fields, wire
 from providers.sandbox.accounts import Account, account_name
-from providers.sandbox.endpoints import FAL, FAL_PRESETS, ULTRA_SIZES, Endpoint, Size
+from providers.sandbox.endpoints import FAL, FAL_PRESETS, Endpoint, Size
 from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.faults import At, Strike
 from providers.sandbox.fields import Invalid
 from providers.sandbox.jobs import Failure, Job, Wish, worker_failure
-from providers.sandbox.wire import answer
+from providers.sandbox.sources import Source, read_mask, read_sources
+from providers.sandbox.wire import answer, fingerprint
 from providers.sandbox.world import World
 
 _LOCKED = "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 _NO_KEY = "Authentication is required to access this application. Check your key at https://fal.ai/dashboard/keys"
 _UNSAFE = "The content could not be processed because it contained material flagged by a content checker."
+_UPLOADER = "sandbox-cdn-"
+"""Begins every upload token."""
 _REQUEST = re.compile(r"(?P<app>[^/]+/[^/]+)/requests/(?P<id>[^/]+)(?P<action>/status|/cancel)?")
 _ERROR_TYPES: Mapping[int, str] = {
     400: "bad_request",
@@ -50,6 +55,8 @@ class FalTwin:
         router.add_post("/fal/queue/{endpoint:.+}", self._guarded(self._submit))
         router.add_get("/fal/queue/{path:.+}", self._guarded(self._read))
         router.add_put("/fal/queue/{path:.+}", self._guarded(self._cancel))
+        router.add_post("/fal/rest/storage/auth/token", self._guarded(self._storage_token))
+        router.add_post("/fal/cdn/files/upload", self._upload)
         router.add_get("/fal/cdn/files/{name}", self._file)
         router.add_route("*", "/fal/{path:.*}", self._nothing)
 
@@ -64,6 +71,24 @@ class FalTwin:
 
     async def _nothing(self, _request: web.Request) -> web.Response:
         return detail(404, "Not Found")
+
+    async def _storage_token(self, request: web.Request, account: Account) -> web.StreamResponse:
+        if account.broke:
+            return detail(403, _LOCKED)
+        if request.query.get("storage_type") != "fal-cdn-v3":
+            return detail(422, "storage_type: Input should be 'fal-cdn-v3'")
+        expires = datetime.now(UTC) + timedelta(minutes=10)
+        body = {"token": f"{_UPLOADER}{account.name}", "token_type": "Bearer", "expires_at": expires.isoformat()}
+        return answer(body | {"base_url": f"{self._world.url}/fal/cdn"})
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        if not request.headers.get("Authorization", "").startswith(f"Bearer {_UPLOADER}"):
+            return detail(401, "Invalid upload token")
+        data = await request.read()
+        name = f"{fingerprint(self._world.seed, len(self._world.uploads), data)}.bin"
+        url = f"{self._world.url}/fal/cdn/files/{name}"
+        self._world.uploads[url] = data
+        return answer({"access_url": url})
 
     async def _submit(self, request: web.Request, account: Account) -> web.StreamResponse:
         started = await self._start(request, account, direct=False)
@@ -98,7 +123,7 @@ class FalTwin:
         refused = _refused_at_once(request, job, direct=direct)
         if refused is not None:
             return refused
-        outcome = understand(raw, endpoint, strike, self._world.drawn_seed(account))
+        outcome = understand(raw, endpoint, strike, self._world.drawn_seed(account), self._world.uploads)
         if isinstance(outcome, Failure):
             account.reject(outcome.kind)
             if direct:
@@ -206,7 +231,8 @@ class FalTwin:
         if job.failure is not None:
             return job.failure.status, _error_body(job.failure)
         assert job.wish is not None
-        body: dict[str, object] = {"images": self._images(job)}
+        images = self._images(job)
+        body: dict[str, object] = {"image": images[0]} if job.endpoint.cuts_out else {"images": images}
         if job.endpoint.seed:
             body["seed"] = job.wish.seed
         if job.endpoint.open_weights:
@@ -281,13 +307,15 @@ def shortened(picture: bytes, strike: Strike) -> bytes:
     return picture
 
 
-def understand(raw: bytes, endpoint: Endpoint, strike: Strike, drawn_seed: int) -> Wish | Failure:
-    """What an order wants, or the fault a runner finds in it before it works."""
+def understand(
+    raw: bytes, endpoint: Endpoint, strike: Strike, drawn_seed: int, uploads: Mapping[str, bytes] = MappingProxyType({})
+) -> Wish | Failure:
+    """What an order wants, or the fault a runner finds in it before it works. `uploads` are files by their address."""
     body = wire.read_object(raw)
     if body is None:
         return Failure(422, "json_invalid", "JSON decode error")
     try:
-        wish = _read_wish(body, endpoint, drawn_seed)
+        wish = _read_wish(body, endpoint, drawn_seed, uploads)
     except Invalid as fault:
         return Failure(422, fault.kind, fault.message, fault.field)
     if not endpoint.open_weights and (wish.unsafe or strike.do == "refuse"):
@@ -295,8 +323,9 @@ def understand(raw: bytes, endpoint: Endpoint, strike: Strike, drawn_seed: int) 
     return wish
 
 
-def _read_wish(body: Mapping[str, object], endpoint: Endpoint, drawn_seed: int) -> Wish:
-    prompt = fields.text(body, "prompt")
+def _read_wish(body: Mapping[str, object], endpoint: Endpoint, drawn_seed: int, uploads: Mapping[str, bytes]) -> Wish:
+    prompt = "" if endpoint.cuts_out else fields.text(body, "prompt")
+    inputs, mask = read_inputs(body, endpoint, uploads)
     if endpoint.refuses_guidance and body.get("guidance_scale") is not None:
         raise Invalid("guidance_scale", "extra_forbidden", "Extra inputs are not permitted")
     if endpoint.guidance is not None:
@@ -309,20 +338,47 @@ def _read_wish(body: Mapping[str, object], endpoint: Endpoint, drawn_seed: int) 
     seed = fields.integer(body, "seed") if endpoint.seed else None
     return Wish(
         prompt=prompt,
-        size=endpoint.sizes.snap(_asked_size(body, endpoint)),
+        size=endpoint.sizes.snap(_asked_size(body, endpoint, inputs)),
         count=1 if count is None else count,
         format=form,
         seed=drawn_seed if seed is None else seed,
         steps=steps,
         inline=body.get("sync_mode") is True,
+        inputs=inputs,
+        mask=mask,
     )
 
 
-def _asked_size(body: Mapping[str, object], endpoint: Endpoint) -> Size:
-    if endpoint.sizes.named == ULTRA_SIZES:
-        return ULTRA_SIZES[fields.choice(body, "aspect_ratio", tuple(ULTRA_SIZES), "16:9")]
+def read_inputs(
+    body: Mapping[str, object], endpoint: Endpoint, uploads: Mapping[str, bytes]
+) -> tuple[tuple[Source, ...], Source | None]:
+    """The pictures an order is to be made from, and the mask over the first of them."""
+    taken = endpoint.inputs
+    if taken is None:
+        return (), None
+    inputs = read_sources(body, taken.field, (taken.least, taken.most), uploads)
+    if not taken.mask or not inputs:
+        return inputs, None
+    return inputs, read_mask(body, taken.mask, inputs[0], uploads)
+
+
+def ratio_size(body: Mapping[str, object], endpoint: Endpoint, inputs: Sequence[Source]) -> Size:
+    """The size named by `aspect_ratio`; without it the one most like the first input."""
+    named = endpoint.sizes.named
+    if inputs and body.get("aspect_ratio") is None:
+        return inputs[0].width, inputs[0].height
+    return named[fields.choice(body, "aspect_ratio", tuple(named), "16:9")]
+
+
+def _asked_size(body: Mapping[str, object], endpoint: Endpoint, inputs: Sequence[Source]) -> Size:
+    if endpoint.as_input:
+        return inputs[0].width, inputs[0].height
+    if endpoint.ratios:
+        return ratio_size(body, endpoint, inputs)
     usual = "square_hd" if endpoint.sizes.named else "landscape_4_3"
     asked = body.get("image_size")
+    if asked == "auto" and inputs:
+        return inputs[0].width, inputs[0].height
     if isinstance(asked, dict):
         width = fields.integer(asked, "width", (1, 14142))
         height = fields.integer(asked, "height", (1, 14142))

@@ -103,6 +103,9 @@ def scenes_of(endpoint: Endpoint, wish: Wish, strike: Strike = NO_FAULT, *, blac
             format=wish.format,
             steps=wish.steps or endpoint.default_steps,
             black=black or strike.do == "black",
+            inputs=wish.inputs,
+            mask=wish.mask,
+            cut_out=endpoint.cuts_out,
         )
         for number in range(_made_count(wish.count, strike))
     ]

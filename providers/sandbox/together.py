@@ -17,7 +17,7 @@ from aiohttp import web
 from providers.sandbox import fields, wire
 from providers.sandbox.accounts import Account, account_name
 from providers.sandbox.endpoints import TOGETHER, Endpoint
-from providers.sandbox.fal import send_file, shortened
+from providers.sandbox.fal import ratio_size, read_inputs, send_file, shortened
 from providers.sandbox.faults import Strike
 from providers.sandbox.fields import Invalid
 from providers.sandbox.jobs import Job, Wish, worker_failure
@@ -207,14 +207,17 @@ def read_wish(body: Mapping[str, object], endpoint: Endpoint, drawn_seed: int) -
     seed = fields.integer(body, "seed")
     fields.number(body, "guidance_scale", (0, 100))
     shape = fields.choice(body, "response_format", ("base64", "url"), "url")
+    inputs, _ = read_inputs(body, endpoint, {})
+    size = ratio_size(body, endpoint, inputs) if endpoint.ratios else (width or 1024, height or 1024)
     return Wish(
         prompt=prompt,
-        size=endpoint.sizes.snap((width or 1024, height or 1024)),
+        size=endpoint.sizes.snap(size),
         count=count or 1,
         format=fields.choice(body, "output_format", endpoint.formats, endpoint.default_format),
         seed=drawn_seed if seed is None else seed,
         steps=steps if endpoint.steps is not None else None,
         inline=shape == "base64",
+        inputs=inputs,
     )
 
 

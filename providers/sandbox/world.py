@@ -51,6 +51,8 @@ class World:
         self.limits: dict[str, Limits] = {}
         self.jobs: dict[str, Job] = {}
         self.files: dict[str, tuple[Job, int]] = {}
+        self.uploads: dict[str, bytes] = {}
+        """Inputs that were put here before their orders, by address."""
         self.requests: deque[dict[str, object]] = deque(maxlen=_REMEMBERED_REQUESTS)
 
     @property

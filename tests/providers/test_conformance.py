@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import pytest
 from msgspec import Struct
+from PIL import Image as Pillow
 
 from providers import registry
 from providers.conformance import PROMISES, Case, Fault, Promise, check
-from providers.contract import Abilities, Generation, Image, ImageRequest, OnAccepted, Order, Provider, SizeRule, Usage
+from providers.contract import (
+    Abilities,
+    Generation,
+    Image,
+    ImageRequest,
+    Input,
+    OnAccepted,
+    Order,
+    Provider,
+    SizeRule,
+    Usage,
+)
 from providers.errors import Overloaded
-from providers.picture import requested
+from providers.picture import probe, requested
 from providers.sandbox import Sandbox, start
 from providers.sandbox.invoice import PriceList, Work, charge
 from providers.transport import Http
@@ -24,6 +37,7 @@ class Seller(Struct, frozen=True):
     abilities: Abilities
     settings: Mapping[str, object]
     keyed: bool = True
+    size: tuple[int, int] = (512, 512)
 
 
 SELLERS = {
@@ -57,6 +71,35 @@ SELLERS = {
             safety_dialect="disable_checker",
         ),
         {},
+    ),
+    "fal-edit": Seller(
+        "fal",
+        "fal-ai/flux-pro/kontext",
+        Abilities(
+            operations=("edit",),
+            sizes=SizeRule(named={"1:1": (1024, 1024), "4:3": (1184, 880)}),
+            max_count=4,
+            references=(1, 1),
+            input_dialect="image_url",
+            size_dialect="aspect_ratio",
+            safety_dialect="tolerance",
+        ),
+        {"poll_first": 0.01, "poll_max": 0.05, "inline_inputs": 0},
+        size=(1184, 880),
+    ),
+    "together-edit": Seller(
+        "together",
+        "black-forest-labs/FLUX.1-kontext-pro",
+        Abilities(
+            operations=("edit",),
+            sizes=SizeRule(named={"1:1": (1024, 1024), "4:3": (1184, 880)}),
+            max_count=4,
+            references=(1, 1),
+            input_dialect="image_url",
+            size_dialect="aspect_ratio",
+        ),
+        {},
+        size=(1184, 880),
     ),
     "selfhosted": Seller(
         "selfhosted",
@@ -114,8 +157,33 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 def order(seller: Seller) -> Order:
-    request = ImageRequest(prompt="a quiet harbour at dawn", width=512, height=512, count=2, seed=100)
-    return Order(attempt_id="a", endpoint=seller.endpoint, abilities=seller.abilities, request=request, timeout=10)
+    inputs = (INPUT,) * seller.abilities.references[0]
+    request = ImageRequest(
+        operation=seller.abilities.operations[0],
+        prompt="a quiet harbour at dawn",
+        width=seller.size[0],
+        height=seller.size[1],
+        count=2,
+        seed=100,
+        references=tuple((given.head.width, given.head.height) for given in inputs),
+    )
+    return Order(
+        attempt_id="a",
+        endpoint=seller.endpoint,
+        abilities=seller.abilities,
+        request=request,
+        timeout=10,
+        inputs=inputs,
+    )
+
+
+def photograph(width: int, height: int) -> Input:
+    out = io.BytesIO()
+    Pillow.effect_noise((width, height), 60).save(out, "JPEG")
+    return Input(out.getvalue(), probe(out.getvalue()))
+
+
+INPUT = photograph(320, 240)
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)

@@ -17,6 +17,7 @@ import pybase64
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 from PIL import Image as Pillow
 
 from providers.contract import (
@@ -26,7 +27,9 @@ from providers.contract import (
     ChecksAccount,
     FindsOrders,
     Generation,
+    Head,
     ImageRequest,
+    Input,
     ListsPrices,
     Order,
     ReportsUsage,
@@ -84,6 +87,8 @@ class MiniFal:
         self.files: list[bytes] = [picture()]
         self.asked: list[str] = []
         self.keys: list[dict[str, str]] = []
+        self.uploads: list[tuple[bytes, Mapping[str, str]]] = []
+        self.storage: list[web.Response] = []
 
     def pictures(self, count: int = 1, **more: Any) -> web.Response:
         files = [{"url": f"{self.url}/fal/cdn/{n}.png", "width": 64, "height": 48} for n in range(count)]
@@ -92,6 +97,8 @@ class MiniFal:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path.removeprefix("/fal")
         self.asked.append(f"{request.method} {path}")
+        if path.startswith(("/rest/storage/", "/cdn/files/upload")):
+            return await self.store(request)
         if request.method == "POST":
             self.submitted.append((request.path_qs, await request.json(), request.headers))
             return self.submit() if self.submit else self.receipt()
@@ -102,6 +109,16 @@ class MiniFal:
             said = self.statuses.pop(0) if self.statuses else completed()
             return said if isinstance(said, web.Response) else web.json_response(said)
         return self.aside(request, path)
+
+    async def store(self, request: web.Request) -> web.StreamResponse:
+        if self.storage:
+            return self.storage.pop(0)
+        if request.path.endswith("/token"):
+            assert request.headers["Authorization"] == f"Key {KEY}"
+            stamp = "2099-01-01T00:00:00+00:00"
+            return web.json_response({"token": "t1", "token_type": "Bearer", "base_url": "-", "expires_at": stamp})
+        self.uploads.append((await request.read(), request.headers))
+        return web.json_response({"access_url": f"https://v3.fal.media/files/{len(self.uploads)}.png"})
 
     def aside(self, request: web.Request, path: str) -> web.Response:
         if path == "/rest/.well-known/jwks.json":
@@ -198,6 +215,95 @@ async def outcome(fal: Fal, asked: Order | None = None) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await draw(fal, asked)
     return caught.value
+
+
+EDITS = Abilities(
+    operations=("edit",),
+    sizes=SizeRule(min_side=16, multiple=16),
+    references=(1, 1),
+    input_dialect="image_url",
+    size_dialect="input",
+    mask=True,
+    strength=(0.0, 1.0),
+)
+
+
+def given(width: int = 64, height: int = 48, mode: str = "RGB") -> Input:
+    out = io.BytesIO()
+    Pillow.new(mode, (width, height)).save(out, "PNG")
+    return Input(out.getvalue(), Head("png", width, height))
+
+
+def edit(*inputs: Input, mask: Input | None = None, able: Abilities = EDITS, **wish: Any) -> Order:
+    sizes = tuple((each.head.width, each.head.height) for each in inputs)
+    asked = order(able=able, operation="edit", references=sizes, mask=mask is not None, **wish)
+    return replace(asked, inputs=inputs, mask=mask)
+
+
+async def test_a_small_input_travels_inside_the_order(fal: Fal, twin: MiniFal) -> None:
+    generation, _ = await draw(fal, edit(given(), strength=0.4))
+    _, body, _ = twin.submitted[0]
+    assert pybase64.b64decode(body["image_url"].removeprefix("data:image/png;base64,")) == given().data
+    assert (body["strength"], body["prompt"], twin.uploads) == (0.4, PROMPT, [])
+    assert not body.keys() & {"image_size", "mask_url", "aspect_ratio"}
+    assert generation.usage.references == ((64, 48),)
+
+
+async def test_a_large_input_is_uploaded_before_the_order_with_one_token_for_many(http: Http, twin: MiniFal) -> None:
+    fal = connect("studio", settings(twin, inline_inputs=0), http)
+    able = replace(EDITS, references=(1, 4), input_dialect="image_urls")
+    await draw(fal, edit(given(), given(32, 32), able=able))
+    await draw(fal, edit(given(), able=able))
+    await fal.aclose()
+    assert twin.submitted[0][1]["image_urls"] == [f"https://v3.fal.media/files/{n}.png" for n in (1, 2)]
+    assert twin.submitted[1][1]["image_urls"] == ["https://v3.fal.media/files/3.png"]
+    assert sum(asked.endswith("/token") for asked in twin.asked) == 1
+    data, headers = twin.uploads[0]
+    assert (data, headers["Content-Type"], headers["Authorization"]) == (given().data, "image/png", "Bearer t1")
+    assert headers["X-Fal-Object-Lifecycle"] == '{"expiration_duration_seconds":3600}'
+
+
+async def test_what_a_mask_leaves_transparent_is_white_in_fals_mask(fal: Fal, twin: MiniFal) -> None:
+    await draw(fal, edit(given(), mask=given(mode="RGBA")))
+    sent = pybase64.b64decode(twin.submitted[0][1]["mask_url"].partition(",")[2])
+    with Pillow.open(io.BytesIO(sent)) as seen:
+        assert (seen.mode, seen.size, seen.getextrema()) == ("L", (64, 48), (255, 255))
+
+
+async def test_a_removed_background_needs_no_prompt_and_is_one_image(fal: Fal, twin: MiniFal) -> None:
+    twin.result = lambda: web.json_response({"image": {"url": f"{twin.url}/fal/cdn/0.png"}})
+    able = replace(EDITS, operations=("remove_background",), seed=False, formats=("png",), strength=None, mask=False)
+    asked = edit(given(), able=able)
+    generation, _ = await draw(fal, replace(asked, request=replace(asked.request, operation="remove_background")))
+    assert twin.submitted[0][1].keys() == {"image_url"}
+    assert len(generation.images) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([web.Response(status=403)], Misconfigured),
+        ([web.Response(status=413)], Unavailable),
+        ([web.Response(status=503)] * 3, Unavailable),
+        ([web.json_response({"token": 1})], Unavailable),
+    ],
+)
+async def test_an_input_that_cannot_be_uploaded_orders_nothing(
+    http: Http, twin: MiniFal, answers: list[web.Response], kind: type[ProviderError]
+) -> None:
+    twin.storage = answers
+    fal = connect("studio", settings(twin, inline_inputs=0), http)
+    error = await outcome(fal, edit(given()))
+    await fal.aclose()
+    assert (type(error), error.owed, twin.submitted) == (kind, "nothing", [])
+
+
+async def test_an_upload_that_failed_for_a_moment_is_repeated(http: Http, twin: MiniFal) -> None:
+    twin.storage = [web.Response(status=503)]
+    fal = connect("studio", settings(twin, inline_inputs=0), http)
+    await draw(fal, edit(given()))
+    await fal.aclose()
+    assert (len(twin.uploads), len(twin.submitted)) == (1, 1)
 
 
 async def test_says_the_order_in_fals_words_once(fal: Fal, twin: MiniFal) -> None:

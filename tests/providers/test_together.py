@@ -15,6 +15,7 @@ from typing import Any
 import pybase64
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 from PIL import Image as Pillow
 
 from providers.contract import (
@@ -24,7 +25,10 @@ from providers.contract import (
     ChecksAccount,
     FindsOrders,
     Generation,
+    Head,
     ImageRequest,
+    Input,
+    InputDialect,
     Lora,
     Order,
     ReportsUsage,
@@ -68,6 +72,10 @@ def picture(width: int = 64, height: int = 48) -> bytes:
     out = io.BytesIO()
     Pillow.effect_noise((width, height), 80).save(out, "PNG")
     return out.getvalue()
+
+
+GIVEN = Input(picture(), Head("png", 64, 48))
+INLINE = f"data:image/png;base64,{pybase64.b64encode_as_string(GIVEN.data)}"
 
 
 def answer(*items: dict[str, Any]) -> web.Response:
@@ -159,6 +167,29 @@ async def test_fixed_fields_and_named_sizes_travel_beside_the_sdks_own(seller: S
     await draw(seller(await serve(paint)), order(able=able))
     assert (seen[0]["aspect_ratio"], seen[0]["prompt_upsampling"]) == ("4:3", False)
     assert "width" not in seen[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "sent"), [("image_url", INLINE), ("reference_images", [INLINE])], ids=["one", "several"]
+)
+async def test_an_input_travels_inside_the_order_in_the_endpoints_field(
+    seller: Start, serve: Serve, field: InputDialect, sent: object
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def paint(request: web.Request) -> web.Response:
+        seen.append(await request.json())
+        return answer(inline(picture()))
+
+    able = Abilities(
+        operations=("edit",), sizes=ABLE.sizes, references=(1, 4), input_dialect=field, size_dialect="width_height"
+    )
+    asked = replace(order(able=able, operation="edit", references=((64, 48),)), inputs=(GIVEN,))
+    generation, _ = await draw(seller(await serve(paint)), asked)
+    assert (seen[0][field], seen[0]["prompt"]) == (sent, PROMPT)
+    assert generation.usage.references == ((64, 48),)
+    masked = replace(asked, request=replace(asked.request, mask=True), mask=GIVEN)
+    assert isinstance(await outcome(seller("http://127.0.0.1:9"), masked), Unsupported)
 
 
 @pytest.mark.parametrize("wish", [{"operation": "edit"}, {"count": 5}, {"width": 72}])

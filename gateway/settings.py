@@ -93,7 +93,8 @@ class Account(_Typed):
         default=None, description="Sell only these models through it; all when left out."
     )
     prices: Mapping[str, Price] = Field(
-        default_factory=dict, description="Prices agreed with the seller, by model, typed as in the catalogue."
+        default_factory=dict,
+        description="Prices agreed with the seller, by model (`flux-dev`, `flux-dev/edit`), typed as in the catalogue.",
     )
     nodes: tuple[Mapping[str, object], ...] | None = Field(
         default=None, description="Our own GPU servers behind this account, for the kind selfhosted: see own GPUs."

@@ -35,7 +35,7 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     data: DataTerms = DataTerms()
     team: str | None = None
     prices: Mapping[str, Tariff] = {}
-    """Model -> the tariff this account pays instead of the listed one."""
+    """Model, or `model/operation` as in an offer's id -> the tariff this account pays instead of the listed one."""
     models: frozenset[str] | None = None
     """The models this account sells to us; None: every model that has an offer of its kind."""
     machine_hour: NanoUsd | None = None
@@ -43,11 +43,11 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     marginal_hour: NanoUsd | None = None
     """What an hour of work adds to that while its machines are on anyway; None: all of it."""
 
-    def tariff(self, model: str, listed: Tariff) -> Tariff:
-        """What this account pays for a model."""
-        if model not in self.prices and self.machine_hour is not None and isinstance(listed, MachineSecond):
+    def tariff(self, name: str, listed: Tariff) -> Tariff:
+        """What this account pays at an offer: of a model, or of `model/operation`."""
+        if name not in self.prices and self.machine_hour is not None and isinstance(listed, MachineSecond):
             return MachineSecond(self.machine_hour)
-        return self.prices.get(model, listed)
+        return self.prices.get(name, listed)
 
     def counted(self, tariff: Tariff) -> float:
         """Share of a quote that weighs in the choice."""
@@ -117,8 +117,9 @@ _Found: TypeAlias = Iterator[tuple[Loc, str]]
 
 
 def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms], revision: int) -> Catalog:
-    """Join documents and accounts into offers `account:model`, in the order both are given.
+    """Join documents and accounts into offers, in the order both are given.
 
+    An offer that draws from words is `account:model`; any other adds its first operation, `account:model/edit`.
     Raises `BadCatalog` with every fault of sense: names used twice, an account that names a model nobody sells,
     a table that ends below the largest size sold, a size rule its dialect cannot express.
     """
@@ -137,30 +138,37 @@ def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms]
 
 
 def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[Offer]:
-    """One offer for each account that sells the model."""
+    """One offer for each entry and each account that sells it."""
     for entry in file.offers:
+        name = _name(file, entry)
         abilities, listed = entry.abilities.abilities(), entry.price.tariff()
         for account in accounts:
             if account.kind != entry.provider or (account.models is not None and file.model not in account.models):
                 continue
             yield Offer(
-                id=f"{account.name}:{file.model}",
+                id=f"{account.name}:{name}",
                 model=file.model,
                 account=account.name,
                 kind=account.kind,
                 endpoint=entry.endpoint,
                 tier=Tier[file.tier.upper()],
-                tariff=account.tariff(file.model, listed),
-                counted=account.counted(account.tariff(file.model, listed)),
+                tariff=account.tariff(name, listed),
+                counted=account.counted(account.tariff(name, listed)),
                 abilities=abilities,
                 capacities=tuple(capacity.id for capacity in account.capacities()),
                 typical_s=entry.typical_seconds,
                 licence=(entry.licence or file.licence).licence(),
                 data=account.data,
                 team=account.team,
-                source=f"prices of account {account.name}" if file.model in account.prices else entry.source,
+                source=f"prices of account {account.name}" if name in account.prices else entry.source,
                 checked_on=entry.checked_on.isoformat(),
             )
+
+
+def _name(file: ModelFile, entry: OfferEntry) -> str:
+    """What an offer is called at every account; it does not change when others come or go."""
+    operations = entry.abilities.operations
+    return file.model if "generate" in operations else f"{file.model}/{operations[0]}"
 
 
 def _info(file: ModelFile, offers: Sequence[Offer]) -> ModelInfo:
@@ -190,12 +198,16 @@ def _names_used_twice(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
 def _faults_of_offers(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
     """Faults of each offer by itself, and of two of one provider."""
     for index, file in enumerate(models):
-        sellers: set[str] = set()
+        sold: set[tuple[str, str]] = set()
         for at, entry in enumerate(file.offers):
-            if entry.provider in sellers:
-                message = f"{entry.provider} already sells {file.model} above; one offer per provider and model"
+            operations = {(entry.provider, operation) for operation in entry.abilities.operations}
+            if twice := sorted(operation for _, operation in sold & operations):
+                message = (
+                    f"{entry.provider} already sells {file.model} for {' and '.join(twice)} above; "
+                    "one offer for each operation"
+                )
                 yield CatalogFault(document=index, loc=("offers", at, "provider"), message=message)
-            sellers.add(entry.provider)
+            sold |= operations
             for loc, message in _faults_of_entry(entry):
                 yield CatalogFault(document=index, loc=("offers", at, *loc), message=message)
 
@@ -262,16 +274,18 @@ def _faults_of_accounts(models: Sequence[ModelFile], accounts: Sequence[AccountT
 
 def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _Found:
     """Faults in what one account says of models."""
-    sold = {file.model: entry for file in models for entry in file.offers if entry.provider == account.kind}
+    entries = [(file, entry) for file in models for entry in file.offers if entry.provider == account.kind]
+    known = {file.model for file, _ in entries}
     for model in sorted(account.models or ()):
-        if model not in sold:
-            yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, sold)}"
-    for model, tariff in account.prices.items():
-        if model not in sold:
-            yield ("prices", model), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, sold)}"
+        if model not in known:
+            yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, known)}"
+    sold = {_name(file, entry): entry for file, entry in entries}
+    for name, tariff in account.prices.items():
+        if name not in sold:
+            yield ("prices", name), f"no {account.kind} offer of {name!r} in the catalogue{_nearest(name, sold)}"
             continue
-        for message in _misfits(tariff, sold[model].abilities.abilities()):
-            yield ("prices", model), message
+        for message in _misfits(tariff, sold[name].abilities.abilities()):
+            yield ("prices", name), message
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

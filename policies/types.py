@@ -20,7 +20,7 @@ CapacityId: TypeAlias = str
 """What limits orders: "fal" (slots of the account fal), "fal/rate" (its orders per second)."""
 
 OfferId: TypeAlias = str
-"""`account:model`, as in "fal:flux-schnell"."""
+"""`account:model`, as in "fal:flux-schnell"; `account:model/operation` where it does not draw from words."""
 
 
 class Tier(IntEnum):

@@ -297,10 +297,33 @@ def test_a_name_used_twice_is_a_fault_at_each_later_place() -> None:
     ]
 
 
-def test_one_provider_has_one_offer_of_a_model() -> None:
+def test_a_model_may_be_sold_at_one_endpoint_for_each_operation() -> None:
+    edit = offer(
+        endpoint="fal-ai/flux/dev/image-to-image",
+        price={"per_image": "$0.03"},
+        abilities={
+            "operations": ["edit"],
+            "sizes": {"only": ["512x512"]},
+            "references": {"max": 1, "dialect": "image_url"},
+        },
+    )
+    files = [model(offers=[edit, offer()])]
+    own = AccountTerms(name="own", kind="fal", prices={"flux-dev/edit": PerImage(20_000_000)})
+    offers = compile_offers(files, [FAL, own], 1).offers
+    assert {name: found.endpoint for name, found in offers.items()} == {
+        "fal:flux-dev/edit": "fal-ai/flux/dev/image-to-image",
+        "own:flux-dev/edit": "fal-ai/flux/dev/image-to-image",
+        "fal:flux-dev": "fal-ai/flux/dev",
+        "own:flux-dev": "fal-ai/flux/dev",
+    }
+    assert offers["own:flux-dev/edit"].tariff == PerImage(20_000_000)
+    assert offers["own:flux-dev"].tariff == PerMegapixel(25_000_000)
+
+
+def test_one_provider_has_one_offer_of_a_model_and_operation() -> None:
     files = [model(offers=[offer(), offer(endpoint="fal-ai/flux-1/dev")])]
     assert faults_of(files) == [
-        "0 offers.1.provider: fal already sells flux-dev above; one offer per provider and model"
+        "0 offers.1.provider: fal already sells flux-dev for generate above; one offer for each operation"
     ]
 
 

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 import structlog
 from litestar import Litestar
+from litestar.types import ASGIApp
 
 from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
-from gateway.http import routes
+from gateway.http import generations, routes
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
+from gateway.http.front import front
 from gateway.http.services import Services
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
@@ -81,7 +83,7 @@ class App:
         self.market = Market(revision.catalog, self.admission)
         self.pipeline = Pipeline(self._house(), revision.policy.images_per_order)
         self.recovery = self._recovery()
-        self.asgi = self._litestar()
+        self.asgi = self._doors()
 
     def _house(self) -> House:
         orders = self.settings.orders
@@ -118,7 +120,7 @@ class App:
             unknown_after=self.settings.recovery.unknown_after,
         )
 
-    def _litestar(self) -> Litestar:
+    def _doors(self) -> ASGIApp:
         services = Services(
             serve=self.pipeline.serve,
             quote=self.pipeline.quote,
@@ -132,13 +134,14 @@ class App:
             providers=self.providers,
             ready=self.ready,
         )
-        return Litestar(
+        litestar = Litestar(
             route_handlers=routes(services),
             exception_handlers=exception_handlers(),
             lifespan=[self._lifespan],
             openapi_config=None,
             logging_config=None,
         )
+        return front({generations.PATH: generations.generations(services)}, litestar)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:

@@ -39,6 +39,6 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         provider_webhooks.provider_webhooks(services.providers),
     ]
     return [
-        generations.generations(services),
+        generations.route(generations.generations(services)),
         Router(path="/", route_handlers=usual, after_request=resources.stamp),
     ]

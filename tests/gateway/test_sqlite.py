@@ -28,6 +28,19 @@ async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.aclose()
 
 
+async def test_commits_are_gathered_while_many_orders_are_under_way(db: SqliteDatabase) -> None:
+    commits: list[str] = []
+    holds = [new_hold() for _ in range(20)]
+    await db.hold("own_1", holds, (), NOON)
+    db._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    closing = []
+    for hold in holds:
+        closing.append(asyncio.ensure_future(db.close(released(hold))))
+        await asyncio.sleep(0)  # each in a turn of its own
+    await asyncio.gather(*closing)
+    assert len(commits) < len(holds) / 2
+
+
 def a_key(key_id: str = "key_1", budget: int | None = None) -> KeyRow:
     return KeyRow(
         id=key_id,

@@ -66,7 +66,11 @@ class SqliteDatabase:
         self._books = Books(self._connection, self._same_file)
         self._tidier = connect(self._path, durability) if durability == "process" else None
         self._writer = GroupWriter(
-            self._connection, self._books, self._blame, tidy=self._tidy_up if self._tidier else None
+            self._connection,
+            self._books,
+            self._blame,
+            tidy=self._tidy_up if self._tidier else None,
+            under_way=lambda: self._under_way,
         )
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="pixelgate-reader")
         self._closed = False

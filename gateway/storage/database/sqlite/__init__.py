@@ -44,7 +44,7 @@ _BEAT = """INSERT INTO owners VALUES (?,?,?,?)
 _PROBE = "INSERT INTO owners VALUES ('', 0, '', 0) ON CONFLICT DO UPDATE SET at = at + 1"
 _ORPHANS = f"""SELECT {", ".join("attempts." + name for name in ATTEMPT.split(", "))},
     owners.pid, owners.host, owners.at
-    FROM attempts LEFT JOIN owners USING (owner) WHERE {OPEN} AND state <> 'suspended' ORDER BY attempts.rowid"""  # noqa: S608 - constants only
+    FROM attempts LEFT JOIN owners USING (owner) WHERE {OPEN} AND state <> 'suspended' ORDER BY started, attempts.id"""  # noqa: S608 - constants only
 _ENTRIES = """SELECT seq, at, book, party, kind, amount, attempt_id,
     COALESCE(attempts.call_id, ''), COALESCE(attempts.offer_id, ''), note
     FROM entries LEFT JOIN attempts ON attempts.id = attempt_id WHERE seq > ? ORDER BY seq LIMIT ?"""
@@ -177,7 +177,7 @@ class SqliteDatabase:
 
     async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
         """The pictures that were made from this one."""
-        return await self._assets("WHERE parent_id = ? AND team = ? ORDER BY rowid", asset_id, team)
+        return await self._assets("WHERE parent_id = ? AND team = ? ORDER BY created, id", asset_id, team)
 
     async def expired_assets(self, now: datetime, limit: int) -> Sequence[AssetRow]:
         """Pictures whose time is over."""
@@ -252,7 +252,7 @@ class SqliteDatabase:
                 connection.close()
 
     async def _attempts(self, where: str, *columns: object) -> list[AttemptRow]:
-        return await self._all(values.attempt, f"{_ATTEMPTS} {where} ORDER BY rowid", *columns)
+        return await self._all(values.attempt, f"{_ATTEMPTS} {where} ORDER BY started, id", *columns)
 
     async def _assets(self, where: str, *columns: object) -> list[AssetRow]:
         return await self._all(values.asset, f"{_ASSETS} {where}", *columns)

@@ -51,13 +51,13 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation)
     VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?)"""
-_FIND = """SELECT rowid, state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
+_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
     FROM attempts WHERE id = ?"""
-_ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE rowid = ?"
-_CLOSE = "UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = COALESCE(ended, ?), outcome = ? WHERE rowid = ?"
+_ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
+_CLOSE = "UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = COALESCE(ended, ?), outcome = ? WHERE id = ?"
 _CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = ?, outcome = ?
     WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted')"""
-_SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE rowid = ?"
+_SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE id = ?"
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
 _ENTRY = "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES (?,?,?,?,?,?,?)"
 _CORRECT = """INSERT INTO entries (at, book, party, kind, amount, attempt_id, endpoint, note)
@@ -141,7 +141,7 @@ class Books:
         found = self._find(attempt_id)
         found.must_be(owner, "intent", "accepted", "suspended")
         state = "accepted" if found.state == "intent" else found.state
-        self._execute(_ACCEPT, (state, encode(ticket), found.rowid))
+        self._execute(_ACCEPT, (state, encode(ticket), found.id))
 
     def close(self, closing: Closing) -> bool:
         """End a hold once; False when it already ended just so."""
@@ -174,9 +174,7 @@ class Books:
         columns = (closing.state, closing.cost, closing.charge, stamp, encode(closing.outcome))
         if not self._execute(_CLOSE_HELD, (*columns, closing.attempt_id, owner)).rowcount:
             return None
-        return _Found(
-            closing.attempt_id, 0, "", owner, held.account, held.team, held.key_id, held.cost, held.charge, 0, 0
-        )
+        return _Found(closing.attempt_id, "", owner, held.account, held.team, held.key_id, held.cost, held.charge, 0, 0)
 
     def _close_found(self, closing: Closing, stamp: int) -> _Found | None:
         """Close a hold after a look at it; None when it already ended just so."""
@@ -185,7 +183,7 @@ class Books:
         if (found.state, found.cost, found.charge) == (state, cost, charge):
             return None
         found.must_be(closing.owner, "intent", "accepted", "suspended", *(("reserved",) if state == "released" else ()))
-        self._execute(_CLOSE, (state, cost, charge, stamp, encode(closing.outcome), found.rowid))
+        self._execute(_CLOSE, (state, cost, charge, stamp, encode(closing.outcome), found.id))
         return found
 
     def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
@@ -195,7 +193,7 @@ class Books:
             return False
         found.must_be(owner, "intent", "accepted")
         stamp = micros(at)
-        self._execute(_SUSPEND, (stamp, encode(outcome), found.rowid))
+        self._execute(_SUSPEND, (stamp, encode(outcome), found.id))
         self._append(stamp, attempt_id, found.both("suspend"))
         return True
 
@@ -286,7 +284,7 @@ class Books:
         """Release a reservation that another hold replaces."""
         found = self._find(attempt_id)
         found.must_be(owner, "reserved")
-        self._execute(_CLOSE, ("released", 0, 0, stamp, None, found.rowid))
+        self._execute(_CLOSE, ("released", 0, 0, stamp, None, found.id))
         self._append(stamp, attempt_id, found.both("release"))
         return found.closing(0, 0)
 
@@ -338,7 +336,6 @@ class _Found(Struct, frozen=True):
     """What a command must know of an attempt."""
 
     id: str
-    rowid: int
     state: str
     owner: str
     account: str

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from bench.processes import raise_file_limit, scratch
 from bench.report import Figure, conclude
-from bench.speed import measure, servers
+from bench.speed import measure, sellers, servers
 from bench.speed.measure import Cost
 from bench.speed.servers import Server
 
@@ -99,6 +99,7 @@ def measure_all(options: Options, folder: Path) -> tuple[list[Figure], list[str]
             rounds = interleave(mock, reference, subject, options)
             reference_kb, _ = hold_many(mock, reference, rounds)
             kb, held = hold_many(mock, subject, rounds)
+        through_sdks = [] if options.against_itself else measure_sellers(options, folder, reference, rounds)
     figures = [
         Figure(
             name="p1_cpu_ratio",
@@ -123,8 +124,22 @@ def measure_all(options: Options, folder: Path) -> tuple[list[Figure], list[str]
         Figure(name="p9_first_200_s", value=statistics.median(starts), unit="s", must=2.0, aim=0.9),
         Figure(name="p9_idle_mb", value=idle_mb, unit="MB", aim=80.0),
         Figure(name="r_first_200_s", value=reference.first_200_s, unit="s"),
+        *through_sdks,
     ]
     return figures, rounds.faults
+
+
+def measure_sellers(options: Options, folder: Path, reference: Server, rounds: Rounds) -> list[Figure]:
+    """CPU for a picture through each seller's SDK, as a multiple of what R costs in the seconds before it."""
+    figures = []
+    with sellers.sandbox(folder) as port:
+        for way in sellers.WAYS:
+            floor = measure.closed(reference, connections=16, seconds=options.seconds)
+            cost = sellers.cost_of(folder, port, way, options.seconds)
+            if cost.result.failed:
+                rounds.faults.append(f"through {way.name}: {_failures(cost)}")
+            figures.append(Figure(name=f"sdk_{way.name}_cpu_ratio", value=cost.cpu_ms / floor.cpu_ms, unit="x R"))
+    return figures
 
 
 def time_starts(start: Callable[[], AbstractContextManager[Server]], times: int = 3) -> tuple[list[float], float]:

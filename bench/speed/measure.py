@@ -44,9 +44,9 @@ def run(plan: Plan) -> Result:
     return msgspec.json.decode(out, type=Result)
 
 
-def closed(server: Server, *, connections: int, seconds: float) -> Cost:
+def closed(server: Server, *, connections: int, seconds: float, body: bytes = BODY) -> Cost:
     """A closed loop: each client sends again as soon as it has its answer."""
-    return _cost(server, plan_for(server, shape="closed", connections=connections, seconds=seconds))
+    return _cost(server, plan_for(server, body=body, shape="closed", connections=connections, seconds=seconds))
 
 
 def open_loop(server: Server, *, rate: float, seconds: float) -> Cost:
@@ -62,9 +62,9 @@ def in_flight(server: Server, *, count: int, seconds: float) -> tuple[Cost, floa
     return cost, (peak.kb - before) / count
 
 
-def plan_for(server: Server, **how: object) -> Plan:
-    """A plan that asks `server` for the one picture of this bench."""
-    return msgspec.convert({"port": server.port, "key": server.key, **how, "body": BODY}, Plan)
+def plan_for(server: Server, *, body: bytes = BODY, **how: object) -> Plan:
+    """A plan that asks `server` for the picture in `body`, by default the one of this bench."""
+    return msgspec.convert({"port": server.port, "key": server.key, **how, "body": body}, Plan)
 
 
 @contextmanager

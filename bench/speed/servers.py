@@ -61,10 +61,10 @@ def gateway(folder: Path, upstream_port: int, *, profile: Path | None = None) ->
         yield Server("gateway", child, port, key, first_200(child, port, key))
 
 
-def first_200(child: Child, port: int, key: str = "") -> float:
+def first_200(child: Child, port: int, key: str = "", body: bytes = BODY) -> float:
     """Ask for an image until one comes; answers the seconds since the process was started."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    return wait_for_200(child, port, "/v1/images/generations", body=BODY, headers=headers)
+    return wait_for_200(child, port, "/v1/images/generations", body=body, headers=headers)
 
 
 def set_delay(mock: Server, seconds: float) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 import gateway.errors
 import gateway.http.errors
 from gateway.cli import COMMANDS, GROUPS, build_app
+from gateway.http import openapi
 from gateway.settings import Account, Settings, setting_paths
 from policies.catalog_file import Price
 from policies.eligibility import GATES
@@ -173,3 +175,18 @@ def test_no_file_names_a_machine_or_a_package_host() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".lock", ""} and (match := machine.search(path.read_text()))
     ]
     assert found == []
+
+
+def test_the_clients_page_names_the_versions_that_are_tested() -> None:
+    locks = ROOT / "tests" / "clients" / "environments"
+    python = [line for lock in locks.glob("*.in") for line in lock.read_text().split()]
+    node = json.loads((locks / "node" / "package.json").read_text())["dependencies"]
+    helpers = {"@langchain/core", "pillow"}
+    pinned = [line.split("==") for line in python] + [list(pair) for pair in node.items()]
+    assert len(pinned) > 10
+    assert missing([version for name, version in pinned if name not in helpers], "docs/reference/clients.md") == []
+
+
+def test_the_committed_openapi_document_is_the_one_that_is_served() -> None:
+    committed = (DOCS / "openapi.json").read_bytes()
+    assert committed == openapi.document(), "write it anew: .venv/bin/python -m gateway.http.openapi"

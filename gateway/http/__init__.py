@@ -22,6 +22,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         health,
         images,
         models,
+        openapi,
         provider_webhooks,
         quotes,
         resources,
@@ -37,6 +38,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         *health.health(services),
         *absent.absent(),
         provider_webhooks.provider_webhooks(services.providers),
+        openapi.openapi(),
     ]
     return [
         generations.route(generations.generations(services)),

@@ -9,6 +9,21 @@ from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
 from gateway.errors import NotFound
+from gateway.http.operations import Operation
+
+OPERATIONS = tuple(
+    Operation(
+        method="post",
+        path=f"/v1/images/{name}",
+        id=f"{name}NotServed",
+        tag="Images",
+        summary=f"OpenAI's {name}: not served, answers 404",
+        answers={},
+        errors=(NotFound,),
+        key=False,
+    )
+    for name in ("edits", "variations")
+)
 
 
 def absent() -> list[HTTPRouteHandler]:

@@ -90,6 +90,36 @@ class PictureFacts(Struct, frozen=True, omit_defaults=True):
     parent: str | None = None
 
 
+class Picture(PictureFacts, frozen=True, omit_defaults=True):
+    """`data[i]`, whole: one of `url` and `b64_json`. For the documentation; what is sent is put together in pieces."""
+
+    url: str | None = None
+    b64_json: str | None = None
+
+
+class ImagesResponse(Head, frozen=True, kw_only=True, omit_defaults=True):
+    """OpenAI's answer to a request for pictures, and ours beside it."""
+
+    data: list[Picture]
+
+
+IMAGES_HEADERS = (
+    "x-request-id",
+    "openai-processing-ms",
+    "openai-version",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-pixelgate-decision",
+    "x-pixelgate-offer",
+    "x-pixelgate-cost",
+    "x-pixelgate-cache",
+    "x-pixelgate-policy",
+    "x-pixelgate-attempts",
+)
+"""What comes beside a body of pictures; those of the rate only for keys that have one."""
+
+
 class Shape(Struct, frozen=True, kw_only=True):
     """How the caller wants the answer."""
 

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 
 from gateway.errors import NotFound
 from gateway.http.health import READ
+from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.resources import HttpRequest
 from gateway.http.services import Services
 from gateway.storage.rows import AssetRow
@@ -17,6 +18,30 @@ from gateway.storage.rows import AssetRow
 _PATH = re.compile(r"[A-Za-z0-9_-]{16,100}/[A-Za-z0-9_-]{1,100}\.[a-z]{2,5}", re.ASCII)
 """What our own paths look like; nothing else reaches database or store."""
 LONGEST_CACHE_S = 365 * 86_400
+
+
+OPERATIONS = (
+    Operation(
+        method="get",
+        path="/assets/{token}/{name}",
+        id="getAsset",
+        tag="Assets",
+        summary="A picture",
+        about="The path is the key: it cannot be guessed. It comes in answers, as `url`.",
+        parameters=(text_part("token", "Unguessable."), text_part("name", "The file's name.")),
+        answers={
+            200: Content(
+                about="The picture.",
+                media_types=("image/png", "image/jpeg", "image/webp"),
+                headers=(*USUAL_HEADERS, "etag", "cache-control"),
+            ),
+            304: Content(about="You have it already, says `If-None-Match`.", media_types=()),
+        },
+        errors=(NotFound,),
+        key=False,
+        head=True,
+    ),
+)
 
 
 def assets(services: Services) -> HTTPRouteHandler:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gateway.errors import NotFound
 from gateway.http.health import READ
+from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
 from gateway.ids import sibling
@@ -46,6 +47,21 @@ class Explanation(Struct, frozen=True, kw_only=True):
     rejections: tuple[Rejection, ...]
     attempts: tuple[AttemptFacts, ...]
     decisions: tuple[DecisionNote, ...]
+
+
+OPERATIONS = (
+    Operation(
+        method="get",
+        path="/v1/decisions/{decision_id}",
+        id="getDecision",
+        tag="Decisions",
+        summary="Why a call was served as it was",
+        parameters=(text_part("decision_id", "The id in `x-pixelgate-decision`."),),
+        answers={200: Content(about="The whole story of the call.", schema=Explanation, headers=USUAL_HEADERS)},
+        errors=(NotFound,),
+        head=True,
+    ),
+)
 
 
 def decisions(services: Services) -> HTTPRouteHandler:

@@ -10,7 +10,19 @@ import structlog
 from litestar.types import HTTPScope, Receive
 from msgspec import Struct
 
-from gateway.errors import GatewayError
+from gateway.errors import (
+    BudgetSpent,
+    ContentPolicy,
+    DeadlinePassed,
+    Forbidden,
+    GatewayError,
+    NoCapacity,
+    NoOffer,
+    NotFound,
+    NotReady,
+    RateLimited,
+    Undeliverable,
+)
 from gateway.http.answers import Answer, Shape, images_body, images_headers, usual_headers
 from gateway.http.auth import Key, require
 from gateway.http.bodies import ClientGone
@@ -20,6 +32,20 @@ from gateway.ids import new_id, sibling
 from gateway.requests.call import Call
 
 log = structlog.get_logger("gateway.http")
+
+DRAWING_ERRORS: tuple[type[GatewayError], ...] = (
+    NoOffer,
+    ContentPolicy,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    BudgetSpent,
+    Undeliverable,
+    NoCapacity,
+    NotReady,
+    DeadlinePassed,
+)
+"""What any endpoint that draws may answer, beside a bad key and a bad body."""
 
 T = TypeVar("T")
 

@@ -27,6 +27,20 @@ OPENAI_VERSION = (b"openai-version", b"2020-10-01")
 
 Headers = list[tuple[bytes, bytes]]
 
+INVALID_CODES = (
+    "invalid_value",
+    "invalid_type",
+    "missing_required_parameter",
+    "unknown_parameter",
+    "unsupported_value",
+    "unsupported_parameter",
+    "integer_below_min_value",
+    "integer_above_max_value",
+    "string_above_max_length",
+    "invalid_json",
+)
+"""Every `code` that `InvalidRequest` is raised with."""
+
 
 class MethodNotAllowed(GatewayError):
     """This path does not take this method."""

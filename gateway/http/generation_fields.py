@@ -20,6 +20,7 @@ from gateway.http.field_kinds import (
     Word,
     object_schema,
 )
+from gateway.http.operations import Parameter
 from policies.policy import Quality, ResponseFormat
 
 MAX_PROMPT = 32_000
@@ -208,6 +209,21 @@ UNSUPPORTED: Mapping[str, str] = {field.name: field.about for field in GENERATIO
 EXTENSIONS: Mapping[str, HeaderShape] = {field.name: field.header_shape for field in GENERATION if field.extension}
 """Fields that may also come as headers, and how their values are spelled there."""
 KNOWN = frozenset(field.name for field in GENERATION) | ALIASES.keys()
+
+
+def extension_headers() -> tuple[Parameter, ...]:
+    """Every extension as the header it may be sent as."""
+    return tuple(
+        Parameter(
+            name=f"x-pixelgate-{field.name.replace('_', '-')}",
+            about=f"As the field `{field.name}`: {field.about}",
+            schema=field.value_schema(),
+            place="header",
+            json=field.header_shape == "json",
+        )
+        for field in GENERATION
+        if field.extension
+    )
 
 
 def generation_schema() -> Schema:

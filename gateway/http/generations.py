@@ -15,13 +15,29 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import NotFound
-from gateway.http.answers import Shape
+from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
 from gateway.http.bodies import read_json
-from gateway.http.drawing import Ask, draw
+from gateway.http.drawing import DRAWING_ERRORS, Ask, draw
+from gateway.http.generation_fields import extension_headers, generation_schema
+from gateway.http.operations import Content, Operation
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller, Purpose
 
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/v1/images/generations",
+        id="createImage",
+        tag="Images",
+        summary="Draw pictures",
+        about="OpenAI's endpoint, with extensions that may also be sent as headers; the header wins.",
+        parameters=extension_headers(),
+        body=generation_schema(),
+        answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
+        errors=DRAWING_ERRORS,
+    ),
+)
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 

@@ -12,15 +12,16 @@ from msgspec.structs import replace
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.features.promotions import Original, find_original, promotion
-from gateway.http.answers import Shape, provider_of
+from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape, provider_of
 from gateway.http.bodies import read_json
-from gateway.http.drawing import Ask, draw
+from gateway.http.drawing import DRAWING_ERRORS, Ask, draw
 from gateway.http.errors import JSON
-from gateway.http.field_kinds import Choice, Field
+from gateway.http.field_kinds import Choice, Field, object_schema
 from gateway.http.fields import Fields, refuse_unknown
 from gateway.http.generation_fields import DEADLINE_MS, INTENT, MAX_COST, RESPONSE_FORMAT, SIZE
 from gateway.http.health import READ
 from gateway.http.model_names import Meaning, allowed_models
+from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.request_parsing import ceiling_of, deadline_of, optional_size, response_format_of
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
@@ -29,15 +30,6 @@ from gateway.requests.call import Call, Caller
 from gateway.storage.rows import AssetRow, RecipeRow
 from policies.money import to_usd
 from policies.types import Constraints
-
-STRATEGY = Choice(
-    name="strategy",
-    words=("auto", "regenerate", "refine", "upscale"),
-    default="auto",
-    about="How; `refine` and `upscale` are known and refused.",
-)
-PROMOTION: tuple[Field, ...] = (INTENT, STRATEGY, SIZE, MAX_COST, DEADLINE_MS, RESPONSE_FORMAT)
-_FIELDS = frozenset(field.name for field in PROMOTION)
 
 
 class ImageRecord(Struct, frozen=True, kw_only=True):
@@ -66,6 +58,40 @@ class ImageRecord(Struct, frozen=True, kw_only=True):
     decision: str
     parent: str | None
     children: tuple[str, ...]
+
+
+STRATEGY = Choice(
+    name="strategy",
+    words=("auto", "regenerate", "refine", "upscale"),
+    default="auto",
+    about="How; `refine` and `upscale` are known and refused.",
+)
+PROMOTION: tuple[Field, ...] = (INTENT, STRATEGY, SIZE, MAX_COST, DEADLINE_MS, RESPONSE_FORMAT)
+OPERATIONS = (
+    Operation(
+        method="get",
+        path="/v1/images/{image_id}",
+        id="getImage",
+        tag="Images",
+        summary="A picture's record and lineage",
+        parameters=(text_part("image_id", "The `id` of a picture."),),
+        answers={200: Content(about="The record.", schema=ImageRecord, headers=USUAL_HEADERS)},
+        errors=(NotFound,),
+        head=True,
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/{image_id}/promote",
+        id="promoteImage",
+        tag="Images",
+        summary="Draw a preview again at export tier",
+        parameters=(text_part("image_id", "The `id` of a picture."),),
+        body=object_schema(PROMOTION, {}),
+        answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
+        errors=DRAWING_ERRORS,
+    ),
+)
+_FIELDS = frozenset(field.name for field in PROMOTION)
 
 
 def image_record(services: Services) -> HTTPRouteHandler:

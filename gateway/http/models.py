@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.errors import NotFound
 from gateway.http.health import READ
 from gateway.http.model_names import AUTO, Names
+from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
 from gateway.requests.call import Caller
@@ -56,6 +57,31 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
     object: str = "list"
     data: list[ModelEntry]
+
+
+OPERATIONS = (
+    Operation(
+        method="get",
+        path="/v1/models",
+        id="listModels",
+        tag="Models",
+        summary="Every name this key may send as `model`",
+        answers={200: Content(about="The names.", schema=ModelList, headers=USUAL_HEADERS)},
+        head=True,
+    ),
+    Operation(
+        method="get",
+        path="/v1/models/{model_id}",
+        id="getModel",
+        tag="Models",
+        summary="What a name stands for",
+        about="The name may hold slashes, as they are or percent-encoded.",
+        parameters=(text_part("model_id", "A name of the list."),),
+        answers={200: Content(about="The model.", schema=ModelEntry, headers=USUAL_HEADERS)},
+        errors=(NotFound,),
+        head=True,
+    ),
+)
 
 
 def models(services: Services) -> list[HTTPRouteHandler]:

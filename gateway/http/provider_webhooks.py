@@ -14,13 +14,30 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from gateway.errors import InvalidApiKey, NotFound
+from gateway.errors import InvalidApiKey, NotFound, TooLarge
+from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from providers.contract import CallsBack, Provider
 
 log = structlog.get_logger("gateway.http")
 
 MAX_CALLBACK = 32 * 1024 * 1024
 """Bytes: a callback may carry pictures as data URIs."""
+
+
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/hooks/{account}/{attempt}",
+        id="takeCallback",
+        tag="Service",
+        summary="Where providers report the end of an order",
+        about="Signed by the provider in its own way; nobody else can use it.",
+        parameters=(text_part("account", "A provider account."), text_part("attempt", "Our id of the order.")),
+        answers={200: Content(about="Taken.", schema={"type": "object"}, headers=USUAL_HEADERS)},
+        errors=(InvalidApiKey, NotFound, TooLarge),
+        key=False,
+    ),
+)
 
 
 def provider_webhooks(providers: Mapping[str, Provider]) -> HTTPRouteHandler:

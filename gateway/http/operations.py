@@ -1,0 +1,75 @@
+"""How an endpoint is described: resources list `Operation`s beside their routes, `openapi` makes a page of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from gateway.errors import GatewayError, InvalidApiKey, InvalidRequest, TooLarge
+from gateway.http.errors import Unexpected, UnsupportedMediaType
+from gateway.http.field_kinds import Schema
+
+Method = Literal["get", "post", "put", "patch", "delete"]
+Raised = tuple[type[GatewayError], ...]
+
+UNKNOWN_KEY: Raised = (InvalidApiKey,)
+BAD_BODY: Raised = (InvalidRequest, TooLarge, UnsupportedMediaType)
+"""What any endpoint that reads a JSON body may answer."""
+
+
+USUAL_HEADERS = ("x-request-id", "openai-version")
+"""What every answer carries that is no picture."""
+
+
+class Parameter(Struct, frozen=True, kw_only=True):
+    """A part of the path, or a header."""
+
+    name: str
+    about: str
+    schema: Schema
+    place: Literal["path", "header"] = "path"
+    json: bool = False
+    """The header holds JSON."""
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """A successful answer: `schema` is a struct, a JSON Schema, or None for bytes of `media_type`."""
+
+    about: str
+    schema: type | Schema | None = None
+    media_types: tuple[str, ...] = ("application/json",)
+    headers: tuple[str, ...] = ()
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One method of one path."""
+
+    method: Method
+    path: str
+    """With `{names}` for its parts."""
+    id: str
+    tag: str
+    summary: str
+    about: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: Schema | None = None
+    body_required: bool = True
+    answers: Mapping[int, Content]
+    errors: Raised = ()
+    """What it raises, beside an unexpected fault."""
+    key: bool = True
+    """It needs an API key."""
+    head: bool = False
+    """HEAD is answered, too."""
+
+    def raised(self) -> Raised:
+        """Every error it may answer."""
+        always: Raised = (*(UNKNOWN_KEY if self.key else ()), *(BAD_BODY if self.body else ()), Unexpected)
+        return (*always, *self.errors)
+
+
+def text_part(name: str, about: str) -> Parameter:
+    """A part of a path that holds a name or an id."""
+    return Parameter(name=name, about=about, schema={"type": "string", "minLength": 1})

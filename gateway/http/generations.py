@@ -24,10 +24,11 @@ from gateway.http.request_parsing import Wish, parse_generation, with_headers
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller, Purpose
 
+PATH = "/v1/images/generations"
 OPERATIONS = (
     Operation(
         method="post",
-        path="/v1/images/generations",
+        path=PATH,
         id="createImage",
         tag="Images",
         summary="Draw pictures",
@@ -39,9 +40,6 @@ OPERATIONS = (
     ),
 )
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
-
-
-PATH = "/v1/images/generations"
 
 
 def generations(services: Services) -> ASGIApp:

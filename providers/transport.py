@@ -15,6 +15,7 @@ None of them is an httpx error: fal-client 1.0.3 repeats a POST up to ten times 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import random
 import re
@@ -46,6 +47,8 @@ ATTEMPT_HEADER: Final = "X-Pixelgate-Attempt"
 _HOPS: Final = 3
 _FETCHES: Final = 4
 _CHUNK: Final = 256 * 1024
+_AT_ONCE: Final = 1024 * 1024
+"""Longest body written in one go; longer ones in pieces, so that the loop goes on meanwhile."""
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 """Statuses after which reading again may help."""
@@ -134,7 +137,7 @@ class Http:
                 method,
                 url,
                 headers=headers,
-                data=data,
+                data=io.BytesIO(data) if data and len(data) > _AT_ONCE else data,
                 allow_redirects=False,
                 timeout=steps or _STEPS,
             ) as response:

@@ -1,6 +1,6 @@
 """The folder a demo lives in: a configuration like any other, whose accounts lead to the sandbox.
 
-    <state>/config/gateway.yaml     accounts fal and together, on loopback; JSON, which is YAML
+    <state>/config/gateway.yaml     one account at each seller, on loopback; JSON, which is YAML
     <state>/secrets/                their keys: `sandbox-<account>` opens an account of that name in the sandbox
 
 With fixtures, two more models and accounts: one whose upstream always fails, one that answers after five seconds.
@@ -22,6 +22,7 @@ from gateway.settings import default_config, default_state
 ACCOUNTS: Mapping[str, Mapping[str, object]] = {
     "fal": {"kind": "fal", "concurrency": 10, "region": "us"},
     "together": {"kind": "together", "concurrency": 64, "rate": 20, "region": "us"},
+    "openai": {"kind": "openai", "concurrency": 20, "region": "us"},
 }
 FAILING, SLOW = "demo-fail", "demo-slow"
 SLOW_S = 5.0

@@ -38,6 +38,7 @@ async def _run(host: str, port: int, time_scale: float, seed: int) -> None:
         print(twins.url, flush=True)
         say(f"fal:        {twins.url}/fal         key: sandbox-fal")
         say(f"Together:   {twins.url}/together    key: sandbox-together")
+        say(f"OpenAI:     {twins.url}/openai      key: sandbox-openai")
         say(f"own server: {twins.url}/selfhosted")
         say(f"invoice:    {twins.url}/_sandbox/invoice")
         say("Ctrl-C ends it.")

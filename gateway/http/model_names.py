@@ -16,7 +16,7 @@ from policies.types import Tier
 
 AUTO = "auto"
 PREFERENCES: Mapping[str, Literal["cheapest", "fastest"]] = {"cheapest": "cheapest", "fastest": "fastest"}
-SELLER_KINDS = frozenset({"fal", "together", "replicate", "selfhosted"})
+SELLER_KINDS = frozenset({"fal", "together", "replicate", "openai", "selfhosted"})
 """Kinds of seller that may be named although no account of theirs is on."""
 
 

@@ -32,6 +32,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 DEFAULTS: Mapping[Seller, Limits] = {
     "fal": Limits(concurrency=10, rate=1e9, burst=1e9, capacity=1_000_000),
     "together": Limits(concurrency=1_000_000, rate=20, burst=20, capacity=1_000_000),
+    "openai": Limits(concurrency=1_000_000, rate=1e9, burst=1e9, capacity=1_000_000),
     "selfhosted": Limits(concurrency=8, rate=1e9, burst=1e9, capacity=1_000_000),
 }
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-Seller = Literal["fal", "together", "selfhosted"]
+Seller = Literal["fal", "together", "openai", "selfhosted"]
 Size: TypeAlias = tuple[int, int]
 
 FAL_PRESETS: Mapping[str, Size] = {
@@ -337,8 +337,22 @@ _TOGETHER = (
         sizes=Sizes(high=1920),
     ),
 )
+_OPENAI = (
+    Endpoint(
+        id="gpt-image-2",
+        seller="openai",
+        tier="export",
+        typical_s=15.0,
+        max_count=10,
+        seed=False,
+        sizes=Sizes(low=16, high=3840),
+        formats=("png", "jpeg", "webp"),
+        default_format="png",
+    ),
+)
 FAL: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _FAL}
 TOGETHER: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _TOGETHER}
+OPENAI: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _OPENAI}
 
 
 def selfhosted(model: str) -> Endpoint:

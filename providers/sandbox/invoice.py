@@ -116,6 +116,11 @@ def _exact_by_steps(work: Work) -> Fraction:
     return _exact(work) * max(Fraction(1), Fraction(work.steps if work.steps is not None else 4, 4))
 
 
+def _tokens_of_gpt_image_2(work: Work) -> Fraction:
+    """Dollars a million: $5 for text in, $8 for pictures in, $30 for pictures out."""
+    return Fraction(5 * work.text_tokens + 8 * work.input_tokens + 30 * work.output_tokens)
+
+
 def _price(usd: str, unit: str, measure: Measure) -> Price:
     return Price(Fraction(usd), unit, measure)
 
@@ -135,6 +140,7 @@ PUBLISHED: Mapping[tuple[Seller, str], Price] = {
     ("fal", "fal-ai/flux-pro/v1/fill"): _price("0.05", "megapixels", _rounded_up),
     ("fal", "fal-ai/bria/background/remove"): _price("0.018", "image", _per_image),
     ("fal", "fal-ai/recraft/v3/text-to-image"): _price("0.03", "image", _per_image),
+    ("openai", "gpt-image-2"): _price("0.000001", "weighted tokens", _tokens_of_gpt_image_2),
     ("together", "black-forest-labs/FLUX.1-schnell"): _price("0.0027", "megapixels", _exact_by_steps),
     ("together", "black-forest-labs/FLUX.1.1-pro"): _price("0.04", "megapixels", _exact),
     ("together", "black-forest-labs/FLUX.1-kontext-pro"): _price("0.04", "megapixels", _exact),

@@ -13,7 +13,7 @@ from providers.sandbox.accounts import Account
 from providers.sandbox.drawing import Scene
 from providers.sandbox.endpoints import Endpoint, Size
 from providers.sandbox.faults import NO_FAULT, Strike
-from providers.sandbox.invoice import Price
+from providers.sandbox.invoice import Price, Work
 from providers.sandbox.sources import Source
 
 State = Literal["queued", "running", "done", "cancelled"]
@@ -35,6 +35,10 @@ class Wish(Struct, frozen=True, kw_only=True):
     """The pictures to work from."""
     mask: Source | None = None
     """White where the first of them is to be drawn anew."""
+    text_tokens: int = 0
+    input_tokens: int = 0
+    tokens_each: int = 0
+    """Of one picture made."""
 
     @property
     def input_sizes(self) -> tuple[Size, ...]:
@@ -75,6 +79,20 @@ class Job:
         self.links: Sequence[str] = ()
         self.finished = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def work(self) -> Work:
+        """What it took, as its seller bills it."""
+        assert self.wish is not None
+        wish, sizes = self.wish, [(scene.width, scene.height) for scene in self.scenes]
+        return Work(
+            pictures=sizes,
+            steps=wish.steps or self.endpoint.default_steps,
+            inputs=wish.input_sizes,
+            text_tokens=wish.text_tokens,
+            input_tokens=wish.input_tokens,
+            output_tokens=wish.tokens_each * len(sizes),
+        )
 
     @property
     def mute(self) -> bool:

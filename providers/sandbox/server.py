@@ -16,6 +16,7 @@ from providers.sandbox.fal import FalTwin
 from providers.sandbox.fal_platform import FalPlatform
 from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.invoice import Invoice
+from providers.sandbox.openai import OpenAITwin
 from providers.sandbox.selfhosted import SelfhostedTwin
 from providers.sandbox.together import TogetherTwin
 from providers.sandbox.wire import Gone, read_object
@@ -33,7 +34,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens; each seller is a path below: `/fal`, `/together`, `/selfhosted`, `/_sandbox`."""
+        """Where it listens; each seller is a path below: `/fal`, `/together`, `/openai`, `/selfhosted`, `/_sandbox`."""
         return self._world.url
 
     def invoice(self, provider: str | None = None) -> Invoice:
@@ -99,6 +100,7 @@ def _application(world: World) -> web.Application:
     webhooks = Webhooks(world)
     for part in (Control(world), FalPlatform(world), webhooks, FalTwin(world, webhooks), TogetherTwin(world)):
         part.add_routes(app.router)
+    OpenAITwin(world).add_routes(app.router)
     SelfhostedTwin(world).add_routes(app.router)
     return app
 
@@ -112,8 +114,9 @@ def _recorder(world: World) -> Middleware:
     @web.middleware
     async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         seller = request.path.split("/")[1]
-        if seller in {"fal", "together", "selfhosted"}:
-            body = await request.read() if request.can_read_body else b""
+        if seller in {"fal", "together", "openai", "selfhosted"}:
+            forms = request.content_type.startswith("multipart/")  # can be read once only, by the twin
+            body = await request.read() if request.can_read_body and not forms else b""
             world.requests.append(_recorded(request, seller, body))
         try:
             return await handler(request)

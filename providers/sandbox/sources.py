@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
-from PIL import Image
+from PIL import Image, ImageOps
 
 from providers.sandbox.fields import Invalid
 
@@ -22,6 +22,13 @@ class Source(Struct, frozen=True, kw_only=True):
     data: bytes
     width: int
     height: int
+
+    def inverted(self) -> Source:
+        """This picture's transparency as a mask: white where nothing is."""
+        out = io.BytesIO()
+        with Image.open(io.BytesIO(self.data)) as picture:
+            ImageOps.invert(picture.convert("RGBA").getchannel("A")).save(out, "PNG", compress_level=1)
+        return Source(data=out.getvalue(), width=self.width, height=self.height)
 
 
 def read_sources(

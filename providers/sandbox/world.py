@@ -16,7 +16,7 @@ from providers.sandbox.accounts import Account, Limits
 from providers.sandbox.drawing import Painter
 from providers.sandbox.endpoints import Endpoint, Seller
 from providers.sandbox.faults import NO_FAULT, Faults, Strike
-from providers.sandbox.invoice import Book, Line, PriceList, Work, charge
+from providers.sandbox.invoice import Book, Line, PriceList, charge
 from providers.sandbox.jobs import Failure, Job, Wish, scenes_of
 from providers.sandbox.latency import Latency
 from providers.sandbox.wire import fingerprint
@@ -166,17 +166,15 @@ class World:
             job.pictures = pictures
         else:
             job.links = [self._shelve(job, number) for number in range(len(scenes))]
-        self._bill(job, job.wish)
+        self._bill(job)
 
     def _shelve(self, job: Job, number: int) -> str:
         name = f"{fingerprint(self.seed, job.id, number)}.{job.scenes[number].format}"
         self.files[name] = (job, number)
         return name
 
-    def _bill(self, job: Job, wish: Wish) -> None:
-        sizes = [(scene.width, scene.height) for scene in job.scenes]
-        work = Work(pictures=sizes, steps=wish.steps or job.endpoint.default_steps, inputs=wish.input_sizes)
-        cost = charge(job.price, work)
+    def _bill(self, job: Job) -> None:
+        cost = charge(job.price, job.work)
         self.book.enter(
             Line(
                 provider=job.account.seller,
@@ -186,7 +184,7 @@ class World:
                 units=cost.units,
                 unit_usd=cost.unit_usd,
                 nano_usd=cost.nano_usd,
-                pictures=len(sizes),
+                pictures=len(job.scenes),
                 at=datetime.now(UTC),
                 reported=job.strike.do != "cut_billing",
             )

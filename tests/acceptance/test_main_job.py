@@ -149,6 +149,29 @@ def test_errors_are_the_official_clients_own_classes(demo: Demo) -> None:
     assert broke.value.response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+def test_the_official_client_gets_its_picture_from_openai_itself_too(
+    demo: Demo, form: Literal["url", "b64_json"]
+) -> None:
+    answer = demo.client.images.generate(
+        model="gpt-image-2-low:openai", prompt="a heron at dawn", size="1024x1024", response_format=form
+    )
+    assert answer.data is not None
+    data = picture(demo, answer.data[0])
+    assert (probe(data).width, probe(data).height, complete(data)) == (1024, 1024, True)
+    assert answer.model_extra is not None
+    assert answer.model_extra["pixelgate"]["provider"] == "openai"
+    found = demo.run("ledger", "reconcile")
+    assert found["suspended"] == 0
+    assert answer.model_extra["pixelgate"]["nano_usd"] == openai_invoice(demo)[-1]
+
+
+def openai_invoice(demo: Demo) -> list[int]:
+    """What each order at OpenAI was billed, as the sandbox says."""
+    lines = httpx.get(f"{demo.fixtures['sandbox_url']}/_sandbox/invoice?provider=openai").json()["lines"]
+    return [line["nano_usd"] for line in lines]
+
+
 def test_at_the_end_the_ledger_is_the_sellers_invoice(demo: Demo) -> None:
     time.sleep(0.5)  # orders nobody waits for end by themselves
     found = demo.run("ledger", "reconcile")

@@ -55,7 +55,7 @@ TWINS: Mapping[tuple[str, str], Endpoint] = {
     **{("together", name): twin for name, twin in TOGETHER.items()},
 }
 INVOICED: Mapping[tuple[str, str], Price] = {
-    (seller, endpoint): price for (seller, endpoint), price in PUBLISHED.items()
+    (seller, endpoint): price for (seller, endpoint), price in PUBLISHED.items() if seller != "openai"
 }
 VECTORS = hand_written()
 

@@ -22,6 +22,7 @@ from providers.contract import (
     Order,
     Provider,
     SizeRule,
+    Tokens,
     Usage,
 )
 from providers.errors import Overloaded
@@ -101,6 +102,37 @@ SELLERS = {
         {},
         size=(1184, 880),
     ),
+    "openai": Seller(
+        "openai",
+        "gpt-image-2",
+        Abilities(
+            sizes=SizeRule(named={"1024x1024": (1024, 1024)}),
+            max_count=10,
+            formats=("png", "jpeg", "webp"),
+            seed=False,
+            size_dialect="size",
+            fixed={"quality": "low"},
+        ),
+        {},
+        size=(1024, 1024),
+    ),
+    "openai-edit": Seller(
+        "openai",
+        "gpt-image-2",
+        Abilities(
+            operations=("edit",),
+            sizes=SizeRule(named={"1536x1024": (1536, 1024)}),
+            max_count=10,
+            seed=False,
+            references=(1, 16),
+            input_dialect="images",
+            mask=True,
+            size_dialect="size",
+            fixed={"quality": "low"},
+        ),
+        {},
+        size=(1536, 1024),
+    ),
     "selfhosted": Seller(
         "selfhosted",
         "flux-schnell",
@@ -145,7 +177,15 @@ class SandboxTwin:
 
     def price(self, endpoint: str, usage: Usage) -> int:
         kind = cast("Any", self._seller.kind)
-        work = Work(pictures=usage.images, steps=usage.steps, inputs=usage.references)
+        tokens = usage.tokens or Tokens()
+        work = Work(
+            pictures=usage.images,
+            steps=usage.steps,
+            inputs=usage.references,
+            text_tokens=tokens.text_in,
+            input_tokens=tokens.image_in,
+            output_tokens=tokens.image_out,
+        )
         return charge(self._prices.of(kind, endpoint), work).nano_usd
 
 

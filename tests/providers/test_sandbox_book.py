@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.sandbox.endpoints import FAL, TOGETHER, Seller
+from providers.sandbox.endpoints import FAL, OPENAI, TOGETHER, Seller
 from providers.sandbox.invoice import PUBLISHED, PriceList, Work, charge
 
 _HAND_COMPUTED: Sequence[tuple[Seller, str, Sequence[tuple[int, int]], int | None, int]] = [
@@ -48,7 +48,7 @@ def test_orders_cost_what_the_published_tables_say(
 
 
 def test_everything_sold_has_a_price() -> None:
-    sold = {("fal", name) for name in FAL} | {("together", name) for name in TOGETHER}
+    sold = {(each.seller, each.id) for each in (*FAL.values(), *TOGETHER.values(), *OPENAI.values())}
     assert set(PUBLISHED) == sold
 
 

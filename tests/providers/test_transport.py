@@ -64,6 +64,14 @@ async def test_a_body_that_breaks_off_keeps_its_status(http: Http, raw_serve: Ra
     assert caught.value.status == 200
 
 
+async def test_a_long_body_arrives_whole(http: Http, serve: Serve) -> None:
+    async def count(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    answer = await http.send("POST", await serve(count), headers={"Content-Type": "image/png"}, data=bytes(3_000_000))
+    assert answer.body == b"3000000"
+
+
 async def test_a_body_that_would_not_end_is_cut(serve: Serve) -> None:
     async def bomb(_: web.Request) -> web.Response:
         return web.Response(body=gzip.compress(bytes(2_000_000)), headers={"Content-Encoding": "gzip"})

@@ -115,11 +115,16 @@ def failed(name: OfferId, error: str, *, elsewhere: bool = True) -> Tried:
 
 
 @cache
+def read_catalog() -> tuple[ModelFile, ...]:
+    """The documents of the catalogue as shipped."""
+    return tuple(read(path).parse(ModelFile) for path in sorted((CONFIG / "catalog").glob("*.yaml")))
+
+
+@cache
 def shipped(fal_slots: int = 2, together_slots: int = 32) -> Catalog:
     """The catalogue as shipped, sold by the two accounts as shipped."""
-    files = [read(path).parse(ModelFile) for path in sorted((CONFIG / "catalog").glob("*.yaml"))]
     accounts = (
         AccountTerms(name="fal", kind="fal", slots=fal_slots),
         AccountTerms(name="together", kind="together", slots=together_slots, rate=1.0, burst=2),
     )
-    return compile_offers(files, accounts, revision=7)
+    return compile_offers(read_catalog(), accounts, revision=7)

@@ -24,6 +24,8 @@ from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.requests.admission import Admission
 from gateway.requests.attempts import House
+from gateway.requests.coalescing import Coalescing
+from gateway.requests.listeners import Listeners
 from gateway.requests.market import Market
 from gateway.requests.orders import RunningOrder, Workshop
 from gateway.requests.pipeline import Pipeline
@@ -81,7 +83,17 @@ class App:
         self.running: set[RunningOrder] = set()
         self.admission = Admission(lambda capacity, busy: engine.room(capacity, busy, clock.now()))
         self.market = Market(revision.catalog, self.admission)
+        self.listeners = Listeners()
         self.pipeline = Pipeline(self._house(), revision.policy.images_per_order)
+        self.coalescing = Coalescing(
+            self.pipeline.serve,
+            db=db,
+            read=assets.read,
+            clock=clock,
+            listeners=self.listeners,
+            regain=settings.orders.regain,
+            keep=revision.policy.keep_assets,
+        )
         self.recovery = self._recovery()
         self.asgi = self._doors()
 
@@ -96,6 +108,7 @@ class App:
                 order_timeout=orders.timeout,
                 callbacks=self.settings.public_base if self.settings.callbacks else None,
                 linger=orders.linger,
+                listeners=self.listeners,
                 spawn=self.spawn,
             ),
             ledger=self.ledger,
@@ -115,6 +128,7 @@ class App:
             offers=self.revision.catalog.offers,
             admission=self.admission,
             spawn=self.spawn,
+            claimed=self.coalescing.claimed,
             order_timeout=self.settings.orders.timeout,
             stale_after=self.settings.recovery.stale_after,
             unknown_after=self.settings.recovery.unknown_after,
@@ -123,6 +137,7 @@ class App:
     def _doors(self) -> ASGIApp:
         services = Services(
             serve=self.pipeline.serve,
+            coalescing=self.coalescing,
             quote=self.pipeline.quote,
             db=self.db,
             catalog=self.revision.catalog,
@@ -217,6 +232,7 @@ class App:
         for asset in await self.db.expired_assets(self.clock.utc(), EXPIRE_AT_ONCE):
             await self.assets.forget([asset.path])
             await self.db.drop_asset(asset.id)
+        await self.coalescing.forget_old()
 
     async def _flush_log(self) -> None:
         telemetry.flush()

@@ -3,7 +3,8 @@
     GatewayError
     |-- InvalidRequest         400, OpenAI's own codes
     |   |-- NoOffer            400 no_offer
-    |   `-- ContentPolicy      400 content_policy_violation
+    |   |-- ContentPolicy      400 content_policy_violation
+    |   `-- IdempotencyKeyReused  400 idempotency_key_reused
     |-- InvalidApiKey          401
     |-- Forbidden              403
     |-- NotFound               404 not_found / model_not_found
@@ -73,6 +74,12 @@ class ContentPolicy(InvalidRequest):
     """Every willing provider refused to draw this."""
 
     code = "content_policy_violation"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """This Idempotency-Key was first used with another body."""
+
+    code = "idempotency_key_reused"
 
 
 class InvalidApiKey(GatewayError):

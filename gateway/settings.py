@@ -163,6 +163,10 @@ class Orders(_Typed):
     linger: Duration = Field(
         default=30.0, description="How long the slot of an order stays taken after we lost sight of it."
     )
+    regain: Duration = Field(
+        default=30.0,
+        description="How long a call goes on for a client that repeats by itself, after it left or we restarted.",
+    )
     drain: Duration = Field(default=30.0, description="How long running orders may take to end when we stop.")
 
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 from gateway.http.errors import JSON, OPENAI_VERSION, Headers
 from gateway.http.services import Services
 from gateway.requests.call import Call, Delivered, Delivery
+from gateway.requests.coalescing import Cache
 from policies.money import to_usd
 from policies.policy import ResponseFormat
 
@@ -130,11 +131,13 @@ class Shape(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def images_body(services: Services, call: Call, delivery: Delivery, shape: Shape) -> Sequence[bytes]:
+def images_body(
+    services: Services, call: Call, delivery: Delivery, shape: Shape, cache: Cache = "miss"
+) -> Sequence[bytes]:
     """The JSON of a delivery, in one piece unless it is large."""
     first = delivery.images[0].asset
     head = Head(
-        created=int(services.clock.utc().timestamp()),
+        created=int(first.created.timestamp()),
         size=f"{first.width}x{first.height}",
         quality=QUALITY_OF_TIER.get(first.tier, "medium"),
         background="opaque",
@@ -147,7 +150,7 @@ def images_body(services: Services, call: Call, delivery: Delivery, shape: Shape
             model=first.model,
             intent=call.intent,
             nano_usd=delivery.charge,
-            cache="miss",
+            cache=cache,
             policy=delivery.policy,
         ),
         safety_identifier=shape.safety_identifier,
@@ -171,13 +174,13 @@ def _pieces(services: Services, head: bytes, delivery: Delivery, form: ResponseF
     yield before[:-1] + b"]}"
 
 
-def images_headers(delivery: Delivery) -> Headers:
+def images_headers(delivery: Delivery, cache: Cache = "miss") -> Headers:
     """What is told beside the body, for clients that see headers only."""
     return [
         (b"x-pixelgate-decision", delivery.decision_id.encode()),
         (b"x-pixelgate-offer", ",".join(delivery.offers).encode()),
         (b"x-pixelgate-cost", to_usd(delivery.charge).encode()),
-        (b"x-pixelgate-cache", b"miss"),
+        (b"x-pixelgate-cache", cache.encode()),
         (b"x-pixelgate-policy", delivery.policy.encode()),
         (b"x-pixelgate-attempts", b"%d" % delivery.attempts),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ from gateway.errors import (
     DeadlinePassed,
     Forbidden,
     GatewayError,
+    IdempotencyKeyReused,
+    InvalidRequest,
     NoCapacity,
     NoOffer,
     NotFound,
@@ -27,15 +30,18 @@ from gateway.http.answers import Answer, Shape, images_body, images_headers, usu
 from gateway.http.auth import Key, require
 from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
+from gateway.http.operations import Parameter
 from gateway.http.services import Services
 from gateway.ids import new_id, sibling
-from gateway.requests.call import Call
+from gateway.requests.call import Call, Delivery
+from gateway.requests.coalescing import Cache, Repeat, fingerprint
 
 log = structlog.get_logger("gateway.http")
 
 DRAWING_ERRORS: tuple[type[GatewayError], ...] = (
     NoOffer,
     ContentPolicy,
+    IdempotencyKeyReused,
     Forbidden,
     NotFound,
     RateLimited,
@@ -47,10 +53,20 @@ DRAWING_ERRORS: tuple[type[GatewayError], ...] = (
 )
 """What any endpoint that draws may answer, beside a bad key and a bad body."""
 
+IDEMPOTENCY = Parameter(
+    name="Idempotency-Key",
+    about="What is first asked for under a key is its answer for a day, drawn and charged once.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    place="header",
+)
+"""Every endpoint that draws takes it."""
+
 T = TypeVar("T")
 
 LISTEN_AFTER_S = 0.05
 """A call answered sooner than this is not called off when its client leaves."""
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_COUNT = re.compile(rb"[0-9]{1,4}")
 
 Read = Callable[["Ask"], Awaitable[tuple[Call, Shape]]]
 
@@ -64,6 +80,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     receive: Receive
     path: str
     arrived: float
+    repeat: Repeat | None = None
+    """Set when this request may be sent again, or has been."""
+
+    def fingerprint(self, fields: Mapping[str, object], *inputs: bytes) -> bytes | None:
+        """What it asks for, in its fields and the bytes of pictures beside them; None when it never comes again."""
+        return None if self.repeat is None else fingerprint(self.path, fields, *inputs)
 
 
 async def draw(services: Services, read: Read, scope: HTTPScope, receive: Receive) -> Answer | None:
@@ -107,11 +129,11 @@ class Drawing:
             receive=self._receive,
             path=scope["path"],
             arrived=self._arrived,
+            repeat=repeat_of(headers),
         )
         call, shape = await read(ask)
-        self._called = True
-        delivery = await unless_left(services.serve(call), self._receive)
-        pieces = images_body(services, call, delivery, shape)
+        delivery, cache = await self._served(call, ask.repeat)
+        pieces = images_body(services, call, delivery, shape, cache)
         log.info(
             "call_answered",
             call=call.id,
@@ -123,7 +145,15 @@ class Drawing:
             attempts=delivery.attempts,
             seconds=round(self._seconds(), 4),
         )
-        return Answer(200, self._headers(sum(map(len, pieces))) + images_headers(delivery), pieces)
+        return Answer(200, self._headers(sum(map(len, pieces))) + images_headers(delivery, cache), pieces)
+
+    async def _served(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:
+        self._called = repeat is None or not repeat.count  # a repeat may join a call of another name
+        if repeat is None:
+            return await unless_left(self._services.serve(call), self._receive), "miss"
+        coalescing = self._services.coalescing
+        served = await unless_left(coalescing.serve(call, repeat), self._receive, coalescing.hang_up)
+        return served.delivery, served.cache
 
     def refusal(self, exception: Exception) -> Answer:
         """The error it ends in."""
@@ -161,8 +191,25 @@ class Drawing:
         return self._services.clock.now() - self._arrived
 
 
-async def unless_left(work: Awaitable[T], receive: Receive) -> T:
+def repeat_of(headers: Mapping[bytes, bytes]) -> Repeat | None:
+    """Whether a request says that it may be sent again, or has been; None: it says nothing."""
+    key, count = headers.get(b"idempotency-key"), headers.get(b"x-stainless-retry-count")
+    if key is None and count is None:
+        return None
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidRequest(
+            "Invalid 'Idempotency-Key': expected 1 to 255 visible ASCII characters.", param="Idempotency-Key"
+        )
+    repeats = int(count) if count is not None and _COUNT.fullmatch(count) else 0
+    return Repeat(key=None if key is None else key.decode("ascii"), count=repeats)
+
+
+async def unless_left(
+    work: Awaitable[T], receive: Receive, hang_up: Callable[[asyncio.Task[object]], object] = asyncio.Task.cancel
+) -> T:
     """What `work` brings; when the client hangs up before, `work` is cancelled and `ClientGone` raised.
+
+    With another `hang_up` that decides what becomes of the work; `ClientGone` is raised when it is over.
 
     To be called once the body is read: whatever the server still hands out then is the end of the connection. We
     listen for it only where the work takes longer than `LISTEN_AFTER_S`: a task for each call costs 10 us.
@@ -176,7 +223,7 @@ async def unless_left(work: Awaitable[T], receive: Receive) -> T:
         while (await receive())["type"] != "http.disconnect":
             pass
         left = True
-        serving.cancel()
+        hang_up(serving)
 
     watching: asyncio.Task[None] | None = None
 
@@ -186,7 +233,7 @@ async def unless_left(work: Awaitable[T], receive: Receive) -> T:
 
     due = asyncio.get_running_loop().call_later(LISTEN_AFTER_S, listen)
     try:
-        return await work
+        brought = await work
     except asyncio.CancelledError:
         if not left:
             raise
@@ -196,3 +243,6 @@ async def unless_left(work: Awaitable[T], receive: Receive) -> T:
         due.cancel()
         if watching is not None:
             watching.cancel()
+    if left:
+        raise ClientGone
+    return brought

@@ -17,7 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from gateway.errors import NotFound
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
 from gateway.http.bodies import read_json
-from gateway.http.drawing import DRAWING_ERRORS, Ask, draw
+from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
 from gateway.http.generation_fields import extension_headers, generation_schema
 from gateway.http.operations import Content, Operation
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
@@ -33,7 +33,7 @@ OPERATIONS = (
         tag="Images",
         summary="Draw pictures",
         about="OpenAI's endpoint, with extensions that may also be sent as headers; the header wins.",
-        parameters=extension_headers(),
+        parameters=(IDEMPOTENCY, *extension_headers()),
         body=generation_schema(),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
@@ -51,7 +51,9 @@ def generations(services: Services) -> ASGIApp:
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
         call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived)
-        return _within_patience(call, ask), Shape(
+        if ask.repeat is not None:
+            call = msgspec.structs.replace(call, fingerprint=ask.fingerprint(fields))
+        return within_patience(call, ask), Shape(
             response_format=wish.response_format, safety_identifier=wish.safety_identifier
         )
 
@@ -99,11 +101,19 @@ def call_of(wish: Wish, call_id: str, caller: Caller, arrived: float, purpose: P
     )
 
 
-def _within_patience(call: Call, ask: Ask) -> Call:
-    """The call, over no later than the client says it will stop listening (OpenAI's clients tell)."""
+def within_patience(call: Call, ask: Ask) -> Call:
+    """The call, as soon as the client says it will stop listening (OpenAI's clients tell).
+
+    One that repeats by itself leaves and comes back, so its patience is no deadline: its call goes on until it has
+    stayed away for long enough (`gateway.requests.coalescing`).
+    """
     told = ask.headers.get(b"x-stainless-read-timeout") or ask.headers.get(b"x-stainless-timeout") or b""
     patience = float(told) if _SECONDS.fullmatch(told) else 0.0
     if not 0 < patience < call.constraints.deadline:
         return call
-    constraints = msgspec.structs.replace(call.constraints, deadline=patience, slo=min(call.constraints.slo, patience))
+    constraints = msgspec.structs.replace(
+        call.constraints,
+        deadline=patience if ask.repeat is None else call.constraints.deadline,
+        slo=min(call.constraints.slo, patience),
+    )
     return msgspec.structs.replace(call, constraints=constraints)

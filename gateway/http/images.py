@@ -14,7 +14,7 @@ from gateway.errors import InvalidRequest, NotFound
 from gateway.features.promotions import Original, find_original, promotion
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape, provider_of
 from gateway.http.bodies import read_json
-from gateway.http.drawing import DRAWING_ERRORS, Ask, draw
+from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
 from gateway.http.errors import JSON
 from gateway.http.field_kinds import Choice, Field, object_schema
 from gateway.http.fields import Fields, refuse_unknown
@@ -85,7 +85,7 @@ OPERATIONS = (
         id="promoteImage",
         tag="Images",
         summary="Draw a preview again at export tier",
-        parameters=(text_part("image_id", "The `id` of a picture."),),
+        parameters=(text_part("image_id", "The `id` of a picture."), IDEMPOTENCY),
         body=object_schema(PROMOTION, {}),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
@@ -156,6 +156,8 @@ def promotions(services: Services) -> HTTPRouteHandler:
             call_id=ask.call_id,
             arrived=ask.arrived,
         )
+        if ask.repeat is not None:
+            call = replace(call, fingerprint=ask.fingerprint(fields))
         return call, Shape(response_format=response_format_of(fields, services.names, original.model))
 
     @post("/v1/images/{image_id:str}/promote", status_code=200)

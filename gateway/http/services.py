@@ -10,6 +10,7 @@ from gateway.clock import Clock
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
 from gateway.requests.call import Call, Delivery
+from gateway.requests.coalescing import Coalescing
 from gateway.requests.quoting import QuotedOffer
 from gateway.storage.database import Database
 from policies.catalog import Catalog
@@ -30,6 +31,8 @@ class Services:
 
     serve: Callable[[Call], Awaitable[Delivery]]
     """`Pipeline.serve`."""
+    coalescing: Coalescing
+    """Serves calls that may be asked for again."""
     quote: Callable[[Call], Awaitable[Sequence[QuotedOffer]]]
     """`Pipeline.quote`."""
     db: Database

@@ -30,9 +30,10 @@ from gateway.money.ledger import Hold, Ledger
 from gateway.requests.admission import Admission, Lease, Waiter
 from gateway.requests.call import Call, Delivered, Delivery
 from gateway.requests.journal import decision_row
-from gateway.requests.orders import Drawn, Plan, RunningOrder, Workshop, fit_to_offer
+from gateway.requests.orders import Drawn, FoundOrder, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
 from gateway.storage.rows import DecisionRow, NewHold
 from policies.eligibility import CODES, nearest_feasible
+from policies.tariffs import Quote
 from policies.types import Ask, Candidate, Decision, Event, Live, Reason, Rejection, Shed, Submit, Tried, View, Wait
 from providers.contract import ImageRequest
 from providers.errors import ProviderError
@@ -136,7 +137,7 @@ def split(request: ImageRequest, per_order: int, draw: bool = True) -> list[Part
 class Attempts:
     """The orders of one call. On leaving, whatever still runs is called off."""
 
-    def __init__(self, house: House, call: Call, per_order: int) -> None:
+    def __init__(self, house: House, call: Call, per_order: int, salvage: Salvage | None = None) -> None:
         self._house = house
         self._call = call
         self._parts = split(call.request, per_order)
@@ -150,8 +151,12 @@ class Attempts:
         self._orders = 0
         self._wake = asyncio.Event()
         self._policy = ""
+        self._salvage = salvage
+        self._per_order = per_order
 
     async def __aenter__(self) -> Self:
+        if self._salvage is not None:
+            self._go_on_from(self._salvage)
         left = self._call.arrived + self._call.constraints.deadline - self._house.shop.clock.now()
         self._alarm = asyncio.get_running_loop().call_later(max(left, 0.0), self._time_is_up)
         return self
@@ -267,6 +272,38 @@ class Attempts:
             ),
         )
 
+    def _go_on_from(self, salvage: Salvage) -> None:
+        """Take in what an earlier try left: its pictures are done, its orders run on, the rest is still due."""
+        self._first_round = not (salvage.pictures or salvage.orders)
+        self._policy = salvage.policy
+        self._orders = salvage.placed
+        self._decided = self._numbered = salvage.decided
+        for picture in salvage.pictures:
+            part = self._parts[min(picture.asset.index // self._per_order, len(self._parts) - 1)]
+            part.pictures.append(picture)
+            part.charge += picture.asset.cost
+            part.first += 1
+            part.wish = msgspec.structs.replace(part.wish, count=part.wish.count - 1)
+        for found in salvage.orders:
+            self._take_over(found)
+        for part in self._parts:
+            if part.over or part.live:
+                del self._due[part.index]
+
+    def _take_over(self, found: FoundOrder) -> None:
+        """Follow an order that is under way already."""
+        attempt, offer, house = found.attempt, found.offer, self._house
+        part = self._parts[min(attempt.part, len(self._parts) - 1)]
+        price = Quote(amount=attempt.hold_cost, hold=attempt.hold_cost, certain=False, unit="", revision=attempt.prices)
+        candidate = Candidate(
+            offer=offer, quote=price, latency_p50=offer.typical_s, latency_p95=2 * offer.typical_s, headroom=0, costs={}
+        )
+        request = msgspec.structs.replace(part.wish, steps=attempt.steps, seed=None)
+        plan = Plan(attempt_id=attempt.id, first=part.first, wish=part.wish, request=request, in_flight=1)
+        order = RunningOrder(house.shop, self._call, candidate, plan, found.lease, found.hold, found=found)
+        order.wanted = not part.over
+        self._run(part, order)
+
     def _start(self, part: Part, candidate: Candidate, wake_at: float | None) -> None:
         house, offer = self._house, candidate.offer
         lease = house.admission.lease(offer.capacities)
@@ -297,13 +334,13 @@ class Attempts:
     def _hold(
         self, part: Part, candidate: Candidate, attempt_id: str, request: ImageRequest, *, reserve: bool = False
     ) -> NewHold:
-        offer, quote = candidate.offer, candidate.quote
+        call, offer, quote = self._call, candidate.offer, candidate.quote
         return NewHold(
             attempt_id=attempt_id,
-            call_id=self._call.id,
+            call_id=call.id,
             part=part.index,
-            team=self._call.caller.team,
-            key_id=self._call.caller.key_id,
+            team=call.caller.team,
+            key_id=call.caller.key_id,
             account=offer.account,
             offer_id=offer.id,
             endpoint=offer.endpoint,
@@ -317,23 +354,30 @@ class Attempts:
             policy=self._policy,
             reserve=reserve,
             replaces=None if part.reserved is None else part.reserved.attempt_id,
+            fingerprint=call.fingerprint,
         )
 
     def _send(self, start: Start, hold: Hold) -> None:
         house = self._house
         order = RunningOrder(house.shop, self._call, start.candidate, start.plan, start.lease, hold)
-        order.on_good = lambda: start.part.won_by(order)
-        start.part.live.append(order)
         self._orders += 1
-        house.running.add(order)
-        order.task = house.shop.spawn(order.run())
-        order.task.add_done_callback(lambda task: self._ended(start.part, order, task))
-        loop = asyncio.get_running_loop()
-        patience = max(house.least_patience, house.patience * start.candidate.latency_p95)
-        order.timers.append(loop.call_later(patience, self._lose_patience, start.part, order))
+        self._run(start.part, order)
         if start.wake_at is not None:
             delay = max(start.wake_at - house.shop.clock.now(), 0.0)
-            order.timers.append(loop.call_later(delay, self._mark, start.part, "wake"))
+            order.timers.append(asyncio.get_running_loop().call_later(delay, self._mark, start.part, "wake"))
+
+    def _run(self, part: Part, order: RunningOrder) -> None:
+        """Set an order going for a part, and see to it that its end is heard."""
+        house = self._house
+        order.on_good = lambda: part.won_by(order)
+        if order.wanted:
+            part.live.append(order)
+        house.running.add(order)
+        order.task = house.shop.spawn(order.run())
+        order.task.add_done_callback(lambda task: self._ended(part, order, task))
+        patience = max(house.least_patience, house.patience * order.candidate.latency_p95)
+        loop = asyncio.get_running_loop()
+        order.timers.append(loop.call_later(patience, self._lose_patience, part, order))
 
     def _ended(self, part: Part, order: RunningOrder, task: asyncio.Task[Drawn]) -> None:
         self._house.running.discard(order)

@@ -43,6 +43,8 @@ class Call(Struct, frozen=True, kw_only=True):
     parent: str | None = None
     """The image this call promotes."""
     purpose: Purpose = "live"
+    fingerprint: bytes | None = None
+    """What the request asked for, when its client may ask again; see `gateway.requests.coalescing`."""
     arrived: float
     """Clock.now() when the request came in."""
 

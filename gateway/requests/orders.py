@@ -23,7 +23,8 @@ from gateway.ids import sibling
 from gateway.money.ledger import Hold
 from gateway.requests.admission import Lease
 from gateway.requests.call import Call, Delivered
-from gateway.storage.rows import AssetRow, Outcome, RecipeRow
+from gateway.requests.listeners import Listeners
+from gateway.storage.rows import AssetRow, AttemptRow, Outcome, RecipeRow
 from policies.tariffs import Unpriced, bill
 from policies.types import Candidate, Engine, Event, EventKind, Offer
 from providers.contract import Cancels, Format, Generation, ImageRequest, Order, Provider, Ticket, Usage
@@ -62,6 +63,8 @@ class Workshop(Struct, frozen=True, kw_only=True):
     """Public URL under which providers reach us, without a slash at its end; None: we poll."""
     linger: float
     """Seconds a slot stays taken after we lost sight of an order that may still run."""
+    listeners: Listeners
+    """Asked before a picture is charged: whether anybody waits for it."""
     spawn: Spawn
     """Starts work that outlives the request it came from; the application waits for it when it stops."""
 
@@ -74,10 +77,41 @@ class Drawn(Struct, frozen=True, kw_only=True):
     offer: Offer
 
 
+class FoundOrder(Struct, frozen=True, kw_only=True):
+    """An order that an earlier process left under way, and what it will bring."""
+
+    attempt: AttemptRow
+    offer: Offer
+    lease: Lease
+    hold: Hold
+    generation: asyncio.Task[Generation]
+
+
+class Salvage(Struct, frozen=True, kw_only=True):
+    """What an earlier try at a call left: pictures that were charged, orders under way, and how far it had counted."""
+
+    pictures: tuple[Delivered, ...]
+    orders: tuple[FoundOrder, ...]
+    placed: int
+    decided: int
+    policy: str
+
+
 class RunningOrder:
     """An order on its way. Made with its lease and its hold already taken; `run` gives both back."""
 
-    def __init__(self, shop: Workshop, call: Call, candidate: Candidate, plan: Plan, lease: Lease, hold: Hold) -> None:
+    def __init__(
+        self,
+        shop: Workshop,
+        call: Call,
+        candidate: Candidate,
+        plan: Plan,
+        lease: Lease,
+        hold: Hold,
+        *,
+        found: FoundOrder | None = None,
+    ) -> None:
+        """`found`: it is under way already, and only waited for."""
         self.shop = shop
         self.call = call
         self.candidate = candidate
@@ -93,7 +127,8 @@ class RunningOrder:
         """What happens if it takes long; stopped when it ends."""
         self.started = shop.clock.now()
         self.task: asyncio.Task[Drawn] | None = None
-        self._ticket: Ticket | None = None
+        self._found = found
+        self._ticket: Ticket | None = found.attempt.ticket if found else None
         self._called_off = False
 
     def __repr__(self) -> str:
@@ -155,6 +190,8 @@ class RunningOrder:
         self._observe("timeout")
 
     async def _generate(self) -> Generation:
+        if self._found is not None:
+            return await self._found.generation
         provider = self.shop.providers[self.candidate.offer.account]
         order = Order(
             attempt_id=self.plan.attempt_id,
@@ -192,6 +229,7 @@ class RunningOrder:
             raise
         if not good:
             raise self._unfit(generation, faults)
+        self.wanted = self.wanted and await self._awaited()
         if self.wanted:
             self.sealed = True
             if self.on_good is not None:
@@ -210,6 +248,14 @@ class RunningOrder:
         self._observe("ok", generation, cost=cost)
         pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
         return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
+
+    async def _awaited(self) -> bool:
+        """Whether anybody listens; while nobody does, but may come back, this waits, and keeps no slot for it."""
+        listeners = self.shop.listeners
+        if listeners.listening(self.call.id):
+            return True
+        self.lease.release()
+        return await listeners.returns(self.call.id) and self.wanted
 
     async def _keep(self, generation: Generation) -> tuple[list[tuple[Kept, int | None]], list[str]]:
         """The pictures that are what was ordered, at most as many as were asked for; and what is wrong with others."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.requests.attempts import Attempts, House
 from gateway.requests.call import Call, Delivery
+from gateway.requests.orders import Salvage
 from gateway.requests.quoting import QuotedOffer, first_order, quoted
 
 
@@ -16,14 +17,16 @@ class Pipeline:
         self._house = house
         self._images_per_order = images_per_order
 
-    async def serve(self, call: Call) -> Delivery:
+    async def serve(self, call: Call, salvage: Salvage | None = None) -> Delivery:
         """Answer one call: let the engine move until the pictures are there or cannot be.
+
+        With `salvage` it goes on from what an earlier try at the same call left.
 
         Falling back, waiting for room, hedging and shedding are all the engine's answers to *new*, *failed*, *wake*
         and *room*. Raises the `GatewayError` that fits when no picture came.
         """
         house = self._house
-        async with Attempts(house, call, self._images_per_order) as attempts:
+        async with Attempts(house, call, self._images_per_order, salvage) as attempts:
             while not attempts.complete:
                 for ask, reason in await attempts.due():
                     decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), reason)

@@ -2,29 +2,31 @@
 
 At start and then on a schedule:
   1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
-     from sellers that can, the others are suspended.
+     from sellers that can, the others are suspended. A caller who asks again in time gets what is collected.
   2. Suspended orders are looked up in what their provider account says it bills.
   3. More rarely, all orders are compared with that: a price that changed without notice becomes a correction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.clock import Clock
 from gateway.money.ledger import Hold, Ledger
 from gateway.money.reconcile import Period, resolve
 from gateway.requests.admission import Admission
-from gateway.requests.orders import Spawn
+from gateway.requests.orders import FoundOrder, Spawn
 from gateway.storage.database import Database
 from gateway.storage.rows import AttemptRow, Outcome
 from policies.tariffs import Unpriced, bill
 from policies.types import Offer
-from providers.contract import Cancels, FindsOrders, ImageRequest, Order, Provider, Resumable, Ticket, Usage
+from providers.contract import Cancels, FindsOrders, Generation, ImageRequest, Order, Provider, Resumable, Ticket, Usage
 from providers.errors import ProviderError
 
 DAY = timedelta(days=1)
@@ -44,6 +46,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
     offers: Mapping[str, Offer]
     admission: Admission
     spawn: Spawn
+    claimed: Callable[[FoundOrder], Awaitable[bool]]
+    """Offers an order to a caller who asks again; False when none came in time."""
     order_timeout: float
     stale_after: float
     unknown_after: float
@@ -91,7 +95,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
     async def _collect(
         self, hold: Hold, attempt: AttemptRow, ticket: Ticket, offer: Offer, provider: Resumable
     ) -> None:
-        """Follow an order to its end by its receipt. Whoever asked is gone, so the team owes nothing."""
+        """Follow an order to its end by its receipt, for a caller who asks again, else so that its cost is known."""
         order = Order(
             attempt_id=attempt.id,
             endpoint=attempt.endpoint,
@@ -100,13 +104,29 @@ class Recovery(Struct, frozen=True, kw_only=True):
             timeout=self.order_timeout,
         )
         lease = self.admission.force(offer.capacities)
+        generation = self.spawn(_brought_home(provider, order, ticket))
+        if attempt.fingerprint is not None:
+            attempt = replace(attempt, ticket=ticket)
+            found = FoundOrder(attempt=attempt, offer=offer, lease=lease, hold=hold, generation=generation)
+            if await self.claimed(found):
+                return
         try:
-            if isinstance(provider, Cancels) and await provider.cancel(ticket) == "unbilled":
+            if isinstance(provider, Cancels) and not generation.done() and await provider.cancel(ticket) == "unbilled":
+                generation.cancel()
                 await hold.release(Outcome(error="cancelled", detail="cancelled after a crash"))
                 return
-            generation = await provider.resume(order, ticket)
+            await self._book_unwanted(hold, attempt, offer, generation)
+        finally:
+            lease.release()
+
+    async def _book_unwanted(
+        self, hold: Hold, attempt: AttemptRow, offer: Offer, generation: asyncio.Task[Generation]
+    ) -> None:
+        """Nobody asked again, so the team owes nothing."""
+        try:
+            usage = (await generation).usage
             await hold.settle(
-                cost=self._cost(offer, attempt, generation.usage),
+                cost=self._cost(offer, attempt, usage),
                 charge=0,
                 outcome=Outcome(error="abandoned", detail="finished after a crash; nobody was waiting any more"),
             )
@@ -118,8 +138,6 @@ class Recovery(Struct, frozen=True, kw_only=True):
                 await hold.release(outcome)
             else:
                 await hold.suspend(outcome)
-        finally:
-            lease.release()
 
     def _cost(self, offer: Offer, attempt: AttemptRow, usage: Usage) -> int:
         try:
@@ -137,3 +155,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
             return
         if resolved := found.settled + found.released + found.corrections:
             log.info("account_reconciled", account=account, resolved=resolved, suspended=found.waiting)
+
+
+async def _brought_home(provider: Resumable, order: Order, ticket: Ticket) -> Generation:
+    """What an order brings (as a coroutine, which a task needs)."""
+    return await provider.resume(order, ticket)

@@ -45,6 +45,8 @@ class NewHold(Struct, frozen=True, kw_only=True):
     """Set money aside without the intent to order yet: the part waits for room."""
     replaces: str | None = None
     """A reservation this hold takes over; released in the same commit."""
+    fingerprint: bytes | None = None
+    """What the caller would ask for again, where it may; see `gateway.requests.coalescing`."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -90,6 +92,7 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     prices: int
     policy: str
+    fingerprint: bytes | None = None
 
 
 class EntryRow(Struct, frozen=True, kw_only=True):
@@ -146,6 +149,19 @@ class RecipeRow(Struct, frozen=True, kw_only=True):
     request: Mapping[str, object]
     """The ImageRequest as plain values, with `model`, `intent`, `tags`, `compression` of the call beside it."""
     created: datetime
+
+
+class IdempotencyRow(Struct, frozen=True, kw_only=True):
+    """What was first asked for under an `Idempotency-Key`, and the call that answers it."""
+
+    team: str
+    key: str
+    fingerprint: bytes
+    call_id: str
+    user: str | None
+    created: datetime
+    answered: bool = False
+    """Whether its call delivered, so that its pictures are the answer for good."""
 
 
 class DecisionRow(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from gateway.storage.rows import (
     Book,
     DecisionRow,
     EntryRow,
+    IdempotencyRow,
     KeyRow,
     NewHold,
     Outcome,
@@ -198,6 +199,23 @@ class Database(Protocol):
 
     async def drop_asset(self, asset_id: str) -> None:
         """Forget a picture that was deleted; what it cost stays in the books."""
+
+    # Calls that are asked for again.
+
+    async def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
+        """The first row of this team and key made after `since`: an earlier one, or this one, which is then kept."""
+
+    async def answer_idempotency(self, team: str, key: str, call_id: str) -> None:
+        """Remember that the call of a key delivered."""
+
+    async def free_idempotency(self, team: str, key: str, call_id: str) -> None:
+        """Forget a key whose call came to nothing."""
+
+    async def drop_idempotency(self, before: datetime) -> None:
+        """Forget keys first used before a moment."""
+
+    async def answered_calls(self, key_id: str, fingerprint: bytes, since: datetime) -> Sequence[str]:
+        """Calls of an API key, ordered since a moment, that drew what a fingerprint stands for; newest first."""
 
     # Keys and budgets.
 

@@ -22,7 +22,10 @@ from gateway.http.services import Services
 from gateway.ids import new_id, sibling
 from gateway.keys import make_key
 from gateway.requests.call import Call, Delivered, Delivery
+from gateway.requests.coalescing import Coalescing
 from gateway.requests.journal import CandidateNote, DecisionNote
+from gateway.requests.listeners import Listeners
+from gateway.requests.orders import Salvage
 from gateway.requests.quoting import QuotedOffer
 from gateway.storage.database import Closing, Database, open_database
 from gateway.storage.rows import AssetRow, DecisionRow, NewHold, RecipeRow
@@ -127,16 +130,21 @@ class Painter:
     clock: SetClock
     pictures: dict[str, bytes] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    salvages: list[Salvage | None] = field(default_factory=list)
+    waits_for: asyncio.Event | None = None
     fails_with: Exception | None = None
     draws: bytes = PIXEL
 
     async def read(self, path: str) -> bytes | None:
         return self.pictures.get(path)
 
-    async def serve(self, call: Call) -> Delivery:
+    async def serve(self, call: Call, salvage: Salvage | None = None) -> Delivery:
         self.calls.append(call)
+        self.salvages.append(salvage)
         if self.fails_with is not None:
             raise self.fails_with
+        if self.waits_for is not None:
+            await self.waits_for.wait()
         made = [self._picture(call, index) for index in range(call.request.count)]
         await self._record(call, [picture.asset for picture in made])
         return Delivery(
@@ -214,6 +222,7 @@ class Painter:
             width=call.request.width,
             height=call.request.height,
             count=call.request.count,
+            policy="default@7",
         )
         recipe = RecipeRow(
             call_id=call.id,
@@ -306,6 +315,15 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
 
     services = Services(
         serve=painter.serve,
+        coalescing=Coalescing(
+            painter.serve,
+            db=db,
+            read=painter.read,
+            clock=clock,
+            listeners=Listeners(),
+            regain=10.0,
+            keep=3600.0,
+        ),
         quote=painter.quote,
         db=db,
         catalog=catalog(),

@@ -110,9 +110,11 @@ async def test_the_official_client_can_send_every_extension(door: Door) -> None:
 async def test_a_client_that_tells_its_patience_is_not_drawn_for_beyond_it(door: Door) -> None:
     async with door.openai.with_options(timeout=30.0) as client:
         await client.images.generate(prompt="a")
-    assert door.painter.calls[0].constraints.deadline == 30.0
+    assert (door.painter.calls[0].constraints.slo, door.painter.calls[0].constraints.deadline) == (3.0, 60.0)
     await door.generate({"x-stainless-read-timeout": "600"})
     assert door.painter.calls[1].constraints.deadline == 60.0
+    await door.generate({"x-stainless-read-timeout": "2"})
+    assert (door.painter.calls[2].constraints.slo, door.painter.calls[2].constraints.deadline) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations/", "/v1/images/generations?api-version=2024-10-21"])

@@ -26,6 +26,7 @@ from gateway.storage.rows import (
     BalanceRow,
     DecisionRow,
     EntryRow,
+    IdempotencyRow,
     KeyRow,
     NewHold,
     Outcome,
@@ -186,6 +187,32 @@ class SqliteDatabase:
     async def drop_asset(self, asset_id: str) -> None:
         """Forget a picture that was deleted."""
         await self._writer.submit(self._books.changed, "DELETE FROM assets WHERE id = ?", asset_id)
+
+    async def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
+        """The first row of this team and key made after `since`."""
+        return await self._writer.submit(self._books.claim_idempotency, row, since)
+
+    async def answer_idempotency(self, team: str, key: str, call_id: str) -> None:
+        """Remember that the call of a key delivered."""
+        sql = "UPDATE idempotency SET answered = 1 WHERE team = ? AND key = ? AND call_id = ?"
+        await self._writer.submit(self._books.changed, sql, team, key, call_id)
+
+    async def free_idempotency(self, team: str, key: str, call_id: str) -> None:
+        """Forget a key whose call came to nothing."""
+        sql = "DELETE FROM idempotency WHERE team = ? AND key = ? AND call_id = ?"
+        await self._writer.submit(self._books.changed, sql, team, key, call_id)
+
+    async def drop_idempotency(self, before: datetime) -> None:
+        """Forget keys first used before a moment."""
+        await self._writer.submit(self._books.changed, "DELETE FROM idempotency WHERE created < ?", micros(before))
+
+    async def answered_calls(self, key_id: str, fingerprint: bytes, since: datetime) -> Sequence[str]:
+        """Calls of an API key, ordered since a moment, that drew what a fingerprint stands for."""
+        # Ids begin with the time in milliseconds, so the primary key finds what is recent without an index of its own.
+        sql = """SELECT DISTINCT call_id FROM attempts WHERE id >= ? AND key_id = ? AND fingerprint = ?
+            AND state = 'settled' AND charge > 0 ORDER BY call_id DESC"""
+        first = f"att_{micros(since) // 1000:012x}"
+        return await self._all(lambda row: str(row[0]), sql, first, key_id, fingerprint)
 
     async def add_key(self, key: KeyRow) -> None:
         """Keep a new key."""

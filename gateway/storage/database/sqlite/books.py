@@ -22,15 +22,18 @@ from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOv
 from gateway.storage.database.sqlite.values import (
     ASSET,
     ATTEMPT,
+    IDEMPOTENCY,
     KEY,
     asset_columns,
     decision_columns,
     encode,
+    idempotency,
+    idempotency_columns,
     key_columns,
     micros,
     recipe_columns,
 )
-from gateway.storage.rows import AttemptRow, DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
+from gateway.storage.rows import AttemptRow, DecisionRow, IdempotencyRow, KeyRow, NewHold, Outcome, RecipeRow
 from policies.money import to_usd
 from providers.contract import Ticket
 
@@ -50,7 +53,7 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 """As the partial index says it, so that SQLite uses it."""
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?)"""
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?)"""
 _FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
     FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
@@ -67,6 +70,10 @@ _BALANCE = """INSERT INTO balances VALUES (?,?,?,?)
 _ASSET = f"INSERT INTO assets ({ASSET}) VALUES ({','.join('?' * 20)})"
 _DECISION = "INSERT INTO decisions (call_id, part, number, at, team, body) VALUES (?,?,?,?,?,?)"
 _RECIPE = "INSERT INTO recipes (call_id, team, user, request, created) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING"
+_CLAIM = f"""INSERT INTO idempotency ({IDEMPOTENCY}) VALUES (?,?,?,?,?,?,?)
+    ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, call_id = excluded.call_id, user = excluded.user,
+    created = excluded.created, answered = 0 WHERE created < ?"""
+_CLAIMED = f"SELECT {IDEMPOTENCY} FROM idempotency WHERE team = ? AND key = ?"
 _KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 11)})"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
 
@@ -229,6 +236,11 @@ class Books:
         """Keep a recipe; the first of a call stays."""
         self._rows[_RECIPE].append(recipe_columns(recipe))
 
+    def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
+        """Keep a row unless an earlier one still counts; whichever counts."""
+        self._execute(_CLAIM, (*idempotency_columns(row), micros(since)))
+        return idempotency(self._execute(_CLAIMED, (row.team, row.key)).fetchone())
+
     def add_key(self, key: KeyRow) -> None:
         """Keep a key, and let its budget count from now on."""
         self._execute(_KEY, key_columns(key))
@@ -266,6 +278,7 @@ class Books:
                 stamp,
                 hold.prices,
                 hold.policy,
+                hold.fingerprint,
                 hold.reserve,
             ),
         )

@@ -15,6 +15,7 @@ from gateway.storage.rows import (
     BalanceRow,
     DecisionRow,
     EntryRow,
+    IdempotencyRow,
     KeyRow,
     Outcome,
     RecipeRow,
@@ -30,6 +31,7 @@ MICROSECOND = timedelta(microseconds=1)
 ATTEMPT = ", ".join(AttemptRow.__struct_fields__)
 ASSET = ", ".join("position" if name == "index" else name for name in AssetRow.__struct_fields__)
 KEY = ", ".join(KeyRow.__struct_fields__)
+IDEMPOTENCY = ", ".join(IdempotencyRow.__struct_fields__)
 
 encode = msgspec.json.Encoder().encode
 _decode_ticket = msgspec.json.Decoder(Ticket).decode
@@ -102,6 +104,18 @@ def asset_columns(asset: AssetRow) -> tuple[object, ...]:
         micros(asset.created),
         None if asset.expires is None else micros(asset.expires),
     )
+
+
+def idempotency(row: Columns) -> IdempotencyRow:
+    """From the columns of `IDEMPOTENCY`."""
+    fields = dict(zip(IdempotencyRow.__struct_fields__, row, strict=True))
+    fields["created"], fields["answered"] = moment(fields["created"]), bool(fields["answered"])
+    return IdempotencyRow(**fields)
+
+
+def idempotency_columns(row: IdempotencyRow) -> tuple[object, ...]:
+    """In the order of `IDEMPOTENCY`."""
+    return row.team, row.key, row.fingerprint, row.call_id, row.user, micros(row.created), row.answered
 
 
 def key(row: Columns) -> KeyRow:

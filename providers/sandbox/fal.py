@@ -17,7 +17,8 @@ from aiohttp import web
 
 from providers.sandbox import fields, wire
 from providers.sandbox.accounts import Account, account_name
-from providers.sandbox.endpoints import FAL, FAL_PRESETS, Endpoint, Size
+from providers.sandbox.endpoints import FAL_PRESETS, Endpoint, Size
+from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.faults import At, Strike
 from providers.sandbox.fields import Invalid

@@ -9,8 +9,8 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from providers.sandbox.accounts import account_name
-from providers.sandbox.endpoints import FAL
 from providers.sandbox.fal import detail
+from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.invoice import Line
 from providers.sandbox.wire import answer
 from providers.sandbox.world import World

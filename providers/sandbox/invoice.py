@@ -96,16 +96,42 @@ def _first_then_half(work: Work) -> Fraction:
     return sum((1 + Fraction(_whole(size) - 1, 2) for size in work.pictures), Fraction(0))
 
 
+def _in_and_out(work: Work) -> Fraction:
+    return Fraction(sum(_whole(size) for size in work.pictures) + _given(work))
+
+
+def _given(work: Work) -> int:
+    """Megapixels of the inputs; those above four are made smaller before they are counted."""
+    return sum(min(_whole(size), 4) for size in work.inputs)
+
+
+def _first_then(further: Fraction) -> Measure:
+    """The first megapixel of each picture counts one, each further one and each of the inputs a part of that."""
+    return lambda work: len(work.pictures) * (1 - further) + further * _in_and_out(work)
+
+
 def _by_resolution(work: Work) -> Fraction:
-    return sum((_resolution_units(width * height, (width, height)) for width, height in work.pictures), Fraction(0))
+    return _table(Fraction(1, 2), Fraction(3, 4))(work)
 
 
-def _resolution_units(pixels: int, size: Size) -> Fraction:
+def _table(small: Fraction, medium: Fraction) -> Measure:
+    """What pictures up to 512 x 512 and up to 768 x 768 count, as parts of a megapixel."""
+
+    def measure(work: Work) -> Fraction:
+        return sum((_resolution_units(size, small, medium) for size in work.pictures), Fraction(0))
+
+    return measure
+
+
+def _resolution_units(size: Size, small: Fraction, medium: Fraction) -> Fraction:
+    pixels = size[0] * size[1]
     if pixels <= 512 * 512:
-        return Fraction(1, 2)
-    if pixels <= 768 * 768:
-        return Fraction(3, 4)
-    return Fraction(_whole(size))
+        return small
+    return medium if pixels <= 768 * 768 else Fraction(_whole(size))
+
+
+def _dearer_with_inputs(work: Work) -> Fraction:
+    return len(work.pictures) * (Fraction(5, 4) if work.inputs else Fraction(1))
 
 
 def _exact(work: Work) -> Fraction:
@@ -140,6 +166,31 @@ PUBLISHED: Mapping[tuple[Seller, str], Price] = {
     ("fal", "fal-ai/flux-pro/v1/fill"): _price("0.05", "megapixels", _rounded_up),
     ("fal", "fal-ai/bria/background/remove"): _price("0.018", "image", _per_image),
     ("fal", "fal-ai/recraft/v3/text-to-image"): _price("0.03", "image", _per_image),
+    ("fal", "fal-ai/flux/dev/image-to-image"): _price("0.03", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux/krea"): _price("0.025", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-realism"): _price("0.05", "megapixels", _table(Fraction(3, 5), Fraction(4, 5))),
+    ("fal", "fal-ai/flux-subject"): _price("0.04", "image", _dearer_with_inputs),
+    ("fal", "fal-ai/flux-lora"): _price("0.04", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-general"): _price("0.075", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-general/image-to-image"): _price("0.075", "megapixels", _rounded_up),
+    ("fal", "fal-ai/stable-diffusion-v35-large"): _price("0.065", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-kontext/dev"): _price("0.025", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-pro/new"): _price("0.05", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-pro/kontext/text-to-image"): _price("0.04", "image", _per_image),
+    ("fal", "fal-ai/flux-pro/kontext/max"): _price("0.08", "image", _per_image),
+    ("fal", "fal-ai/flux-pro/kontext/max/text-to-image"): _price("0.08", "image", _per_image),
+    ("fal", "fal-ai/flux-2/edit"): _price("0.012", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2/flash/edit"): _price("0.005", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2/turbo"): _price("0.008", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2/turbo/edit"): _price("0.008", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2/klein/4b"): _price("0.014", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2/klein/4b/edit"): _price("0.014", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2/klein/9b"): _price("0.011", "megapixels", _rounded_up),
+    ("fal", "fal-ai/flux-2/klein/9b/edit"): _price("0.011", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2-flex/edit"): _price("0.06", "megapixels", _in_and_out),
+    ("fal", "fal-ai/flux-2-pro/edit"): _price("0.03", "megapixels", _first_then(Fraction(1, 2))),
+    ("fal", "fal-ai/flux-2-max/edit"): _price("0.07", "megapixels", _first_then(Fraction(3, 7))),
+    ("together", "black-forest-labs/FLUX.1-kontext-max"): _price("0.08", "megapixels", _exact),
     ("openai", "gpt-image-2"): _price("0.000001", "weighted tokens", _tokens_of_gpt_image_2),
     ("together", "black-forest-labs/FLUX.1-schnell"): _price("0.0027", "megapixels", _exact_by_steps),
     ("together", "black-forest-labs/FLUX.1.1-pro"): _price("0.04", "megapixels", _exact),

@@ -162,7 +162,7 @@ def near(wish: Ask, *offers: Offer) -> tuple[str, str] | None:
 @pytest.mark.parametrize(
     ("width", "height", "nearest"),
     [
-        (1030, 1030, ("together:flux-schnell", "at 1024x1024")),
+        (1030, 1030, ("fal:flux-2-klein-9b", "at 1032x1032")),
         (4096, 4096, ("fal:flux-schnell", "at 2048x2048")),
         (8, 8, ("together:flux-schnell", "at 256x256")),
     ],

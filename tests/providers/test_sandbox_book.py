@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.sandbox.endpoints import FAL, OPENAI, TOGETHER, Seller
+from providers.sandbox.endpoints import OPENAI, TOGETHER, Seller
+from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.invoice import PUBLISHED, PriceList, Work, charge
 
 _HAND_COMPUTED: Sequence[tuple[Seller, str, Sequence[tuple[int, int]], int | None, int]] = [

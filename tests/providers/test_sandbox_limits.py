@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from providers.sandbox.accounts import Account, Limits
-from providers.sandbox.endpoints import FAL
+from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.latency import Latency
 from providers.sandbox.limits import Bucket, Gate
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox, fal, selfhosted, start, together
-from providers.sandbox.endpoints import FAL as FAL_SOLD
 from providers.sandbox.endpoints import TOGETHER as SOLD
 from providers.sandbox.endpoints import Endpoint
 from providers.sandbox.endpoints import selfhosted as own_server
+from providers.sandbox.fal_endpoints import FAL as FAL_SOLD
 from providers.sandbox.faults import NO_FAULT
 from providers.sandbox.fields import Invalid
 from providers.sandbox.jobs import Failure

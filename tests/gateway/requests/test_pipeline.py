@@ -60,7 +60,7 @@ async def test_a_refusal_is_not_taken_elsewhere_and_costs_nothing(tmp_path: Path
 
 async def test_nothing_is_ordered_when_no_offer_can_serve(tmp_path: Path) -> None:
     async with town(tmp_path) as t:
-        with pytest.raises(NoOffer, match="1024"):
+        with pytest.raises(NoOffer, match="1032x1032"):
             await t.app.pipeline.serve(t.call(width=1030, height=1030))
         assert t.invoiced() == {}
 

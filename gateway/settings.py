@@ -129,7 +129,7 @@ class Account(_Typed):
 
     def adapter_settings(self) -> Mapping[str, object]:
         """What the adapter is connected with; its own `Settings` checks it."""
-        given = {"key": self.key, "base_url": self.base_url, "nodes": self.nodes}
+        given = {"key": self.key, "base_url": self.base_url, "nodes": self.nodes, "machine_hour": self.machine_hour}
         return {**self.options, **{name: value for name, value in given.items() if value is not None}}
 
 

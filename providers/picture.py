@@ -121,12 +121,14 @@ def deliver(  # noqa: PLR0913  # each is something that some seller tells beside
     tokens: Tokens | None = None,
     made: int | None = None,
     machine_ns: int = 0,
+    machine: str = "",
 ) -> Generation:
     """Make a generation of what came back, if that is what was ordered.
 
     `made` is how many pictures the provider counts, where that may differ from `pieces`; `machine_ns` the machine time
-    it bills, in nanoseconds. Raises `BadDelivery` for a wrong count or size and for bytes that are no whole picture;
-    its `owed` holds every picture the provider made: measured from its bytes, else as declared, else as ordered.
+    it bills, in nanoseconds, `machine` whose. Raises `BadDelivery` for a wrong count or size and for bytes that are no
+    whole picture; its `owed` holds every picture the provider made: measured from its bytes, else as declared, else as
+    ordered.
     """
     heads = [_head(piece) for piece in pieces]
     sizes = tuple([_size(piece, head, order) for piece, head in zip(pieces, heads, strict=True)])
@@ -135,6 +137,7 @@ def deliver(  # noqa: PLR0913  # each is something that some seller tells beside
         steps=steps_of(order),
         references=order.request.references,
         machine_ns=machine_ns,
+        machine=machine,
         tokens=tokens,
     )
     fault = _fault(order, pieces, sizes)

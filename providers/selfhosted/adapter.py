@@ -1,8 +1,11 @@
-"""Our own GPU servers, as long as they speak OpenAI's image endpoint: vLLM-Omni, SGLang-Diffusion and their like.
+"""One image server of ours, spoken to over OpenAI's image endpoint.
 
 `POST {base_url}/v1/images/generations`, plain HTTP, no SDK: this is the adapter that drives the most pictures per
-second, so it does nothing per order but encode, send, decode and check.
-Servers draw with defaults of their own (SGLang: 50 steps for any model), so everything that has a value is sent.
+second, so it does nothing per order but encode, send, decode and check. What differs from server to server is in
+`dialects.py`; several servers behind one account are a `pool.py`.
+
+Money: an order costs the seconds it kept the machine busy. A server that tells them is believed; where it tells none,
+it is the time until its answer, shared by the `slots` of the machine.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import pybase64
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from msgspec.structs import replace
 from yarl import URL
 
 from providers.contract import Generation, OnAccepted, Order
@@ -26,14 +29,16 @@ from providers.errors import (
     Misconfigured,
     OutcomeUnknown,
     Overloaded,
+    Owed,
     ProviderError,
     Retired,
     TimedOut,
     Unavailable,
     Unsupported,
 )
-from providers.picture import Piece, deliver, format_of, requested, steps_of
+from providers.picture import Piece, deliver, format_of, requested
 from providers.plain_http import PlainClient, post
+from providers.selfhosted.dialects import Dialect
 from providers.transport import ATTEMPT_HEADER, Answer, Cut, Http, WireError, read, retry_after, scrub, unsent
 
 _CHECK_S: Final = 10.0
@@ -50,27 +55,24 @@ _ENDS: Final[Mapping[int, type[ProviderError]]] = {
 """What a status means; any other 5xx is `Failed` (it says itself that nothing came of it), other 4xx `Unsupported`."""
 
 
-class Settings(BaseModel):
-    """Where the server is, and the key it wants, if any."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    base_url: str = Field(pattern=r"^https?://", description="Address of the server, without /v1.")
-    key: SecretStr | None = Field(default=None, description="Sent as a bearer token; none when left out.")
-
-
-def connect(name: str, settings: Settings, http: Http) -> Selfhosted:
-    """Speak to the server of `settings` for the provider account `name`."""
-    return Selfhosted(name, settings, http)
-
-
 class _Item(Struct):
     b64_json: str | None = None
+    url: str | None = None
     seed: int | None = None
+
+
+class _Metrics(Struct):
+    gpu_seconds: float | None = None
+    """Its share of a batch: what our own worker tells."""
+    stage_durations: dict[str, float] | None = None
+    """Seconds by stage: what vLLM-Omni tells, if it was started with its profiler."""
 
 
 class _Pictures(Struct):
     data: list[_Item]
+    model: str | None = None
+    inference_time_s: float | None = None
+    metrics: _Metrics | None = None
 
 
 class _Error(Struct):
@@ -86,11 +88,25 @@ class _Refusal(Struct):
 
 
 class _Model(Struct):
-    id: str
+    id: str = ""
+    name: str = ""
+    stem: str = ""
 
 
 class _Models(Struct):
     data: list[_Model] = []
+    model: _Model | None = None
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What a server says of itself."""
+
+    trouble: str = ""
+    """Why it cannot draw; empty when it can."""
+    models: frozenset[str] = frozenset()
+    """Names of what it has loaded; empty when it does not say."""
+    busy: int | None = None
+    """Orders it has taken and not finished; None when it does not say."""
 
 
 _PICTURES: Final = msgspec.json.Decoder(_Pictures)
@@ -102,12 +118,30 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 class Selfhosted:
     """One OpenAI-style image server of ours."""
 
-    def __init__(self, name: str, settings: Settings, http: Http) -> None:
+    bills_nobody: Literal[True] = True
+
+    def __init__(  # noqa: PLR0913  # what people write about a server, and the connection
+        self,
+        name: str,
+        base_url: str,
+        http: Http,
+        *,
+        key: str = "",
+        dialect: Dialect,
+        slots: int = 1,
+        models: Mapping[str, str] | None = None,
+        machine: str = "",
+    ) -> None:
+        """`models`: endpoint -> the server's own name of it; None: it goes by the same names. `machine`: its name."""
         self.name = name
+        self.dialect = dialect
+        self.models = models
+        self.root = base_url.rstrip("/").removesuffix("/v1")
         self._http = http
-        self._root = settings.base_url.rstrip("/").removesuffix("/v1")
-        self._url = f"{self._root}/v1/images/generations"
-        self._key = settings.key.get_secret_value() if settings.key else ""
+        self._machine = machine
+        self._slots = slots
+        self._url = f"{self.root}/v1/images/generations"
+        self._key = key
         self._headers = {"content-type": "application/json"}
         if self._key:
             self._headers["authorization"] = f"Bearer {self._key}"
@@ -115,10 +149,13 @@ class Selfhosted:
         self._path, self._authority = address.raw_path, address.authority
         # Plain HTTP inside our own network is the common case and the busy one; TLS goes the way of the other sellers.
         self._plain = PlainClient(address.host or "", address.port or 80) if address.scheme == "http" else None
+        self._clock = asyncio.get_running_loop().time
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:  # noqa: ARG002  (no receipt)
         """Draw `order`. The server gives no receipt, so `on_accepted` is never called."""
-        body = _ENCODE(_fields(order))
+        model = order.endpoint if self.models is None else self.models[order.endpoint]
+        body = _ENCODE(self._fields(order, model))
+        sent = self._clock()
         try:
             answer = await self._post(body, order)
         except TimeoutError as error:
@@ -126,12 +163,71 @@ class Selfhosted:
         except Cut as error:
             if error.status != 200:
                 raise self._refusal(Answer(error.status, {}, b""), order) from error
-            raise BadDelivery(str(error), owed=requested(order)) from error
+            raise BadDelivery(str(error), owed=self._untold(order, sent)) from error
         except WireError as error:
             raise unsent(error) from error
         if answer.status != 200:
             raise self._refusal(answer, order)
-        return deliver(order, _pieces(answer, order))
+        return self._delivered(order, model, answer, sent)
+
+    async def status(self, within_s: float = _CHECK_S) -> Status:
+        """Ask the server how it is, what it has loaded and how much it has to do; nothing is drawn."""
+        dialect = self.dialect
+        try:
+            async with asyncio.timeout(within_s):
+                if dialect.ready and (ready := await self._get(dialect.ready)).status != 200:
+                    return Status(trouble=_trouble(dialect.ready, ready.status))
+                listed = await self._get(dialect.models)
+                if listed.status != 200:
+                    return Status(trouble=_trouble(dialect.models, listed.status))
+                load = await self._get(dialect.load) if dialect.load else None
+        except (TimeoutError, WireError) as error:
+            return Status(trouble=f"does not answer ({error or type(error).__name__})")
+        try:
+            said = _MODELS.decode(listed.body)
+        except (msgspec.MsgspecError, ValueError):
+            return Status(trouble=f"answers {dialect.models} with something other than a list of models")
+        every = [*said.data, *([said.model] if said.model else [])]
+        busy = dialect.read_load(load.body) if load is not None and load.status == 200 else None
+        names = {name for model in every for name in (model.id, model.name, model.stem) if name}
+        return Status(models=frozenset(names), busy=busy)
+
+    async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Ask how it is and what it has loaded; servers that draw one model only often list none, which is no fault."""
+        status = await self.status()
+        if status.trouble:
+            return [f"{self.root} {status.trouble}"]
+        return [f"{self.root} {missing}" for name in endpoints if (missing := self.lacks(name, status))]
+
+    def lacks(self, endpoint: str, status: Status) -> str:
+        """Say that the server has another model loaded than the one that is to be drawn; empty when it may have it."""
+        if self.models is not None and endpoint not in self.models:
+            return ""
+        wanted = endpoint if self.models is None else self.models[endpoint]
+        named = self.dialect.names_models or wanted != endpoint
+        if not status.models or not named or wanted in status.models:
+            return ""
+        return f"has no model {wanted}, but {' and '.join(sorted(status.models))}"
+
+    def endpoint(self, model: str) -> str:
+        """The endpoint behind the server's own name of a model."""
+        return next((name for name, own in (self.models or {}).items() if own == model), model)
+
+    async def fetch(self, path: str) -> Answer:
+        """Read something below the server's address, within ten seconds; raises `WireError` or `TimeoutError`."""
+        async with asyncio.timeout(_CHECK_S):
+            return await self._get(path)
+
+    async def aclose(self) -> None:
+        """Give back the connections that are not the transport's."""
+        if self._plain is not None:
+            await self._plain.aclose()
+
+    async def _get(self, path: str) -> Answer:
+        async def ask() -> Answer:
+            return await self._http.send("GET", f"{self.root}{path}", headers=self._headers)
+
+        return await read(ask, deadline=self._clock() + _CHECK_S, attempts=2)
 
     async def _post(self, body: bytes, order: Order) -> Answer:
         headers = {**self._headers, ATTEMPT_HEADER: order.attempt_id}
@@ -140,32 +236,50 @@ class Selfhosted:
         async with asyncio.timeout(order.timeout):
             return await self._http.send("POST", self._url, headers=headers, data=body)
 
-    async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
-        """Ask for the list of models; servers that draw one model only often list none, which is no fault."""
-        loop = asyncio.get_running_loop()
+    def _fields(self, order: Order, model: str) -> dict[str, object]:
+        asked = order.request
+        if asked.operation != "generate":
+            raise Unsupported(f"{asked.operation} is not spoken here")
+        if not order.abilities.sizes.allows(asked.width, asked.height):
+            raise Unsupported(f"{order.endpoint} does not draw {asked.width}x{asked.height}")
+        return self.dialect.write(order, model)
 
-        async def ask() -> Answer:
-            return await self._http.send("GET", f"{self._root}/v1/models", headers=self._headers)
-
+    def _delivered(self, order: Order, model: str, answer: Answer, sent: float) -> Generation:
+        """Take the pictures out of an answer, if they are what was ordered."""
+        wall_s = self._clock() - sent
         try:
-            async with asyncio.timeout(_CHECK_S):
-                answer = await read(ask, deadline=loop.time() + _CHECK_S, attempts=2)
-        except (TimeoutError, WireError) as error:
-            return [f"{self._root} does not answer ({error})"]
-        if answer.status in {401, 403}:
-            return [f"{self._root} refuses the key (HTTP {answer.status})"]
-        if answer.status != 200:
-            return [f"{self._root}/v1/models answers HTTP {answer.status}"]
-        try:
-            known = {model.id for model in _MODELS.decode(answer.body).data}
-        except msgspec.MsgspecError:
-            return [f"{self._root}/v1/models answers something other than a list of models"]
-        return [f"{self._root} has no model {name}" for name in endpoints if known and name not in known]
+            said = _PICTURES.decode(answer.body)
+            pieces = [_piece(item, order) for item in said.data]
+        except (msgspec.MsgspecError, NotBase64, ValueError) as error:
+            raise BadDelivery("the answer holds no pictures in base64", owed=self._untold(order, sent)) from error
+        ran_s, busy_s = _seconds(said)
+        if busy_s is not None and not 0 <= busy_s <= wall_s:
+            ran_s = busy_s = None  # nothing takes longer than from the question to its answer
+        made = deliver(
+            order,
+            pieces,
+            queue_s=None if ran_s is None else max(wall_s - ran_s, 0.0),
+            run_s=busy_s if busy_s is not None else wall_s / self._slots,
+            machine_ns=self._share_ns(wall_s) if busy_s is None else round(busy_s * 1e9),
+            machine=self._machine,
+        )
+        if said.model is not None and said.model not in (model, order.endpoint):
+            raise BadDelivery(f"drawn with {said.model} instead of {model}", owed=made.usage)
+        wanted = format_of(order)
+        for image in made.images:
+            if image.measured is not None and image.measured.format != wanted:
+                raise BadDelivery(f"{image.measured.format} instead of {wanted}", owed=made.usage)
+        return made
 
-    async def aclose(self) -> None:
-        """Give back the connections that are not the transport's."""
-        if self._plain is not None:
-            await self._plain.aclose()
+    def _untold(self, order: Order, sent: float) -> Owed:
+        """What an order costs whose answer does not say how long it took: unknown where it should have said so."""
+        if self.dialect.tells_seconds:
+            return "unknown"
+        machine_ns = self._share_ns(self._clock() - sent)
+        return replace(requested(order), machine_ns=machine_ns, machine=self._machine)
+
+    def _share_ns(self, wall_s: float) -> int:
+        return round(wall_s * 1e9) // self._slots
 
     def _refusal(self, answer: Answer, order: Order) -> ProviderError:
         status, (code, words) = answer.status, _complaint(answer.body)
@@ -176,44 +290,34 @@ class Selfhosted:
         return kind(text, retry_after=retry_after(answer.headers), status=status)
 
 
-def _fields(order: Order) -> dict[str, object]:
-    """Say an order in the words of OpenAI's image endpoint, with the usual names for what OpenAI has none for."""
-    asked, able = order.request, order.abilities
-    if asked.operation != "generate":
-        raise Unsupported(f"{asked.operation} is not spoken here")
-    if not able.sizes.allows(asked.width, asked.height):
-        raise Unsupported(f"{order.endpoint} does not draw {asked.width}x{asked.height}")
-    fields: dict[str, object] = {
-        "model": order.endpoint,
-        "prompt": asked.prompt,
-        "n": asked.count,
-        "response_format": "b64_json",
-        "output_format": format_of(order),
-    }
-    if able.size_dialect == "width_height":
-        fields["width"], fields["height"] = asked.width, asked.height
-    else:
-        fields["size"] = f"{asked.width}x{asked.height}"
-    wanted: dict[str, object | None] = {
-        "seed": asked.seed if able.seed else None,
-        "num_inference_steps": steps_of(order),
-        "guidance_scale": asked.guidance if able.guidance else None,
-        "negative_prompt": asked.negative_prompt if able.negative_prompt else None,
-        "background": "transparent" if asked.transparent and able.transparent else None,
-        "loras": [{"path": lora.path, "scale": lora.scale} for lora in asked.loras] or None,
-    }
-    fields.update((name, value) for name, value in wanted.items() if value is not None)
-    fields.update(able.fixed)
-    return fields
+def _piece(item: _Item, order: Order) -> Piece:
+    """One picture of an answer; its address is never followed, for it leads into somebody's network."""
+    if item.b64_json is None:
+        trouble = "a link instead of a picture" if item.url is not None else "no picture in its place"
+        return Piece(data=b"", trouble=trouble)
+    wanted, count = order.request.seed, order.request.count
+    trouble = ""
+    if wanted is not None and item.seed is not None and not wanted <= item.seed < wanted + count:
+        trouble = f"drawn with seed {item.seed} instead of {wanted}"
+    return Piece(data=pybase64.b64decode(item.b64_json, validate=True), seed=item.seed, trouble=trouble)
 
 
-def _pieces(answer: Answer, order: Order) -> list[Piece]:
-    """Take the pictures out of an answer; one that is none owes what was ordered, for the work was done."""
-    try:
-        items = _PICTURES.decode(answer.body).data
-        return [Piece(data=pybase64.b64decode(item.b64_json or "", validate=True), seed=item.seed) for item in items]
-    except (msgspec.MsgspecError, NotBase64, ValueError) as error:
-        raise BadDelivery("the answer holds no pictures in base64", owed=requested(order)) from error
+def _seconds(said: _Pictures) -> tuple[float | None, float | None]:
+    """Seconds from the start of the work to its end, and of these what the order costs; None where it is not told."""
+    if said.inference_time_s is not None:
+        return said.inference_time_s, said.inference_time_s
+    if said.metrics is None:
+        return None, None
+    if said.metrics.gpu_seconds is not None:
+        return None, said.metrics.gpu_seconds
+    stages = sum((said.metrics.stage_durations or {}).values())
+    return (stages, stages) if stages else (None, None)
+
+
+def _trouble(path: str, status: int) -> str:
+    if status in {401, 403}:
+        return f"refuses the key (HTTP {status})"
+    return f"answers {path} with HTTP {status}"
 
 
 def _complaint(body: bytes) -> tuple[str, str]:

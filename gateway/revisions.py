@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
-from gateway.yaml_files import BadFile, Document, Fault, nearest, read, read_bytes, sentence
+from gateway.yaml_files import BadFile, Document, Fault, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
 from policies.policy import Policy
@@ -148,20 +148,19 @@ def _faults_of_accounts(settings: Settings) -> Iterator[Fault]:
         except registry.UnknownKind as error:
             yield document.fault(("accounts", name, "kind"), str(error))
         except ValidationError as error:
-            faults = document.faults(error, adapter, ("accounts", name, "options"))
-            for detail, fault in zip(error.errors(include_url=False), faults, strict=True):
-                yield _of_setting(document, name, detail) or fault
+            options = document.faults(error, adapter, ("accounts", name, "options"))
+            own = document.faults(error, adapter, ("accounts", name))
+            for detail, *fault in zip(error.errors(include_url=False), options, own, strict=True):
+                known = not detail["loc"] or detail["loc"][0] in Account.model_fields
+                yield _of_setting(document, name, detail) or fault[known]
 
 
 def _of_setting(document: Document, account: str, detail: ErrorDetails) -> Fault | None:
-    """An adapter's fault about `key` or `base_url`, which are settings of the account itself."""
+    """An adapter's fault about the key, which never stands in the file."""
     field = str(detail["loc"][0]) if detail["loc"] else ""
     if field == "key":
         hint = "write `key_env: NAME_OF_THE_VARIABLE`"
         return document.fault(("accounts", account), f"{account} needs a key", hint=hint, at_key=True)
-    if field == "base_url":
-        message = f"base_url: {sentence(detail)}"
-        return document.fault(("accounts", account, field), message, at_key=detail["type"] == "missing")
     return None
 
 

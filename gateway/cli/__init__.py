@@ -36,6 +36,7 @@ GROUPS = {
         {
             "reconcile": ("gateway.cli.ledger:reconcile", "Our books against what each provider says it bills."),
             "audit": ("gateway.cli.ledger:audit", "Every promise about money, recomputed from the entries."),
+            "machines": ("gateway.cli.machines:machines", "What our own GPUs cost, busy and idle."),
             "export": ("gateway.cli.ledger:export", "The entries, as CSV or JSON lines."),
         },
     ),

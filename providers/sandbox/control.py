@@ -13,6 +13,7 @@ from msgspec import Struct
 from providers.sandbox.accounts import Limits
 from providers.sandbox.endpoints import Seller
 from providers.sandbox.faults import Rule
+from providers.sandbox.machines import Change
 from providers.sandbox.wire import answer
 from providers.sandbox.world import World
 
@@ -26,6 +27,8 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """By seller (`fal`) or account (`fal/team-a`)."""
     prices: dict[Seller, dict[str, str]] = {}
     """Dollars per unit as decimal text, by seller and endpoint; `*` is all of a seller's endpoints."""
+    machines: dict[str, Change] = {}
+    """What changes at GPU servers of our own, by name."""
     latency_scale: float | None = None
     pictures: Literal["rich", "plain"] | None = None
 
@@ -73,6 +76,8 @@ def apply(world: World, script: Script) -> None:
         for endpoint, usd in prices.items():
             world.prices.change(seller, endpoint, usd)
     world.set_limits(script.limits)
+    for name, change in script.machines.items():
+        world.machine(name).change(change)
     if script.rules is not None:
         world.faults.set(script.rules, time.monotonic())
     if script.latency_scale is not None:

@@ -229,7 +229,7 @@ def selfhosted(model: str) -> Endpoint:
         id=model,
         seller="selfhosted",
         tier="preview" if small else "standard",
-        typical_s=0.8 if small else 3.5,
+        typical_s=2.8 if small else 19.6,
         steps=(1, 100),
         default_steps=4 if small else 28,
         guidance=(0, 50),

@@ -69,6 +69,11 @@ class Line(Struct, frozen=True, kw_only=True):
     at: datetime
     reported: bool = True
     """False when the seller's own billing API leaves the order out."""
+    machine: str = ""
+    """Which of several machines of an account drew it."""
+    attempt: str = ""
+    """The caller's own id of the order, where the machine keeps it."""
+    machine_ns: int = 0
 
 
 class Invoice(TypedDict):
@@ -200,6 +205,13 @@ PUBLISHED: Mapping[tuple[Seller, str], Price] = {
     ("together", "black-forest-labs/FLUX.2-pro"): _price("0.03", "image", _per_image),
     ("together", "black-forest-labs/FLUX.2-max"): _price("0.07", "megapixels", _exact),
 }
+
+
+def machine_hour(usd: Fraction) -> Price:
+    """A machine by the hour, by the nanosecond."""
+    return Price(usd, "machine hours", lambda work: Fraction(work.machine_ns, 3_600 * _NANO))
+
+
 _OWN_MACHINE = Price(Fraction(0), "image", _per_image)
 
 

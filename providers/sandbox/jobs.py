@@ -78,6 +78,12 @@ class Job:
         self.pictures: Sequence[bytes] = ()
         self.links: Sequence[str] = ()
         self.finished = asyncio.Event()
+        self.gate = account.gate
+        """What it waits for: its account's turn, or that of the machine it is for."""
+        self.machine = ""
+        self.attempt = ""
+        self.machine_ns = 0
+        """Its share of the machine's time, known once it runs."""
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -89,6 +95,7 @@ class Job:
             pictures=sizes,
             steps=wish.steps or self.endpoint.default_steps,
             inputs=wish.input_sizes,
+            machine_ns=self.machine_ns,
             text_tokens=wish.text_tokens,
             input_tokens=wish.input_tokens,
             output_tokens=wish.tokens_each * len(sizes),

@@ -20,7 +20,7 @@ from providers.sandbox.wire import answer
 from providers.sandbox.world import World
 
 _MODELS = ("flux-schnell", "flux-dev", "flux-2-dev", "flux-2-flash")
-_UNSAFE = "Your request was rejected as a result of our safety system."
+UNSAFE = "Your request was rejected as a result of our safety system."
 
 
 class SelfhostedTwin:
@@ -63,7 +63,7 @@ class SelfhostedTwin:
         if body is None or not isinstance(model, str):
             return error(400, "model: give the name of a model", param="model")
         strike = self._world.submission(request, account, model, raw)
-        struck = _struck_at_once(request, account, strike)
+        struck = struck_at_once(request, account, strike)
         if struck is not None:
             return struck
         endpoint = selfhosted(model)
@@ -74,7 +74,7 @@ class SelfhostedTwin:
             return error(400, f"{fault.field}: {fault.message}", param=fault.field)
         if wish.unsafe or strike.do == "refuse":
             account.reject("refused")
-            return error(400, _UNSAFE, code="content_policy_violation")
+            return error(400, UNSAFE, code="content_policy_violation")
         job = self._world.open_job(account, endpoint, self._world.new_id(account), strike)
         return self._world.accept(job, wish, worker_failure(strike))
 
@@ -98,7 +98,8 @@ class SelfhostedTwin:
         return await wire.send(request, answer(body, headers={"x-request-id": job.id}), strike)
 
 
-def _struck_at_once(request: web.Request, account: Account, strike: Strike) -> web.Response | None:
+def struck_at_once(request: web.Request, account: Account, strike: Strike) -> web.Response | None:
+    """What a fault answers before anything is taken in; None: nothing."""
     if strike.do == "reset" and strike.at == "submit":
         raise wire.drop(request)
     if strike.status is None or not strike.hits("submit"):

@@ -16,6 +16,7 @@ from providers.sandbox.fal import FalTwin
 from providers.sandbox.fal_platform import FalPlatform
 from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.invoice import Invoice
+from providers.sandbox.machine_twin import MachineTwin
 from providers.sandbox.openai import OpenAITwin
 from providers.sandbox.selfhosted import SelfhostedTwin
 from providers.sandbox.together import TogetherTwin
@@ -100,8 +101,8 @@ def _application(world: World) -> web.Application:
     webhooks = Webhooks(world)
     for part in (Control(world), FalPlatform(world), webhooks, FalTwin(world, webhooks), TogetherTwin(world)):
         part.add_routes(app.router)
-    OpenAITwin(world).add_routes(app.router)
-    SelfhostedTwin(world).add_routes(app.router)
+    for twin in (OpenAITwin(world), SelfhostedTwin(world), MachineTwin(world)):
+        twin.add_routes(app.router)
     return app
 
 

@@ -19,6 +19,7 @@ from providers.sandbox.faults import NO_FAULT, Faults, Strike
 from providers.sandbox.invoice import Book, Line, PriceList, charge
 from providers.sandbox.jobs import Failure, Job, Wish, scenes_of
 from providers.sandbox.latency import Latency
+from providers.sandbox.machines import Machine
 from providers.sandbox.wire import fingerprint
 
 _REMEMBERED_REQUESTS = 5000
@@ -53,6 +54,7 @@ class World:
         self.files: dict[str, tuple[Job, int]] = {}
         self.uploads: dict[str, bytes] = {}
         """Inputs that were put here before their orders, by address."""
+        self.machines: dict[str, Machine] = {}
         self.requests: deque[dict[str, object]] = deque(maxlen=_REMEMBERED_REQUESTS)
 
     @property
@@ -98,6 +100,12 @@ class World:
                 if key in limits:
                     account.limit(limits[key])
 
+    def machine(self, name: str) -> Machine:
+        """The GPU server of a name; made when first asked for."""
+        if name not in self.machines:
+            self.machines[name] = Machine(name)
+        return self.machines[name]
+
     def submission(self, request: web.Request, account: Account, endpoint: str, body: bytes) -> Strike:
         """Count a submission and say which fault falls on it."""
         attempt = next((request.headers[name] for name in _ATTEMPT_HEADERS if name in request.headers), None)
@@ -139,9 +147,10 @@ class World:
     async def _perform(self, job: Job) -> None:
         account = job.account
         try:
-            async with account.gate.slot(job.id):
+            async with job.gate.slot(job.id):
                 job.state = "running"
-                account.stats.peak_running = max(account.stats.peak_running, account.gate.running)
+                job.machine_ns = round(job.run_s * 1e9) // job.gate.running
+                account.stats.peak_running = max(account.stats.peak_running, job.gate.running)
                 await self._work(job)
         except asyncio.CancelledError:
             job.state = "cancelled"
@@ -187,6 +196,9 @@ class World:
                 pictures=len(job.scenes),
                 at=datetime.now(UTC),
                 reported=job.strike.do != "cut_billing",
+                machine=job.machine,
+                attempt=job.attempt,
+                machine_ns=job.machine_ns,
             )
         )
 

@@ -45,7 +45,7 @@ class Settings(BaseModel):
 
     base_url: _Url | None = Field(default=None, description="Address of the one server, without /v1.")
     dialect: Name = Field(default="openai", description="What the one server speaks.")
-    nodes: tuple[NodeSettings, ...] | None = Field(default=None, min_length=1, description="The servers of a pool.")
+    nodes: tuple[NodeSettings, ...] | None = Field(default=None, description="The servers of a pool.")
     key: SecretStr | None = Field(default=None, description="Sent as a bearer token; none when left out.")
     probe_every: float = Field(default=5.0, gt=0, description="Seconds between two looks at each node.")
     failures: int = Field(default=3, ge=1, description="Failures in a row after which a node is left alone.")
@@ -60,7 +60,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _one_or_many(self) -> Settings:
-        if (self.base_url is None) == (self.nodes is None):
+        if (self.base_url is None) == (not self.nodes):
             raise ValueError("give either `base_url`, for one server, or `nodes`, for several")
         if self.usage and (self.nodes is None or self.machine_hour is None):
             raise ValueError("`usage` needs `nodes`, and `machine_hour` to say what a logged second costs")
@@ -74,7 +74,7 @@ def connect(name: str, settings: Settings, http: Http) -> Selfhosted | Pool:
     """Speak to the server or the nodes of `settings` for the provider account `name`."""
     key = settings.key.get_secret_value() if settings.key else ""
     if settings.base_url is not None:
-        return Selfhosted(name, settings.base_url, http, key=key, dialect=DIALECTS[settings.dialect])
+        return Selfhosted(name, settings.base_url, http, key=key, dialect=DIALECTS[settings.dialect], machine=name)
     nodes = [_node(name, node, settings, key, http) for node in settings.nodes or ()]
     if settings.usage and settings.machine_hour is not None:
         return MeteredPool(

@@ -5,7 +5,7 @@ second, so it does nothing per order but encode, send, decode and check. What di
 `dialects.py`; several servers behind one account are a `pool.py`.
 
 Money: an order costs the seconds it kept the machine busy. A server that tells them is believed; where it tells none,
-it is the time until its answer, shared by the `slots` of the machine.
+it is the time until its answer, shared by the `slots` of the machine. An answer without pictures leaves it unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Final, Literal
 import msgspec
 import pybase64
 from msgspec import Struct
-from msgspec.structs import replace
 from yarl import URL
 
 from providers.contract import Generation, OnAccepted, Order
@@ -29,14 +28,13 @@ from providers.errors import (
     Misconfigured,
     OutcomeUnknown,
     Overloaded,
-    Owed,
     ProviderError,
     Retired,
     TimedOut,
     Unavailable,
     Unsupported,
 )
-from providers.picture import Piece, deliver, format_of, requested
+from providers.picture import Piece, deliver, format_of
 from providers.plain_http import PlainClient, post
 from providers.selfhosted.dialects import Dialect
 from providers.transport import ATTEMPT_HEADER, Answer, Cut, Http, WireError, read, retry_after, scrub, unsent
@@ -163,7 +161,7 @@ class Selfhosted:
         except Cut as error:
             if error.status != 200:
                 raise self._refusal(Answer(error.status, {}, b""), order) from error
-            raise BadDelivery(str(error), owed=self._untold(order, sent)) from error
+            raise BadDelivery(str(error), owed="unknown") from error
         except WireError as error:
             raise unsent(error) from error
         if answer.status != 200:
@@ -182,7 +180,7 @@ class Selfhosted:
                     return Status(trouble=_trouble(dialect.models, listed.status))
                 load = await self._get(dialect.load) if dialect.load else None
         except (TimeoutError, WireError) as error:
-            return Status(trouble=f"does not answer ({error or type(error).__name__})")
+            return Status(trouble=f"does not answer ({str(error) or type(error).__name__})")
         try:
             said = _MODELS.decode(listed.body)
         except (msgspec.MsgspecError, ValueError):
@@ -251,7 +249,7 @@ class Selfhosted:
             said = _PICTURES.decode(answer.body)
             pieces = [_piece(item, order) for item in said.data]
         except (msgspec.MsgspecError, NotBase64, ValueError) as error:
-            raise BadDelivery("the answer holds no pictures in base64", owed=self._untold(order, sent)) from error
+            raise BadDelivery("the answer holds no pictures in base64", owed="unknown") from error
         ran_s, busy_s = _seconds(said)
         if busy_s is not None and not 0 <= busy_s <= wall_s:
             ran_s = busy_s = None  # nothing takes longer than from the question to its answer
@@ -270,13 +268,6 @@ class Selfhosted:
             if image.measured is not None and image.measured.format != wanted:
                 raise BadDelivery(f"{image.measured.format} instead of {wanted}", owed=made.usage)
         return made
-
-    def _untold(self, order: Order, sent: float) -> Owed:
-        """What an order costs whose answer does not say how long it took: unknown where it should have said so."""
-        if self.dialect.tells_seconds:
-            return "unknown"
-        machine_ns = self._share_ns(self._clock() - sent)
-        return replace(requested(order), machine_ns=machine_ns, machine=self._machine)
 
     def _share_ns(self, wall_s: float) -> int:
         return round(wall_s * 1e9) // self._slots

@@ -42,8 +42,6 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """What it accepts without effect, or has no words for."""
     sizes: frozenset[str] | None = None
     """The only sizes it draws."""
-    tells_seconds: bool = False
-    """Whether its answers say how long the machine worked."""
     ready: str = ""
     """A path that answers 200 once it can draw; it has none where this is empty."""
     models: str = "/v1/models"
@@ -182,14 +180,12 @@ DIALECTS: Final[Mapping[Name, Dialect]] = {
     "sglang": Dialect(
         write=_openai,
         ignores=frozenset({"loras"}),
-        tells_seconds=True,
         ready="/health",
         load="/metrics",
         read_load=_gauges("sglang:http_requests_active"),
     ),
     "vllm-omni": Dialect(
         write=_vllm_omni,
-        tells_seconds=True,
         ready="/health",
         load="/metrics",
         read_load=_gauges("vllm_omni:num_requests_running", "vllm_omni:num_requests_waiting"),

@@ -29,9 +29,9 @@ from providers.errors import (
 from providers.selfhosted.node import Node, Work
 from providers.transport import NotSent, WireError, jittered
 
+_PROBE_S: Final = 5.0
+"""Seconds a node has to say how it is."""
 _HOUR_NS: Final = 3_600_000_000_000
-_BREATHER_S: Final = 1.0
-"""A node that is full and does not say for how long is given nothing for so long."""
 
 
 class Pool:
@@ -104,7 +104,7 @@ class Pool:
 
     async def _probe(self, node: Node) -> None:
         before = node.running()
-        node.probed(await node.server.status(self._probe_every), before)
+        node.probed(await node.server.status(_PROBE_S), before)
 
     def _best(self, order: Order, gone: set[Node]) -> Node:
         """The fit node with a free slot where `order` would be done first; raises why there is none."""
@@ -146,15 +146,15 @@ class Pool:
         match error:
             case Unavailable() if isinstance(error.__cause__, NotSent):
                 node.gone(f"cannot be reached ({error.detail})", dead=_refused(error))
-            case Overloaded() | Unavailable(retry_after=float()):
-                node.rest(now + (error.retry_after or _BREATHER_S), error.detail)
+            case Overloaded() | Unavailable() if error.retry_after is not None:
+                node.rest(now + error.retry_after, error.detail)
             case BadDelivery():
                 node.rest(now + self._quarantine, error.detail)
             case Misconfigured():
                 node.gone(f"refuses the key ({error.detail})", dead=False)
                 # One node with another key says nothing about the account.
                 raise Unavailable(f"{node.name} refuses the key", status=error.status) from error
-            case ContentRefused() | Unsupported():
+            case Overloaded() | ContentRefused() | Unsupported():
                 pass
             case _:
                 node.failed(error.detail)

@@ -9,6 +9,7 @@ import pytest
 from gateway.revisions import Revision, load_revision, policy_names
 from gateway.settings import default_config, load_settings
 from gateway.yaml_files import BadFile
+from policies.tariffs import MachineSecond
 
 
 def home(tmp_path: Path) -> Path:
@@ -109,3 +110,36 @@ def test_an_unknown_policy_is_answered_with_those_there_are(tmp_path: Path) -> N
 def test_a_folder_with_settings_alone_gets_the_shipped_catalogue_and_policy(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text("accounts: {fal: {kind: fal, key_env: FAL_KEY}}\n")
     assert "fal:flux-dev" in revision(tmp_path).catalog.offers
+
+
+@pytest.mark.parametrize(
+    ("account", "place", "said"),
+    [
+        ("{}", "own", "give either `base_url`"),
+        ("{base_url: 'http://a', nodes: [{name: a, base_url: 'http://a'}]}", "own", "give either `base_url`"),
+        ("{nodes: [{name: a, base_url: 'gpu:80'}]}", "gpu:80", "nodes[0].base_url"),
+        ("{nodes: [{name: a, base_url: 'http://a', dialct: sglang}]}", "dialct", "did you mean 'dialect'"),
+        ("{nodes: [{name: a, base_url: 'http://a', dialect: sglan}]}", "sglan", "sglang"),
+        ("{nodes: [{name: a}]}", "nodes", "'base_url' is missing"),
+        ("{nodes: [{name: a, base_url: 'http://a'}], options: {usage: true}}", "own", "needs `nodes`, and `machine"),
+    ],
+)
+def test_a_fault_in_a_pool_is_shown_where_it_stands(tmp_path: Path, account: str, place: str, said: str) -> None:
+    config = home(tmp_path)
+    whole = account.replace("{", "{kind: selfhosted, ", 1)
+    edit(config / "gateway.yaml", "accounts:\n", f"accounts:\n  own: {whole}\n")
+    (fault,) = faults_of(config)
+    assert said in fault
+
+    assert place in fault.partition("\n")[2]
+
+
+def test_the_slots_and_the_price_of_a_pool_are_those_of_its_nodes(tmp_path: Path) -> None:
+    config = home(tmp_path)
+    nodes = "[{name: a, base_url: 'http://a', slots: 4}, {name: b, base_url: 'http://b'}]"
+    pool = f"{{kind: selfhosted, machine_hour: $2.10, marginal_hour: $0, nodes: {nodes}}}"
+    edit(config / "gateway.yaml", "accounts:\n", f"accounts:\n  own: {pool}\n")
+    found = revision(config, {}, every_account=False).catalog
+    assert found.capacities["own"].slots == 5
+    offer = found.offers["own:flux-schnell"]
+    assert (offer.tariff, offer.counted) == (MachineSecond(2_100_000_000), 0.0)

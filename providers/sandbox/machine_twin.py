@@ -151,6 +151,7 @@ class MachineTwin:
         if job.task is not None:
             machine.at_work.add(job.task)
             job.task.add_done_callback(machine.at_work.discard)
+            job.task.add_done_callback(lambda _: _over(job))
         return job
 
     async def _answer(self, request: web.Request, machine: Machine, job: Job) -> web.StreamResponse:
@@ -164,6 +165,13 @@ class MachineTwin:
             if disturbed is not None:
                 return disturbed
         return await wire.send(request, answer(_told(machine, job), headers={"x-request-id": job.id}), strike)
+
+
+def _over(job: Job) -> None:
+    """A machine that is killed takes along orders whose work has not even begun, and so never ends by itself."""
+    if not job.finished.is_set():
+        job.account.in_flight -= 1
+        job.finished.set()
 
 
 def _loaded(machine: Machine) -> Sequence[str]:

@@ -65,10 +65,11 @@ def seller(http: Http, url: str) -> Selfhosted:
 
 
 def owed(error: ProviderError) -> Usage:
-    """What is owed, without the time it took."""
+    """What is owed, without the time it took and whose."""
     assert isinstance(error.owed, Usage)
     assert error.owed.machine_ns > 0
-    return replace(error.owed, machine_ns=0)
+    assert error.owed.machine == "garage"
+    return replace(error.owed, machine_ns=0, machine="")
 
 
 async def outcome(http: Http, url: str, asked: Order) -> ProviderError:

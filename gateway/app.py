@@ -26,6 +26,7 @@ from gateway.requests.admission import Admission
 from gateway.requests.attempts import House
 from gateway.requests.coalescing import Coalescing
 from gateway.requests.listeners import Listeners
+from gateway.requests.lost_orders import LostOrders
 from gateway.requests.market import Market
 from gateway.requests.orders import RunningOrder, Workshop
 from gateway.requests.pipeline import Pipeline
@@ -127,6 +128,14 @@ class App:
             providers=self.providers,
             offers=self.revision.catalog.offers,
             admission=self.admission,
+            lost_orders=LostOrders(
+                db=self.db,
+                clock=self.clock,
+                offers=self.revision.catalog.offers,
+                spawn=self.spawn,
+                order_timeout=self.settings.orders.timeout,
+                unknown_after=self.settings.recovery.unknown_after,
+            ),
             spawn=self.spawn,
             claimed=self.coalescing.claimed,
             order_timeout=self.settings.orders.timeout,

@@ -63,7 +63,7 @@ class _Typed(BaseModel):
 class Account(_Typed):
     """Our contract with one seller: where it is, with which key, and what it allows."""
 
-    kind: str = Field(description="Which adapter speaks to it: fal, together, openai, selfhosted.")
+    kind: str = Field(description="Which adapter speaks to it: fal, together, replicate, openai, selfhosted.")
     key_env: str | None = Field(
         default=None,
         pattern=r"^[A-Z][A-Z0-9_]*$",

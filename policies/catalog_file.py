@@ -368,7 +368,7 @@ class OfferEntry(Document):
     """One way to buy the model: from any account of `provider` that is on."""
 
     provider: Name
-    """The kind of seller: `fal`, `together`, `selfhosted`."""
+    """The kind of seller: `fal`, `together`, `replicate`, `selfhosted`."""
     endpoint: Annotated[str, Field(min_length=1)]
     price: Price
     abilities: AbilitiesEntry

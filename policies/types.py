@@ -71,7 +71,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     model: str
     account: str
     kind: str
-    """The seller: `fal`, `together`, `selfhosted`."""
+    """The seller: `fal`, `together`, `replicate`, `selfhosted`."""
     endpoint: str
     tier: Tier
     tariff: Tariff

@@ -228,6 +228,14 @@ class ListedPrice(Struct, frozen=True, kw_only=True):
     nano_usd: int
 
 
+class ListedOrder(Struct, frozen=True, kw_only=True):
+    """An order as its seller lists it."""
+
+    ticket: Ticket
+    at: datetime
+    """When the seller took it (UTC)."""
+
+
 class Load(Struct, frozen=True, kw_only=True):
     """How busy one node of a pool is."""
 
@@ -282,10 +290,10 @@ class Cancels(Protocol):
 
 @runtime_checkable
 class FindsOrders(Protocol):
-    """Can tell which order an attempt became when the answer to its submission was lost."""
+    """Lists the orders it took, so that one whose receipt was lost can be found again."""
 
-    async def find(self, attempt_id: str) -> Ticket | None:
-        """The ticket of the order that carried `attempt_id`, or None when there is none."""
+    async def find(self, endpoint: str, since: datetime) -> Sequence[ListedOrder]:
+        """Every order of an endpoint taken from a moment (UTC) on, whoever of this account made it."""
 
 
 @runtime_checkable

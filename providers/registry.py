@@ -1,4 +1,4 @@
-"""Which kinds of seller there are, and how to speak to one: `fal`, `together`, `selfhosted`, or a dotted path.
+"""Which kinds of seller there are, and how to speak to one: `fal`, `selfhosted`, and so on, or a dotted path.
 
 A seller's module holds `Settings` (pydantic: what people type), `connect(name, settings, http)` and a class.
 It is imported on first use, so that an SDK nobody uses costs nothing. A module put beside this one is found by name.

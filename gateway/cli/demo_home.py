@@ -22,6 +22,7 @@ from gateway.settings import default_config, default_state
 ACCOUNTS: Mapping[str, Mapping[str, object]] = {
     "fal": {"kind": "fal", "concurrency": 10, "region": "us"},
     "together": {"kind": "together", "concurrency": 64, "rate": 20, "region": "us"},
+    "replicate": {"kind": "replicate", "concurrency": 64, "rate": 10, "burst": 20, "region": "us"},
     "openai": {"kind": "openai", "concurrency": 20, "region": "us"},
 }
 FAILING, SLOW = "demo-fail", "demo-slow"

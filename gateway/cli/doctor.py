@@ -110,7 +110,9 @@ def _accounts(settings: Settings) -> Iterator[Finding]:
         )
     if len(off) == len(settings.accounts):
         yield Finding(
-            "fail", "accounts", "no provider is on; set FAL_KEY or TOGETHER_API_KEY, or connect your own GPUs"
+            "fail",
+            "accounts",
+            "no provider is on; set FAL_KEY, TOGETHER_API_KEY or REPLICATE_API_TOKEN, or connect your own GPUs",
         )
 
 

@@ -8,7 +8,7 @@ from gateway.cli.shell import Port, Stop, above_zero, run_async, say
 
 
 def sandbox(*, port: Port = 0, host: str = "127.0.0.1", time_scale: float = 1.0, seed: int = 0) -> None:
-    """Run servers that the real SDKs cannot tell from fal.ai and Together, until Ctrl-C.
+    """Run servers that the real SDKs cannot tell from fal.ai, Together and Replicate, until Ctrl-C.
 
     Any key `sandbox-<account>` opens an account of that name. Point an account of your gateway.yaml here with
     `base_url`. Faults, limits and prices are scripted by POST /_sandbox/script; the invoice is GET /_sandbox/invoice.
@@ -38,6 +38,7 @@ async def _run(host: str, port: int, time_scale: float, seed: int) -> None:
         print(twins.url, flush=True)
         say(f"fal:        {twins.url}/fal         key: sandbox-fal")
         say(f"Together:   {twins.url}/together    key: sandbox-together")
+        say(f"Replicate:  {twins.url}/replicate   key: sandbox-replicate")
         say(f"OpenAI:     {twins.url}/openai      key: sandbox-openai")
         say(f"own server: {twins.url}/selfhosted")
         say(f"invoice:    {twins.url}/_sandbox/invoice")

@@ -18,6 +18,7 @@ _NO_PROVIDER = """\
 no provider is on, so there is nothing to sell. Do one of these:
   export FAL_KEY=...                  a key from fal.ai/dashboard/keys
   export TOGETHER_API_KEY=...         a key from api.together.ai/settings/api-keys
+  export REPLICATE_API_TOKEN=...      a token from replicate.com/account/api-tokens
   edit {config}/gateway.yaml  to connect your own GPUs (kind: selfhosted)
   {demo:<34}  to look around with sandbox providers, without any key"""
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from gateway.storage.rows import AttemptRow
-from providers.contract import UsageRecord
+from providers.contract import ListedOrder, Ticket, UsageRecord
 
 OVER = ("settled", "released")
 SKEW = timedelta(minutes=1)
@@ -96,6 +96,22 @@ def by_request(
     actions += placed
     actions += (Release(row) for row in nameless if row.state == "suspended" and silent(row) and row.id not in found)
     return Plan(tuple(actions), tuple(strangers))
+
+
+def claims(listed: Sequence[ListedOrder], nameless: Sequence[AttemptRow], near: timedelta) -> Mapping[str, Ticket]:
+    """Attempt id -> the order it became, for attempts without a receipt: as many as can be.
+
+    An order can be an attempt's that was under way when it was taken, give or take `near`. Where several were, nobody
+    can tell them apart, and all that is owed is the same: the one that ended first takes it.
+    """
+    free = sorted(nameless, key=_end)
+    claimed: dict[str, Ticket] = {}
+    for order in sorted(listed, key=lambda order: order.at):
+        row = next((row for row in free if row.started - near <= order.at <= _end(row) + near), None)
+        if row is not None:
+            free.remove(row)
+            claimed[row.id] = order.ticket
+    return claimed
 
 
 def unmeasured(suspended: Sequence[AttemptRow], settled_before: datetime) -> Plan:

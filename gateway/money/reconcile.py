@@ -83,7 +83,7 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
             plan = _by_totals(records, attempts, await db.corrections(account, before), period)
     elif isinstance(provider, BillsNobody):
         plan = unmeasured(await db.suspended(account), period.settled_before)
-    posted = [action for action in plan.actions if await _post(db, account, action, period.now)]
+    posted = [action for action in plan.actions if await post(db, account, action, period.now)]
     return Resolution(
         settled=sum(isinstance(action, Settle) for action in posted),
         released=sum(isinstance(action, Release) for action in posted),
@@ -134,7 +134,7 @@ def _by_totals(
     return Plan(tuple(actions))
 
 
-async def _post(db: Database, account: str, action: Action, now: datetime) -> bool:
+async def post(db: Database, account: str, action: Action, now: datetime) -> bool:
     """Write one action; False when another replica was quicker."""
     if isinstance(action, Mend):
         return await db.correct(

@@ -3,7 +3,8 @@
 At start and then on a schedule:
   1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
      from sellers that can, the others are suspended. A caller who asks again in time gets what is collected.
-  2. Suspended orders are looked up in what their provider account says it bills.
+  2. Suspended orders are looked up in what their provider account says it bills, or, where it bills without a word,
+     among the orders it lists.
   3. More rarely, all orders are compared with that: a price that changed without notice becomes a correction.
 """
 
@@ -21,12 +22,13 @@ from gateway.clock import Clock
 from gateway.money.ledger import Hold, Ledger
 from gateway.money.reconcile import Period, resolve
 from gateway.requests.admission import Admission
+from gateway.requests.lost_orders import LostOrders
 from gateway.requests.orders import FoundOrder, Spawn
 from gateway.storage.database import Database
 from gateway.storage.rows import AttemptRow, Outcome
 from policies.tariffs import Unpriced, bill
 from policies.types import Offer
-from providers.contract import Cancels, FindsOrders, Generation, ImageRequest, Order, Provider, Resumable, Ticket, Usage
+from providers.contract import Cancels, Generation, ImageRequest, Order, Provider, Resumable, Ticket, Usage
 from providers.errors import ProviderError
 
 DAY = timedelta(days=1)
@@ -45,6 +47,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
     providers: Mapping[str, Provider]
     offers: Mapping[str, Offer]
     admission: Admission
+    lost_orders: LostOrders
     spawn: Spawn
     claimed: Callable[[FoundOrder], Awaitable[bool]]
     """Offers an order to a caller who asks again; False when none came in time."""
@@ -58,6 +61,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         for attempt, hold in await self.ledger.orphans(self.stale_after):
             await self._adopt(attempt, hold)
         for account, provider in self.providers.items():
+            await self.lost_orders.look_for(account, provider)
             ripe = [
                 attempt.started
                 for attempt in await self.db.suspended(account)
@@ -85,8 +89,6 @@ class Recovery(Struct, frozen=True, kw_only=True):
             await hold.suspend(Outcome(error="outcome_unknown", detail="the account or its offer is gone"))
             return
         ticket = attempt.ticket
-        if ticket is None and isinstance(provider, FindsOrders):
-            ticket = await provider.find(attempt.id)
         if ticket is None or not isinstance(provider, Resumable):
             await hold.suspend(Outcome(error="outcome_unknown", detail="the gateway stopped while it was under way"))
             return

@@ -21,7 +21,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: int | None = None
     """Work at once; more waits (fal's queue, our GPU server) or is turned away (fal's direct runs)."""
     rate: float | None = None
-    """Orders per second (Together)."""
+    """Orders per second (Together, Replicate)."""
     burst: float | None = None
     capacity: int | None = None
     """Together's own room: above so many orders in flight it answers 503 although the rate is kept."""
@@ -33,8 +33,14 @@ DEFAULTS: Mapping[Seller, Limits] = {
     "fal": Limits(concurrency=10, rate=1e9, burst=1e9, capacity=1_000_000),
     "together": Limits(concurrency=1_000_000, rate=20, burst=20, capacity=1_000_000),
     "openai": Limits(concurrency=1_000_000, rate=1e9, burst=1e9, capacity=1_000_000),
+    "replicate": Limits(concurrency=1_000_000, rate=10, burst=20, capacity=1_000_000),
     "selfhosted": Limits(concurrency=8, rate=1e9, burst=1e9, capacity=1_000_000),
 }
+
+
+_LOW = Limits(concurrency=1_000_000, rate=0.1, burst=1, capacity=1_000_000)
+"""What Replicate allows below five dollars of credit: six orders a minute, one at a time."""
+_READS_A_SECOND, _READS_AT_ONCE = 50.0, 300.0
 
 
 class Stats(Struct, kw_only=True):
@@ -54,6 +60,8 @@ class Stats(Struct, kw_only=True):
     attempts: dict[str, int] = {}
     """Submissions by the caller's own attempt id, where its protocol shows one."""
     webhooks: dict[str, int] = {}
+    leaked_keys: int = 0
+    """Requests for a result file that carried a key, where none is needed (Replicate)."""
 
 
 class Account:
@@ -66,13 +74,15 @@ class Account:
         self.in_flight = 0
         self.stats = Stats()
         self._bodies: set[tuple[str, str]] = set()
-        limits = DEFAULTS[seller]
+        limits = _LOW if self.low else DEFAULTS[seller]
         assert limits.concurrency is not None
         assert limits.rate is not None
         assert limits.burst is not None
         assert limits.capacity is not None
         self.gate = Gate(limits.concurrency)
         self.capacity = limits.capacity
+        self.reads = Bucket(_READS_A_SECOND, _READS_AT_ONCE)
+        """What may be asked beside orders (Replicate: 3,000 a minute), in the sandbox's own seconds."""
         self.bucket = Bucket(limits.rate, limits.burst)
         self._pace = Bucket(limits.rate, limits.burst)
         self._told_concurrency = limits.concurrency
@@ -83,6 +93,11 @@ class Account:
     def broke(self) -> bool:
         """Whether its credit is used up."""
         return self.name.endswith("-broke")
+
+    @property
+    def low(self) -> bool:
+        """Whether its credit is nearly used up (Replicate, which then lets few orders in)."""
+        return self.seller == "replicate" and self.name.endswith("-low")
 
     @property
     def first_tier(self) -> bool:

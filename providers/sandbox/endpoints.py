@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-Seller = Literal["fal", "together", "openai", "selfhosted"]
+Seller = Literal["fal", "together", "replicate", "openai", "selfhosted"]
 Size: TypeAlias = tuple[int, int]
 
 FAL_PRESETS: Mapping[str, Size] = {
@@ -127,6 +127,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Draws as large as its first input, and is told no size."""
     cuts_out: bool = False
     """Takes no prompt: removes what is behind the thing in the picture, and answers with one `image`."""
+    shapes: Mapping[str, Size] = {}
+    """Sizes by aspect ratio and, where the endpoint takes them, megapixels ("16:9 0.25"); Replicate."""
 
 
 _TOGETHER = (

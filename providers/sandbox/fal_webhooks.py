@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import ipaddress
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -16,7 +14,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from providers.sandbox.jobs import Job
-from providers.sandbox.wire import answer
+from providers.sandbox.wire import answer, is_loopback
 from providers.sandbox.world import World
 
 _TRIES = 10
@@ -69,7 +67,7 @@ class Webhooks:
         await job.finished.wait()
         if job.mute or job.state == "cancelled" or job.strike.do == "lost_webhook":
             return self._count(job, "lost" if job.strike.do == "lost_webhook" else "none")
-        if not _is_loopback(url):
+        if not is_loopback(url):
             return self._count(job, "not_loopback")
         body = msgspec.json.encode(_report(job, *outcome(job)))
         copies = 1 + (job.strike.args.copies if job.strike.do == "dup_webhook" else 0)
@@ -104,13 +102,3 @@ def _report(job: Job, status: int, payload: dict[str, object]) -> dict[str, obje
         "error": None if good else f"Invalid status code: {status}",
         "payload": payload,
     }
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -74,6 +75,10 @@ class Job:
         self.failure: Failure | None = None
         self.flagged = False
         self.run_s = 0.0
+        self.cold_s = 0.0
+        """How much of `run_s` went by before the machine was warm."""
+        self.started_at: datetime | None = None
+        self.ended_at: datetime | None = None
         self.scenes: Sequence[Scene] = ()
         self.pictures: Sequence[bytes] = ()
         self.links: Sequence[str] = ()
@@ -100,6 +105,13 @@ class Job:
             input_tokens=wish.input_tokens,
             output_tokens=wish.tokens_each * len(sizes),
         )
+
+    @property
+    def machine_s(self) -> float:
+        """Seconds that a warm machine worked on it, as sellers that bill them tell, to the microsecond."""
+        if self.state == "done" or self.started_at is None or self.ended_at is None:
+            return round(self.run_s - self.cold_s, 6)
+        return round(min((self.ended_at - self.started_at).total_seconds(), self.run_s - self.cold_s), 6)
 
     @property
     def mute(self) -> bool:

@@ -18,6 +18,8 @@ from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.invoice import Invoice
 from providers.sandbox.machine_twin import MachineTwin
 from providers.sandbox.openai import OpenAITwin
+from providers.sandbox.replicate import ReplicateTwin
+from providers.sandbox.replicate_webhooks import ReplicateWebhooks
 from providers.sandbox.selfhosted import SelfhostedTwin
 from providers.sandbox.together import TogetherTwin
 from providers.sandbox.wire import Gone, read_object
@@ -35,7 +37,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens; each seller is a path below: `/fal`, `/together`, `/openai`, `/selfhosted`, `/_sandbox`."""
+        """Where it listens; each seller is a path below, as in `/fal`; the control is `/_sandbox`."""
         return self._world.url
 
     def invoice(self, provider: str | None = None) -> Invoice:
@@ -101,6 +103,7 @@ def _application(world: World) -> web.Application:
     webhooks = Webhooks(world)
     for part in (Control(world), FalPlatform(world), webhooks, FalTwin(world, webhooks), TogetherTwin(world)):
         part.add_routes(app.router)
+    ReplicateTwin(world, ReplicateWebhooks(world)).add_routes(app.router)
     for twin in (OpenAITwin(world), SelfhostedTwin(world), MachineTwin(world)):
         twin.add_routes(app.router)
     return app
@@ -115,7 +118,7 @@ def _recorder(world: World) -> Middleware:
     @web.middleware
     async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         seller = request.path.split("/")[1]
-        if seller in {"fal", "together", "openai", "selfhosted"}:
+        if seller in {"fal", "together", "replicate", "openai", "selfhosted"}:
             forms = request.content_type.startswith("multipart/")  # can be read once only, by the twin
             body = await request.read() if request.can_read_body and not forms else b""
             world.requests.append(_recorded(request, seller, body))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -35,6 +37,17 @@ def read_object(body: bytes) -> dict[str, object] | None:
 def fingerprint(*parts: object) -> str:
     """A stable name for what an order asked; 32 hex digits."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine; callbacks go nowhere else."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def drop(request: web.Request) -> Gone:

@@ -133,7 +133,8 @@ class World:
         job.wish, job.failure = wish, failure
         if wish is not None:
             work_s = self.latency.run_s(endpoint, wish.size, wish.count, wish.steps, draw)
-            job.run_s = _slowed(work_s, strike) + self.latency.cold_start_s(endpoint, draw, time.monotonic())
+            job.cold_s = self.latency.cold_start_s(endpoint, draw, time.monotonic())
+            job.run_s = _slowed(work_s, strike) + job.cold_s
         account.accept()
         job.task = self.spawn(self._perform(job))
         return job
@@ -149,6 +150,7 @@ class World:
         try:
             async with job.gate.slot(job.id):
                 job.state = "running"
+                job.started_at = datetime.now(UTC)
                 job.machine_ns = round(job.run_s * 1e9) // job.gate.running
                 account.stats.peak_running = max(account.stats.peak_running, job.gate.running)
                 await self._work(job)
@@ -158,6 +160,7 @@ class World:
         else:
             job.state = "done"
         finally:
+            job.ended_at = datetime.now(UTC)
             account.in_flight -= 1
             job.finished.set()
 

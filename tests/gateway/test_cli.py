@@ -95,6 +95,7 @@ def test_quotes_need_no_keys_and_come_cheapest_first(capsys: pytest.CaptureFixtu
     assert [(offer["offer"], offer["nano_usd"]) for offer in offers] == [
         ("together:flux-schnell", 2_831_155),
         ("fal:flux-schnell", 3_000_000),
+        ("replicate:flux-schnell", 3_000_000),
     ]
     assert all(offer["feasible"] for offer in offers)
 

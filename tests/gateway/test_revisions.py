@@ -36,7 +36,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_the_shipped_configuration_is_sound() -> None:
     shipped = revision(default_config())
     assert {"flux-schnell", "flux-1.1-pro"} <= shipped.catalog.models.keys()
-    assert set(shipped.accounts) == {"fal", "together"}
+    assert set(shipped.accounts) == {"fal", "together", "replicate"}
     assert shipped.policy.name == "default"
 
 

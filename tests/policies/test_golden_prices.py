@@ -22,8 +22,10 @@ from providers.contract import ImageRequest, Operation, Usage
 from providers.sandbox.endpoints import TOGETHER, Endpoint
 from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.invoice import PUBLISHED, Price, Work, charge
+from providers.sandbox.replicate_endpoints import REPLICATE
 
 ROOT = Path(__file__).parents[2]
+KINDS = ("fal", "together", "replicate")
 
 
 class Vector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +79,7 @@ def sizes_of(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 def shipped() -> Catalog:
     models = [load(path, ModelFile) for path in sorted((ROOT / "config/catalog").glob("*.yaml"))]
-    return compile_offers(models, [AccountTerms(name=kind, kind=kind) for kind in ("fal", "together")], revision=1)
+    return compile_offers(models, [AccountTerms(name=kind, kind=kind) for kind in KINDS], revision=1)
 
 
 def hand_written() -> list[Vector]:
@@ -93,6 +95,7 @@ OFFERS: Mapping[tuple[str, str], Offer] = {(offer.kind, offer.endpoint): offer f
 TWINS: Mapping[tuple[str, str], Endpoint] = {
     **{("fal", name): twin for name, twin in FAL.items()},
     **{("together", name): twin for name, twin in TOGETHER.items()},
+    **{("replicate", name): twin for name, twin in REPLICATE.items()},
 }
 INVOICED: Mapping[tuple[str, str], Price] = {
     (seller, endpoint): price for (seller, endpoint), price in PUBLISHED.items() if seller != "openai"
@@ -185,8 +188,8 @@ def test_every_price_says_where_and_when_it_was_read() -> None:
         assert offer.checked_on >= "2026-11-01"
 
 
-def test_every_tier_can_be_bought_from_both_sellers() -> None:
+def test_every_tier_can_be_bought_from_every_seller() -> None:
     kinds_by_tier: dict[str, set[str]] = {}
     for offer in CATALOG.offers.values():
         kinds_by_tier.setdefault(offer.tier.word, set()).add(offer.kind)
-    assert kinds_by_tier == {tier: {"fal", "together"} for tier in ("preview", "standard", "export")}
+    assert kinds_by_tier == {tier: set(KINDS) for tier in ("preview", "standard", "export")}

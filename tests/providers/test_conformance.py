@@ -31,6 +31,7 @@ from providers.errors import Overloaded
 from providers.picture import probe, requested
 from providers.sandbox import Sandbox, start
 from providers.sandbox.invoice import PriceList, Work, charge, machine_hour
+from providers.sandbox.replicate_endpoints import REPLICATE_FLUX_SIZES
 from providers.transport import Http
 
 
@@ -142,6 +143,21 @@ SELLERS = {
         {},
         size=(1536, 1024),
     ),
+    "replicate": Seller(
+        "replicate",
+        "black-forest-labs/flux-schnell",
+        Abilities(
+            sizes=SizeRule(named=REPLICATE_FLUX_SIZES),
+            max_count=4,
+            formats=("jpeg", "png", "webp"),
+            steps=(1, 4),
+            default_steps=4,
+            size_dialect="aspect_ratio_megapixels",
+            safety_dialect="disable_checker",
+            fixed={"go_fast": False},
+        ),
+        {"poll_first": 0.01, "poll_max": 0.05},
+    ),
     "selfhosted": Seller(
         "selfhosted",
         "flux-schnell",
@@ -237,7 +253,12 @@ class SandboxTwin:
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with await start(time_scale=0.01, pictures="plain") as made:
-        made.script({"prices": {"selfhosted": {"*": "0.001"}}, "limits": {"together": {"rate": 1000, "burst": 1000}}})
+        made.script(
+            {
+                "prices": {"selfhosted": {"*": "0.001"}},
+                "limits": {seller: {"rate": 1000, "burst": 1000} for seller in ("together", "replicate")},
+            }
+        )
         yield made
 
 

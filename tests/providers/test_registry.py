@@ -13,13 +13,13 @@ from providers.transport import Http
 
 
 def test_lists_the_shipped_kinds() -> None:
-    assert set(registry.kinds()) == {"fal", "together", "selfhosted"}
+    assert set(registry.kinds()) == {"fal", "openai", "replicate", "selfhosted", "together"}
 
 
 def test_listing_and_importing_the_registry_loads_no_sdk() -> None:
     script = (
         "import sys; from providers import registry; registry.kinds();"
-        "print([m for m in ('fal_client', 'together', 'httpx', 'openai', 'PIL') if m in sys.modules])"
+        "print([m for m in ('fal_client', 'together', 'replicate', 'httpx', 'openai', 'PIL') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
@@ -38,7 +38,7 @@ def test_a_misspelt_kind_is_met_with_the_nearest() -> None:
 
 
 def test_a_strange_kind_is_met_with_all_that_exist() -> None:
-    with pytest.raises(registry.UnknownKind, match="known are fal, selfhosted, together"):
+    with pytest.raises(registry.UnknownKind, match="known are fal, openai, replicate, selfhosted, together"):
         registry.settings_of("xyzzy")
 
 

@@ -92,26 +92,15 @@ class Town:
         assert await self.app.db.audit() == []
 
 
-def settings(folder: Path, sandbox_url: str, **changes: object) -> Settings:
-    """Two sandbox accounts and a state folder of their own."""
+SELLERS = ("fal", "together")
+
+
+def settings(folder: Path, sandbox_url: str, sellers: Sequence[str] = SELLERS, **changes: object) -> Settings:
+    """Sandbox accounts of some sellers, and a state folder of their own."""
+    accounts = _accounts(sandbox_url)
     return Settings.model_validate(
         {
-            "accounts": {
-                "fal": {
-                    "kind": "fal",
-                    "key": "sandbox-fal",
-                    "base_url": f"{sandbox_url}/fal",
-                    "concurrency": 10,
-                    "options": {"poll_first": 0.01, "poll_max": 0.05},
-                },
-                "together": {
-                    "kind": "together",
-                    "key": "sandbox-together",
-                    "base_url": f"{sandbox_url}/together",
-                    "rate": 20,
-                    "burst": 20,
-                },
-            },
+            "accounts": {seller: accounts[seller] for seller in sellers},
             "database": {"durability": "process"},
             "state": folder,
             "port": 0,
@@ -122,13 +111,44 @@ def settings(folder: Path, sandbox_url: str, **changes: object) -> Settings:
     )
 
 
+def _accounts(sandbox_url: str) -> Mapping[str, Mapping[str, object]]:
+    """Every seller's account at the sandbox, asked eagerly because its time runs fast."""
+    return {
+        "fal": {
+            "kind": "fal",
+            "key": "sandbox-fal",
+            "base_url": f"{sandbox_url}/fal",
+            "concurrency": 10,
+            "options": {"poll_first": 0.01, "poll_max": 0.05},
+        },
+        "together": {
+            "kind": "together",
+            "key": "sandbox-together",
+            "base_url": f"{sandbox_url}/together",
+            "rate": 20,
+            "burst": 20,
+        },
+        "replicate": {
+            "kind": "replicate",
+            "key": "sandbox-replicate",
+            "base_url": f"{sandbox_url}/replicate",
+            "rate": 10,
+            "burst": 20,
+            "options": {"poll_first": 0.01, "poll_max": 0.05},
+        },
+    }
+
+
 @asynccontextmanager
 async def town(
-    folder: Path, engine: Callable[[Revision], Engine] = cost_engine, **changes: object
+    folder: Path,
+    engine: Callable[[Revision], Engine] = cost_engine,
+    sellers: Sequence[str] = SELLERS,
+    **changes: object,
 ) -> AsyncIterator[Town]:
     """A running gateway over a running sandbox; both are gone afterwards."""
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
-        app = await build(settings(folder, sandbox.url, **changes), engine=engine)
+        app = await build(settings(folder, sandbox.url, sellers, **changes), engine=engine)
         await app.start()
         try:
             yield Town(app, sandbox)

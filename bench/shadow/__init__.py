@@ -1,1 +1,0 @@
-"""Whether comparisons of sellers say what is so: false alarms, power, equivalence."""

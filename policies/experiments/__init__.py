@@ -1,1 +1,0 @@
-"""Comparing sellers on real traffic: what the pairs say, and how sure one may be."""

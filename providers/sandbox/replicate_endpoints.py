@@ -1,0 +1,70 @@
+"""What Replicate's twin sells: its models, what each accepts and which sizes it really paints.
+
+Ranges and defaults are those of the models' pages and of Replicate's published code as of 2026-11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from providers.sandbox.endpoints import Endpoint, Size, Sizes
+
+_FLUX_RATIOS: Mapping[str, Size] = {
+    "1:1": (1024, 1024),
+    "16:9": (1344, 768),
+    "21:9": (1536, 640),
+    "3:2": (1216, 832),
+    "2:3": (832, 1216),
+    "4:5": (896, 1088),
+    "5:4": (1088, 896),
+    "3:4": (896, 1152),
+    "4:3": (1152, 896),
+    "9:16": (768, 1344),
+    "9:21": (640, 1536),
+}
+REPLICATE_FLUX_SIZES: Mapping[str, Size] = {
+    **{f"{ratio} 1": size for ratio, size in _FLUX_RATIOS.items()},
+    **{f"{ratio} 0.25": (width // 2, height // 2) for ratio, (width, height) in _FLUX_RATIOS.items()},
+}
+_REPLICATE = (
+    Endpoint(
+        id="black-forest-labs/flux-schnell",
+        seller="replicate",
+        tier="preview",
+        typical_s=0.8,
+        steps=(1, 4),
+        default_steps=4,
+        max_count=4,
+        sizes=Sizes(named=REPLICATE_FLUX_SIZES),
+        shapes=REPLICATE_FLUX_SIZES,
+        formats=("jpeg", "png", "webp"),
+        default_format="webp",
+        open_weights=True,
+    ),
+    Endpoint(
+        id="black-forest-labs/flux-dev",
+        seller="replicate",
+        tier="standard",
+        typical_s=3.5,
+        steps=(1, 50),
+        guidance=(0, 10),
+        max_count=4,
+        sizes=Sizes(named=REPLICATE_FLUX_SIZES),
+        shapes=REPLICATE_FLUX_SIZES,
+        formats=("jpeg", "png", "webp"),
+        default_format="webp",
+        open_weights=True,
+    ),
+    Endpoint(
+        id="black-forest-labs/flux-1.1-pro",
+        seller="replicate",
+        tier="export",
+        typical_s=5.0,
+        tolerance=True,
+        sizes=Sizes(high=1440, multiple=32),
+        shapes=_FLUX_RATIOS,
+        formats=("jpeg", "png", "webp"),
+        default_format="webp",
+    ),
+)
+REPLICATE: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _REPLICATE}

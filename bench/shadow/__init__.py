@@ -1,0 +1,1 @@
+"""Whether comparisons of sellers say what is so: false alarms, power, equivalence."""

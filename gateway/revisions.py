@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
-from gateway.yaml_files import BadFile, Document, Fault, nearest, read, read_bytes
+from gateway.yaml_files import BadFile, Document, Fault, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
 from policies.policy import Policy
 from policies.policy_file.schema import PolicyFile, compile_policy
+from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
 from providers import registry
 
@@ -81,6 +82,13 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         machine_hour=account.machine_hour,
         marginal_hour=account.marginal_hour,
     )
+
+
+def load_services(settings: Settings) -> Mapping[str, ServiceEntry]:
+    """What is priced beside pictures, by name; raises `BadFile`."""
+    own = settings.config / "services.yaml"
+    file = load(own if own.is_file() else default_config() / "services.yaml", ServicesFile)
+    return {entry.name: entry for entry in file.services}
 
 
 def policy_names(settings: Settings) -> list[str]:

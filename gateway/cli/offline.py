@@ -22,6 +22,7 @@ from gateway.requests.quoting import QuotedOffer, first_order, quoted
 from gateway.revisions import Revision
 from policies.engine import CostEngine
 from policies.types import Ask, Decision, Tier
+from providers.contract import ImageRequest, Operation
 
 _NOW = 0.0
 """Nothing has happened yet, so any moment will do."""
@@ -46,8 +47,25 @@ class Weighed(Struct, frozen=True, kw_only=True):
         return explain([msgspec.json.decode(row.body, type=DecisionNote)], [])
 
 
+class Work(Struct, frozen=True, kw_only=True):
+    """What is to be done, where that is not drawing from words."""
+
+    operation: Operation
+    references: int
+    """Input pictures, each as large as the picture that is asked for."""
+
+    def request(self, drawn: ImageRequest) -> ImageRequest:
+        """The same picture, made this way."""
+        return replace(drawn, operation=self.operation, references=(drawn.size,) * self.references)
+
+
 def weigh(
-    revision: Revision, fields: Mapping[str, object], *, team: str = "default", tier: Tier | None = None
+    revision: Revision,
+    fields: Mapping[str, object],
+    *,
+    team: str = "default",
+    tier: Tier | None = None,
+    work: Work | None = None,
 ) -> Weighed:
     """What the gateway would do with a generation body, if it stood idle; raises `GatewayError` for a bad body."""
     caller = Caller(key_id="", team=team)
@@ -55,6 +73,8 @@ def weigh(
         {**fields, "prompt": fields.get("prompt") or "-"}, names_of(revision.policy, revision.catalog), caller
     )
     call = call_of(wish, new_id("call"), caller, _NOW, "quote")
+    if work is not None:
+        call = replace(call, request=work.request(call.request))
     if tier is not None:
         call = replace(call, constraints=replace(call.constraints, tier=tier))
     per_order = revision.policy.images_per_order

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from gateway.cli.shell import HERE, Json, Where, dollars, print_json, say, table
-from gateway.requests.quoting import QuotedOffer
-from gateway.revisions import load_revision
+from gateway.requests.quoting import QuotedOffer, quoted_service
+from gateway.revisions import load_revision, load_services
 from policies.types import Tier
+from providers.contract import Operation
 
 _SHOWN_REASON = 70
 
@@ -19,39 +23,71 @@ def quote(  # noqa: PLR0913 - the terms of a request
     size: str = "1024x1024",
     n: int = 1,
     steps: int | None = None,
-    operation: Literal["generate"] = "generate",
+    operation: Operation = "generate",
+    references: Annotated[int | None, Parameter(validator=Number(gte=0, lte=16))] = None,
+    seconds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: Json = False,
     where: Where = HERE,
 ) -> int:
     """Price a request at every offer, cheapest feasible first. Needs no keys and orders nothing.
 
-    Accounts without a key are priced too. Exit code 1: no offer can serve the request.
+    Accounts without a key are priced too. Exit code 1: no offer can serve the request. What is sold beside pictures
+    (`services.yaml`) is shown by its name: `--model f5-tts --seconds 45`.
 
     Parameters
     ----------
     model
-        A model or alias, `auto`, or either with a suffix: flux-dev:cheapest, auto:fal.
+        A model or alias, `auto`, or either with a suffix: flux-dev:cheapest, auto:fal. Or a service.
     tier
         The least tier; the policy's default intent decides when left out.
     size
-        WIDTHxHEIGHT in pixels.
+        WIDTHxHEIGHT in pixels, or a name such as landscape_4_3.
     n
         Pictures, 1 to 10.
     steps
         Steps of the model; its default when left out.
     operation
-        Drawing from words is what this release can do.
+        What is done: drawing from words, or something with input pictures.
+    references
+        Input pictures, each as large as the picture asked for; one when left out, none for drawing from words.
+    seconds
+        Length, for a service that is priced by it.
     """
-    from gateway.cli.offline import weigh
+    from gateway.cli.offline import Work, weigh
 
-    revision = load_revision(where.settings(), every_account=True)
-    fields = {"model": model, "size": size, "n": n, "steps": steps, "prompt": operation}
-    offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None).quotes()
+    settings = where.settings()
+    service = load_services(settings).get(model)
+    if service is not None:
+        return _show_service(quoted_service(service, n, seconds), json=json)
+    if references is None:
+        references = 0 if operation == "generate" else 1
+    work = Work(operation=operation, references=references)
+    fields = {"model": model, "size": size, "n": n, "steps": steps}
+    revision = load_revision(settings, every_account=True)
+    offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None, work=work).quotes()
+    return _show(offers, json=json, found=any(offer.feasible for offer in offers))
+
+
+def _show(offers: list[QuotedOffer], *, json: bool, found: bool) -> int:
     if json:
         print_json({"offers": offers})
     else:
         _print(offers)
-    return 0 if any(offer.feasible for offer in offers) else 1
+    return 0 if found else 1
+
+
+def _show_service(quoted: QuotedOffer, *, json: bool) -> int:
+    if json:
+        print_json({"offers": [quoted]})
+    else:
+        print(table([("offer", "price", "charged for", "tariff"), _row(quoted)], right=frozenset({1})))
+        print(f"\n{quoted.reason}")
+    return 0 if quoted.nano_usd is not None else 1
+
+
+def _row(offer: QuotedOffer) -> tuple[str, str, str, str]:
+    about = "" if offer.certain or offer.nano_usd is None else "about "
+    return offer.offer, about + dollars(offer.nano_usd), offer.unit, offer.tariff
 
 
 def _print(offers: list[QuotedOffer]) -> None:
@@ -59,7 +95,7 @@ def _print(offers: list[QuotedOffer]) -> None:
     others = [offer for offer in offers if not offer.feasible]
     if feasible:
         rows = [("offer", "price", "charged for", "tariff")]
-        rows += [(o.offer, ("" if o.certain else "about ") + dollars(o.nano_usd), o.unit, o.tariff) for o in feasible]
+        rows += [_row(offer) for offer in feasible]
         print(table(rows, right=frozenset({1})))
     else:
         say("no offer can serve this request")

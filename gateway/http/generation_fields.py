@@ -46,6 +46,15 @@ RESPONSE_FORMATS: Mapping[str, ResponseFormat] = {"url": "url", "b64_json": "b64
 """`base64` is Together's word."""
 ALIASES: Mapping[str, str] = {"steps": "num_inference_steps", "guidance": "guidance_scale", "image_loras": "loras"}
 
+PRESETS: Mapping[str, tuple[int, int]] = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+"""fal's names for sizes, and the pixels fal means by them."""
 SIZE_PATTERN = r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})"
 _LORA: Schema = {
     "type": "object",
@@ -73,8 +82,12 @@ SIZE = Text(
     name="size",
     longest=40,
     default="auto",
-    pattern=f"^(auto|{SIZE_PATTERN.replace('(', '').replace(')', '')})$",
-    about=f"`auto`, or exactly these pixels; each side from {SIDES[0]} to {SIDES[1]}.",
+    pattern=f"^(auto|{'|'.join(PRESETS)}|{SIZE_PATTERN.replace('(', '').replace(')', '')})$",
+    about=(
+        f"`auto`, or exactly these pixels, each side from {SIDES[0]} to {SIDES[1]}; or one of "
+        f"fal's names for these: "
+        f"{', '.join(f'`{name}` {width}x{height}' for name, (width, height) in PRESETS.items())}."
+    ),
 )
 QUALITY = Choice(
     name="quality", words=QUALITIES, about="An intent, as the policy says, unless `intent` is sent.", default="auto"

@@ -177,10 +177,13 @@ def optional_size(fields: Fields) -> tuple[int, int] | None:
     size = field.SIZE.read(fields)
     if size is None or size == "auto":
         return None
+    if size in field.PRESETS:
+        return field.PRESETS[size]
     match = _SIZE.fullmatch(size)
     if match is None:
         raise InvalidRequest(
-            f"Invalid value for 'size': {shown(size)}. Expected 'auto' or WIDTHxHEIGHT in pixels such as '1024x1024'.",
+            f"Invalid value for 'size': {shown(size)}. Expected 'auto', WIDTHxHEIGHT in pixels such as '1024x1024', "
+            f"or one of: {', '.join(field.PRESETS)}.{hint(size, field.PRESETS)}",
             param="size",
         )
     width, height = int(match[1]), int(match[2])

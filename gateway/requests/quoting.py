@@ -6,8 +6,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.requests.call import Call
+from policies import services
 from policies.money import to_usd
 from policies.offer_prices import quote_at
+from policies.services import ServiceEntry, price_of
 from policies.tariffs import Unpriced, describe
 from policies.types import Ask, Decision, Offer, View
 from providers.contract import ImageRequest
@@ -76,6 +78,32 @@ def _row(offer: Offer, request: ImageRequest, per_order: int, feasible: bool, re
         feasible=feasible,
         reason=reason,
     )
+
+
+def quoted_service(service: ServiceEntry, count: int, seconds: int | None) -> QuotedOffer:
+    """What a seller would charge for something that is no picture; nobody can order it here."""
+    charge = service.price.charge()
+    try:
+        amount, unit = price_of(charge, count=count, seconds=seconds), f"{count} x {_length(charge, seconds)}"
+    except Unpriced as error:
+        amount, unit = None, str(error)
+    return QuotedOffer(
+        offer=f"{service.provider}:{service.name}",
+        provider=service.provider,
+        model=service.name,
+        nano_usd=amount,
+        usd=None if amount is None else to_usd(amount),
+        certain=amount is not None,
+        unit=unit,
+        tariff=services.describe(charge),
+        source=service.source,
+        feasible=False,
+        reason="priced to compare; it is no picture, so no request reaches it",
+    )
+
+
+def _length(charge: services.Charge, seconds: int | None) -> str:
+    return f"{seconds} s" if isinstance(charge, services.ByLength) else "1"
 
 
 def price(offer: Offer, request: ImageRequest, per_order: int) -> tuple[int, bool, str]:

@@ -215,6 +215,25 @@ def machine_hour(usd: Fraction) -> Price:
     return Price(usd, "machine hours", lambda work: Fraction(work.machine_ns, 3_600 * _NANO))
 
 
+def _minutes(half: str, whole: str) -> Callable[[int], Fraction]:
+    """Dollars of so many seconds of sound: whole minutes, and the rest as half a minute or one."""
+
+    def usd(seconds: int) -> Fraction:
+        minutes, rest = divmod(seconds, 60)
+        last = Fraction(0) if rest == 0 else Fraction(half) if rest <= 30 else Fraction(whole)
+        return minutes * Fraction(whole) + last
+
+    return usd
+
+
+BESIDE_PICTURES: Mapping[tuple[Seller, str], Callable[[int], Fraction]] = {
+    ("fal", "fal-ai/flux-lora-portrait-trainer"): lambda _seconds: Fraction(2),
+    ("fal", "fal-ai/flux-lora-fast-training"): lambda _seconds: Fraction(1),
+    ("fal", "fal-ai/recraft/v3/create-style"): lambda _seconds: Fraction(1, 10),
+    ("fal", "fal-ai/f5-tts"): _minutes("0.02", "0.03"),
+    ("fal", "fal-ai/stable-audio"): _minutes("0.05", "0.08"),
+}
+"""Dollars of one, by its seconds; no twin makes these."""
 _OWN_MACHINE = Price(Fraction(0), "image", _per_image)
 
 

@@ -105,6 +105,35 @@ def test_quotes_name_the_tier_that_is_asked_for(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines()[1].startswith(("fal:flux-2-pro", "together:flux-2-pro"))
 
 
+def test_an_edit_is_quoted_with_the_pictures_that_go_in(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "quote",
+        "--model",
+        "flux-2-pro",
+        "--operation",
+        "edit",
+        "--references",
+        "2",
+        "--size",
+        "square_hd",
+        "--json",
+    ]
+    assert run(words) == 0
+    best, *others = json.loads(capsys.readouterr().out)["offers"]
+    assert (best["offer"], best["nano_usd"], best["feasible"]) == ("fal:flux-2-pro/edit", 60_000_000, True)
+    assert all("does not edit" in other["reason"] for other in others)
+
+
+def test_what_is_sold_beside_pictures_is_quoted_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["quote", "--model", "f5-tts", "--seconds", "45", "--n", "2", "--json"]) == 0
+    (quoted,) = json.loads(capsys.readouterr().out)["offers"]
+    assert (quoted["offer"], quoted["nano_usd"], quoted["feasible"]) == ("fal:f5-tts", 60_000_000, False)
+    assert run(["quote", "--model", "f5-tts"]) == 1
+    assert "say how many seconds" in capsys.readouterr().out
+    assert run(["quote", "--model", "recraft-v3-style"]) == 0
+    assert "$0.1" in capsys.readouterr().out
+
+
 def test_a_size_that_nobody_draws_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["quote", "--model", "flux-schnell", "--size", "1031x1024"]) == 1
     assert "1031x1024" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -15,17 +16,20 @@ from ruamel.yaml import YAML
 from gateway.yaml_files import load
 from policies import eligibility
 from policies.catalog import AccountTerms, Catalog, compile_offers
-from policies.catalog_file import ModelFile
+from policies.catalog_file import ModelFile, Price
+from policies.services import ServicesFile, price_of
 from policies.tariffs import Unpriced, bill, quote
 from policies.types import Ask, Constraints, Offer
 from providers.contract import ImageRequest, Operation, Usage
 from providers.sandbox.endpoints import TOGETHER, Endpoint
 from providers.sandbox.fal_endpoints import FAL
-from providers.sandbox.invoice import PUBLISHED, Price, Work, charge
+from providers.sandbox.invoice import BESIDE_PICTURES, PUBLISHED, Work, charge
+from providers.sandbox.invoice import Price as ListPrice
 from providers.sandbox.replicate_endpoints import REPLICATE
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("fal", "together", "replicate")
+T = TypeVar("T")
 
 
 class Vector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +101,7 @@ TWINS: Mapping[tuple[str, str], Endpoint] = {
     **{("together", name): twin for name, twin in TOGETHER.items()},
     **{("replicate", name): twin for name, twin in REPLICATE.items()},
 }
-INVOICED: Mapping[tuple[str, str], Price] = {
+INVOICED: Mapping[tuple[str, str], ListPrice] = {
     (seller, endpoint): price for (seller, endpoint), price in PUBLISHED.items() if seller != "openai"
 }
 VECTORS = hand_written()
@@ -149,6 +153,67 @@ def test_our_bill_is_the_invoice_whatever_was_made(
     except Unpriced:
         reject()  # larger than anything the endpoint sells
     assert ours == charge(INVOICED[key], Work(pictures=images, steps=steps, inputs=inputs)).nano_usd
+
+
+class BesidePictures(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service, and what so many of it cost."""
+
+    service: str
+    count: int = 1
+    seconds: int = 0
+    nano_usd: int
+
+
+class Alternative(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an order would cost by a price that a source prints and that is not in force."""
+
+    model: str
+    says: str
+    price: dict[str, object]
+    width: int
+    height: int
+    count: int = 1
+    steps: int | None = None
+    nano_usd: int
+
+
+def entries(name: str, kind: type[T]) -> list[T]:
+    document = YAML(typ="safe", pure=True).load(ROOT / f"tests/prices/{name}.yaml")
+    return msgspec.convert(document["vectors"], list[kind])  # type: ignore[valid-type]  # a type at run time
+
+
+SERVICES = {entry.name: entry for entry in load(ROOT / "config/services.yaml", ServicesFile).services}
+BESIDE = entries("services", BesidePictures)
+
+
+@pytest.mark.parametrize("vector", BESIDE, ids=lambda vector: f"{vector.service}-{vector.seconds}s-n{vector.count}")
+def test_what_is_no_picture_costs_what_was_reckoned_by_hand(vector: BesidePictures) -> None:
+    service = SERVICES[vector.service]
+    assert price_of(service.price.charge(), count=vector.count, seconds=vector.seconds) == vector.nano_usd
+    theirs = BESIDE_PICTURES["fal", service.endpoint](vector.seconds)
+    assert theirs * vector.count * 10**9 == vector.nano_usd
+
+
+def test_every_service_has_prices_by_hand_and_a_place_in_the_sellers_book() -> None:
+    assert {vector.service for vector in BESIDE} == SERVICES.keys()
+    assert {(entry.provider, entry.endpoint) for entry in SERVICES.values()} == BESIDE_PICTURES.keys()
+
+
+@given(st.sampled_from(sorted(SERVICES)), st.integers(1, 10_000))
+def test_longer_never_costs_less_and_the_sellers_book_agrees(name: str, seconds: int) -> None:
+    charged = SERVICES[name].price.charge()
+    amount = price_of(charged, seconds=seconds)
+    assert amount <= price_of(charged, seconds=seconds + 1)
+    assert amount == BESIDE_PICTURES["fal", SERVICES[name].endpoint](seconds) * 10**9
+
+
+@pytest.mark.parametrize("other", entries("conflicts", Alternative), ids=lambda other: f"{other.model}: {other.says}")
+def test_a_price_of_another_source_can_be_put_in_force_and_is_quoted_exactly(other: Alternative) -> None:
+    tariff = Price.model_validate(other.price).tariff()
+    request = ImageRequest(width=other.width, height=other.height, count=other.count, steps=other.steps)
+    usage = Usage(images=(request.size,) * other.count, steps=other.steps)
+    assert quote(tariff, request).amount == bill(tariff, usage) == other.nano_usd
+    assert other.model in CATALOG.models
 
 
 def test_the_catalogue_and_the_sandbox_sell_the_same_endpoints() -> None:

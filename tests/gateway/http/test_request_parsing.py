@@ -16,6 +16,7 @@ from gateway.requests.attempts import SEEDS
 from gateway.requests.call import Caller
 from policies.types import Tier
 from providers.contract import Lora
+from providers.sandbox.endpoints import FAL_PRESETS
 from tests.gateway.http.conftest import catalog, policy
 
 NAMES: Names = names_of(policy(), catalog())
@@ -61,6 +62,18 @@ def test_other_servers_words_for_our_fields_mean_the_same() -> None:
     ours = parse(num_inference_steps=4, guidance_scale=3, loras=[{"path": "a"}], size="512x768")
     assert theirs == ours
     assert parse(steps=None, num_inference_steps=4) == parse(num_inference_steps=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("square_hd", (1024, 1024)), ("square", (512, 512)), ("portrait_4_3", (768, 1024)),
+     ("portrait_16_9", (576, 1024)), ("landscape_4_3", (1024, 768)), ("landscape_16_9", (1024, 576))],
+)  # fmt: skip
+def test_a_sellers_name_for_a_size_means_its_exact_pixels(name: str, pixels: tuple[int, int]) -> None:
+    assert parse(size=name).request.size == pixels
+    assert FAL_PRESETS[name] == pixels
+    with pytest.raises(InvalidRequest, match=f"Did you mean '{name}'"):
+        parse(size=name.replace("_", "-") + "x")
 
 
 @pytest.mark.parametrize(

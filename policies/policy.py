@@ -102,6 +102,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     default_response_format: ResponseFormat = "url"
     keep_assets: float = 86_400.0
     """Seconds a delivered picture stays available."""
+    preview_ceiling: NanoUsd | None = None
+    """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
     crowding: Crowding = Crowding()
     breaker: BreakerTerms = BreakerTerms()
     forecast: ForecastTerms = ForecastTerms()

@@ -17,6 +17,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
     from gateway.http import (
         absent,
         assets,
+        azure,
         decisions,
         generations,
         health,
@@ -40,7 +41,9 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         provider_webhooks.provider_webhooks(services.providers),
         openapi.openapi(),
     ]
+    generate = generations.generations(services)
     return [
-        generations.route(generations.generations(services)),
+        generations.route(generate),
+        azure.azure({"generations": generate}),
         Router(path="/", route_handlers=usual, after_request=resources.stamp),
     ]

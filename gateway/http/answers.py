@@ -10,10 +10,12 @@ is in `pixelgate.nano_usd`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 import pybase64
+from litestar.types import Send
 from msgspec import Struct
 
 from gateway.http.errors import JSON, OPENAI_VERSION, Headers
@@ -38,7 +40,22 @@ class Answer(Struct, frozen=True):
     status: int
     headers: Headers
     pieces: Sequence[bytes]
-    """The body, in order."""
+    """The body, in order; of an answer with `events`, its beginning."""
+    events: AsyncIterator[bytes] | None = None
+    """What is still to come of a streamed body."""
+
+    async def send(self, send: Send) -> None:
+        """Hand it to the server."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        *more, last = self.pieces
+        for piece in more:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self.events is not None:
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+            last = b""
+            async for event in self.events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 class InputTokens(Struct, frozen=True):
@@ -126,6 +143,12 @@ class Shape(Struct, frozen=True, kw_only=True):
 
     response_format: ResponseFormat
     safety_identifier: str | None = None
+    stream: bool = False
+    """Whether it comes as events; see `gateway.http.streaming`."""
+    partial_images: int = 0
+    """How many pictures may be shown before the one that was asked for."""
+    events: Literal["image_generation", "image_edit"] = "image_generation"
+    """What the events are called."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -143,20 +166,26 @@ def images_body(
         background="opaque",
         output_format=call.request.format,
         usage=usage_of(call.request.prompt, delivery.images),
-        pixelgate=Account(
-            decision=delivery.decision_id,
-            offer=first.offer_id,
-            provider=provider_of(services, first.offer_id),
-            model=first.model,
-            intent=call.intent,
-            nano_usd=delivery.charge,
-            cache=cache,
-            policy=delivery.policy,
-        ),
+        pixelgate=account_of(services, call, delivery, cache),
         safety_identifier=shape.safety_identifier,
     )
     pieces = list(_pieces(services, _encode(head), delivery, shape.response_format))
     return pieces if sum(map(len, pieces)) > WHOLE else (b"".join(pieces),)
+
+
+def account_of(services: Services, call: Call, delivery: Delivery, cache: Cache) -> Account:
+    """Who drew a delivery, why, and for how much."""
+    first = delivery.images[0].asset
+    return Account(
+        decision=delivery.decision_id,
+        offer=first.offer_id,
+        provider=provider_of(services, first.offer_id),
+        model=first.model,
+        intent=call.intent,
+        nano_usd=delivery.charge,
+        cache=cache,
+        policy=delivery.policy,
+    )
 
 
 def _pieces(services: Services, head: bytes, delivery: Delivery, form: ResponseFormat) -> Iterator[bytes]:

@@ -32,6 +32,7 @@ from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
 from gateway.http.operations import Parameter
 from gateway.http.services import Services
+from gateway.http.streaming import Stream, preview_of, stream_headers
 from gateway.ids import new_id, sibling
 from gateway.requests.call import Call, Delivery
 from gateway.requests.coalescing import Cache, Repeat, fingerprint
@@ -80,6 +81,8 @@ class Ask(Struct, frozen=True, kw_only=True):
     receive: Receive
     path: str
     arrived: float
+    deployment: str | None = None
+    """The model, where the path names it (Azure's)."""
     repeat: Repeat | None = None
     """Set when this request may be sent again, or has been."""
 
@@ -129,23 +132,42 @@ class Drawing:
             receive=self._receive,
             path=scope["path"],
             arrived=self._arrived,
+            deployment=scope.get("path_params", {}).get("deployment"),
             repeat=repeat_of(headers),
         )
         call, shape = await read(ask)
+        if shape.stream:
+            return await self._streamed(call, shape, ask.repeat)
         delivery, cache = await self._served(call, ask.repeat)
         pieces = images_body(services, call, delivery, shape, cache)
-        log.info(
-            "call_answered",
-            call=call.id,
-            team=call.caller.team,
-            key_id=call.caller.key_id,
-            offers=delivery.offers,
-            nano_usd=delivery.charge,
-            pictures=len(delivery.images),
-            attempts=delivery.attempts,
-            seconds=round(self._seconds(), 4),
-        )
+        self._note_answered(call, delivery)
         return Answer(200, self._headers(sum(map(len, pieces))) + images_headers(delivery, cache), pieces)
+
+    async def _streamed(self, call: Call, shape: Shape, repeat: Repeat | None) -> Answer:
+        """An answer that has begun: its first event is there, or it has taken long enough for a sign of life."""
+        first = repeat is None or (repeat.key is None and not repeat.count)
+        preview = preview_of(self._services, call) if shape.partial_images and first else None
+        stream = Stream(self._services, call, shape, preview=preview, explain=self._explained)
+        events = stream.events(self._serve_noted(call, repeat))
+        beginning = await anext(events)
+        headers = [*stream_headers(self._request_id, self._seconds()), *(self._key.headers() if self._key else ())]
+        if self._called:
+            headers.append(self._decision())
+        return Answer(200, headers, (beginning,), events)
+
+    async def _serve_noted(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:
+        served = await self._served(call, repeat)
+        self._note_answered(call, served[0])
+        return served
+
+    def _explained(self, exception: Exception) -> bytes:
+        """The body of an error that comes after the answer has begun."""
+        error = translate(exception, self._request_id, self._scope["method"], self._scope["path"])
+        self._note_refused(error)
+        return error_body(error)
+
+    def _decision(self) -> tuple[bytes, bytes]:
+        return b"x-pixelgate-decision", sibling(self._call_id, "dec").encode()
 
     async def _served(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:
         self._called = repeat is None or not repeat.count  # a repeat may join a call of another name
@@ -161,7 +183,24 @@ class Drawing:
         body = error_body(error)
         headers = self._headers(len(body)) + error_headers(error)
         if self._called:
-            headers.append((b"x-pixelgate-decision", sibling(self._call_id, "dec").encode()))
+            headers.append(self._decision())
+        self._note_refused(error)
+        return Answer(error.status, headers, (body,))
+
+    def _note_answered(self, call: Call, delivery: Delivery) -> None:
+        log.info(
+            "call_answered",
+            call=call.id,
+            team=call.caller.team,
+            key_id=call.caller.key_id,
+            offers=delivery.offers,
+            nano_usd=delivery.charge,
+            pictures=len(delivery.images),
+            attempts=delivery.attempts,
+            seconds=round(self._seconds(), 4),
+        )
+
+    def _note_refused(self, error: GatewayError) -> None:
         log.info(
             "call_refused",
             call=self._call_id,
@@ -171,7 +210,6 @@ class Drawing:
             code=error.code,
             seconds=round(self._seconds(), 4),
         )
-        return Answer(error.status, headers, (body,))
 
     def note_left(self) -> None:
         """Log that nobody waits for the answer any more."""

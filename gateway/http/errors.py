@@ -14,7 +14,7 @@ import structlog
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Send
 
 from gateway.errors import GatewayError, InvalidRequest, NotFound, TooLarge
 from gateway.ids import new_id
@@ -94,6 +94,20 @@ def error_headers(error: GatewayError) -> Headers:
     if isinstance(error, StillSending):
         headers.append((b"connection", b"close"))
     return headers
+
+
+async def answer_error(error: GatewayError, send: Send) -> None:
+    """Answer with an error outside Litestar's handlers."""
+    body = error_body(error)
+    headers = [
+        (b"content-type", JSON),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", new_id("req").encode()),
+        OPENAI_VERSION,
+        *error_headers(error),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def translate(exception: Exception, request_id: str, method: str, path: str) -> GatewayError:

@@ -120,8 +120,14 @@ MODERATION = Choice(
     default="auto",
     about="`low` asks for the provider's laxer check where it has one.",
 )
-STREAM = Boolean(name="stream", default=False, about="`true` is known and refused.")
-PARTIAL_IMAGES = Integer(name="partial_images", least=0, most=3, default=0, about="More than 0 is known and refused.")
+STREAM = Boolean(name="stream", default=False, about="`true`: the answer comes as server-sent events.")
+PARTIAL_IMAGES = Integer(
+    name="partial_images",
+    least=0,
+    most=3,
+    default=0,
+    about="How many may be shown early in a stream; fewer may come, and none without a policy that pays for a preview.",
+)
 USER = Text(name="user", longest=512, about="The end user.")
 SAFETY_IDENTIFIER = Text(name="safety_identifier", longest=512, about="The end user; wins over `user`, and is echoed.")
 

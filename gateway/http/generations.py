@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import NotFound
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
+from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
 from gateway.http.generation_fields import extension_headers, generation_schema
@@ -35,7 +36,7 @@ OPERATIONS = (
         about="OpenAI's endpoint, with extensions that may also be sent as headers; the header wins.",
         parameters=(IDEMPOTENCY, *extension_headers()),
         body=generation_schema(),
-        answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
+        answers={200: Content(about="The pictures.", schema=ImagesResponse, streamed=True, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
     ),
 )
@@ -47,6 +48,8 @@ def generations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         fields = with_headers(await read_json(ask.headers, ask.receive), ask.headers)
+        if ask.deployment is not None:
+            fields = under_deployment(fields, ask.deployment, services.names)
         wish = parse_generation(fields, services.names, ask.key.caller)
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
@@ -54,7 +57,10 @@ def generations(services: Services) -> ASGIApp:
         if ask.repeat is not None:
             call = msgspec.structs.replace(call, fingerprint=ask.fingerprint(fields))
         return within_patience(call, ask), Shape(
-            response_format=wish.response_format, safety_identifier=wish.safety_identifier
+            response_format=wish.response_format,
+            safety_identifier=wish.safety_identifier,
+            stream=wish.stream,
+            partial_images=wish.partial_images,
         )
 
     async def generate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,11 +69,7 @@ def generations(services: Services) -> ASGIApp:
             return
         answer = await draw(services, read, scope, receive)
         if answer is not None:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            *more, last = answer.pieces
-            for piece in more:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+            await answer.send(send)
 
     return generate
 

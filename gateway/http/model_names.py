@@ -53,6 +53,14 @@ class Names(Struct, frozen=True, kw_only=True):
             return Meaning(models=found.models, seller=suffix)
         raise _unknown(name, f" After ':' comes one of: {', '.join((*PREFERENCES, *sorted(self.sellers)))}.")
 
+    def knows(self, name: str) -> bool:
+        """Whether `name` asks for anything here."""
+        try:
+            self.meaning(name)
+        except NotFound:
+            return False
+        return True
+
     def _base(self, name: str) -> Meaning | None:
         target = AUTO if name == AUTO else self.catalog.resolve(name) or self.policy.model_behind(name)
         if target is None:

@@ -16,7 +16,18 @@ from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
 
 from gateway.errors import GatewayError, InvalidRequest, NotFound
-from gateway.http import absent, assets, decisions, generations, health, images, models, provider_webhooks, quotes
+from gateway.http import (
+    absent,
+    assets,
+    azure,
+    decisions,
+    generations,
+    health,
+    images,
+    models,
+    provider_webhooks,
+    quotes,
+)
 from gateway.http.errors import INVALID_CODES, MethodNotAllowed
 from gateway.http.health import READ
 from gateway.http.operations import Content, Operation, Parameter
@@ -61,7 +72,7 @@ def operations() -> list[Operation]:
         head=True,
         answers={200: Content(about="OpenAPI 3.1.", schema={"type": "object"})},
     )
-    resources = (generations, images, absent, models, decisions, quotes, assets, health, provider_webhooks)
+    resources = (generations, azure, images, absent, models, decisions, quotes, assets, health, provider_webhooks)
     return [*(operation for resource in resources for operation in resource.OPERATIONS), own]
 
 
@@ -150,6 +161,8 @@ def _answer(content: Content, *, head: bool) -> Json:
     schema = {"$ref": _REFERENCE.format(name=content.schema.__name__)} if isinstance(content.schema, type) else None
     shape = schema or content.schema
     told["content"] = {media: {"schema": shape} if shape is not None else {} for media in content.media_types}
+    if content.streamed:
+        told["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return told
 
 

@@ -40,6 +40,8 @@ class Content(Struct, frozen=True, kw_only=True):
     about: str
     schema: type | Schema | None = None
     media_types: tuple[str, ...] = ("application/json",)
+    streamed: bool = False
+    """It may also come as server-sent events."""
     headers: tuple[str, ...] = ()
 
 

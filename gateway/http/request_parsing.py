@@ -55,6 +55,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     tags: Mapping[str, str]
     parent: str | None
     response_format: ResponseFormat
+    stream: bool = False
+    partial_images: int = 0
 
 
 def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
@@ -78,6 +80,8 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
         tags=tags_of(fields),
         parent=field.PARENT.read(fields),
         response_format=response_format_of(fields, names, model),
+        stream=bool(field.STREAM.read(fields)),
+        partial_images=partial_images_of(fields),
     )
 
 
@@ -101,14 +105,21 @@ def refuse_unsupported(fields: Fields) -> None:
     for name, why in UNSUPPORTED.items():
         if fields.get(name) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
-    if field.STREAM.read(fields):
-        raise _unsupported("stream", "true", "Answers are not streamed yet; send false.")
-    if field.PARTIAL_IMAGES.read(fields):
-        raise _unsupported("partial_images", str(fields["partial_images"]), "Answers are not streamed yet; send 0.")
     if field.BACKGROUND.read(fields) == "transparent":
         raise _unsupported("background", "transparent", "Supported values are: 'auto', 'opaque'.")
     field.STYLE.read(fields)
     field.COMPLEXITY.read(fields)
+
+
+def partial_images_of(fields: Fields) -> int:
+    """How many partial images may be shown; only a stream can."""
+    partial = field.PARTIAL_IMAGES.read(fields) or 0
+    if partial and not field.STREAM.read(fields):
+        raise InvalidRequest(
+            f"'partial_images' {partial} needs 'stream' true: without it only whole pictures come.",
+            param="partial_images",
+        )
+    return partial
 
 
 def model_name(fields: Fields) -> str:

@@ -162,6 +162,14 @@ class AssetsFile(_Section):
     keep: Duration = Field(default=86_400.0, description="How long a delivered picture can be fetched (24h).")
 
 
+class StreamingFile(_Section):
+    """Showing something early."""
+
+    preview: Dollars | None = Field(
+        default=None, description="Most that a preview may cost which is shown as partial image 0; none is drawn."
+    )
+
+
 class CrowdingFile(_Section):
     """What it costs to take the last room of a capacity."""
 
@@ -224,6 +232,7 @@ class PolicyFile(_Section):
     sizes: SizesFile = SizesFile()
     models: ModelsFile = ModelsFile()
     assets: AssetsFile = AssetsFile()
+    streaming: StreamingFile = StreamingFile()
     crowding: CrowdingFile = CrowdingFile()
     breaker: BreakerFile = BreakerFile()
     forecast: ForecastFile = ForecastFile()
@@ -277,6 +286,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         default_response_format=formats.pop("default", "url"),
         response_formats=formats,
         keep_assets=file.assets.keep,
+        preview_ceiling=file.streaming.preview,
         crowding=Crowding(**file.crowding.model_dump()),
         breaker=BreakerTerms(**file.breaker.model_dump()),
         forecast=ForecastTerms(**file.forecast.model_dump()),

@@ -15,6 +15,7 @@ from litestar import Litestar
 from openai import AsyncOpenAI
 
 from gateway.clock import SystemClock
+from gateway.errors import NoOffer
 from gateway.http import routes
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
@@ -132,6 +133,9 @@ class Painter:
     calls: list[Call] = field(default_factory=list)
     salvages: list[Salvage | None] = field(default_factory=list)
     waits_for: asyncio.Event | None = None
+    waits_at: Tier | None = None
+    fails_later: Exception | None = None
+    refuses_tier: Tier | None = None
     fails_with: Exception | None = None
     draws: bytes = PIXEL
 
@@ -143,8 +147,12 @@ class Painter:
         self.salvages.append(salvage)
         if self.fails_with is not None:
             raise self.fails_with
-        if self.waits_for is not None:
+        if call.constraints.tier == self.refuses_tier:
+            raise NoOffer
+        if self.waits_for is not None and self.waits_at in (None, call.constraints.tier):
             await self.waits_for.wait()
+        if self.fails_later is not None:
+            raise self.fails_later
         made = [self._picture(call, index) for index in range(call.request.count)]
         await self._record(call, [picture.asset for picture in made])
         return Delivery(

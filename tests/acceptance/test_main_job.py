@@ -92,6 +92,16 @@ def test_the_official_client_gets_its_picture_from_each_seller_in_either_form(
     assert answer.model_extra["pixelgate"]["provider"] == seller
 
 
+@pytest.mark.parametrize("seller", ["fal", "replicate"])
+def test_sellers_that_call_back_find_the_door_and_their_signature_is_trusted(demo: Demo, seller: str) -> None:
+    body = {"prompt": "a bell", "size": "512x512", "providers": {"only": [seller]}}
+    demo.http.post("/images/generations", json=body).raise_for_status()
+    stats = httpx.get(f"{demo.fixtures['sandbox_url']}/_sandbox/stats").raise_for_status().json()
+    account = stats[seller][seller]
+    assert account["webhooks"]["delivered"] >= 1
+    assert account["leaked_keys"] == 0
+
+
 def test_a_preview_is_schnell_and_its_export_earns_a_pro_model(demo: Demo) -> None:
     preview = demo.http.post("/images/generations", json={"prompt": "a paper boat", "seed": 7}).raise_for_status()
     body = preview.json()

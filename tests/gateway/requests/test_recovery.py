@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from gateway.app import App, build
-from providers.sandbox import start
+from providers.sandbox import Sandbox, start
 from tests.support.town import TIME_SCALE, Town, settings
 
 
@@ -18,30 +20,35 @@ async def crash(app: App) -> None:
     app.ledger.owner = "dead"
 
 
-async def revived(folder: Path, url: str, provider: str) -> Town | None:
+async def revived(folder: Path, sandbox: Sandbox, provider: str) -> Town:
     """A second gateway on the state of one that died with an order of `provider` under way."""
-    first = await build(settings(folder, url))
+    first = await build(settings(folder, sandbox.url, (provider,)))
     await first.start()
-    town = Town(first, None)  # type: ignore[arg-type]  # only used to make the call
-    serving = asyncio.create_task(first.pipeline.serve(town.call(only=frozenset({provider}))))
+    serving = asyncio.create_task(first.pipeline.serve(Town(first, sandbox).call(only=frozenset({provider}))))
+    for _ in range(500):
+        if provider in sandbox.stats():
+            break
+        await asyncio.sleep(0.02)
     await asyncio.sleep(0.15)
     await crash(first)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
-    second = await build(settings(folder, url))
+    second = await build(settings(folder, sandbox.url, (provider,)))
     await second.start()
-    return Town(second, None)  # type: ignore[arg-type]
+    return Town(second, sandbox)
 
 
-async def test_an_order_with_a_receipt_is_followed_to_its_end_after_a_crash(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seller", "work_s", "owed"), [("fal", 0.6, {"fal": 3_000_000}), ("replicate", 30.0, {})])
+async def test_an_order_with_a_receipt_is_followed_to_its_end_after_a_crash(
+    tmp_path: Path, seller: str, work_s: float, owed: dict[str, int]
+) -> None:
+    """fal draws on, though asked to stop; Replicate stops, and a picture that is not drawn costs nothing."""
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
-        sandbox.script([{"provider": "fal", "do": "slow", "when": {"share": 1}, "args": {"seconds": 0.6}}])
-        town = await revived(tmp_path, sandbox.url, "fal")
-        assert town is not None
-        town.sandbox = sandbox
+        sandbox.script([{"provider": seller, "do": "slow", "when": {"share": 1}, "args": {"seconds": work_s}}])
+        town = await revived(tmp_path, sandbox, seller)
         await town.settled()
         await town.assert_books_agree()
-        assert town.invoiced() == {"fal": 3_000_000}
+        assert town.invoiced() == owed
         assert await town.charged() == 0
         await town.app.stop()
 
@@ -49,9 +56,7 @@ async def test_an_order_with_a_receipt_is_followed_to_its_end_after_a_crash(tmp_
 async def test_an_order_without_a_receipt_waits_for_the_sellers_own_report(tmp_path: Path) -> None:
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
         sandbox.script([{"provider": "together", "do": "slow", "when": {"share": 1}, "args": {"seconds": 0.6}}])
-        town = await revived(tmp_path, sandbox.url, "together")
-        assert town is not None
-        town.sandbox = sandbox
+        town = await revived(tmp_path, sandbox, "together")
         assert await town.held() > 0
         assert await town.costs() == {}
         await asyncio.sleep(1.3)

@@ -35,13 +35,15 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
     """Serve until a signal, or until `work` says that this was all; raises what `work` raises."""
     import uvicorn
 
+    from gateway.http.connections import GuardedProtocol, sweep
+
     _tolerate_signals()
     logging.getLogger("uvicorn.error").addHandler(logging.StreamHandler())
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         asgi,
         loop="none",
-        http="httptools",
+        http=GuardedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -52,6 +54,7 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
         timeout_graceful_shutdown=int(drain) + 5,
     )
     working: list[asyncio.Task[bool]] = []
+    sweeping: list[asyncio.Task[None]] = []
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -59,6 +62,7 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
             if self.started:
                 working.append(asyncio.create_task(work()))
                 working[0].add_done_callback(self._ended)
+                sweeping.append(asyncio.create_task(sweep(self.server_state.connections)))
 
         def _ended(self, task: asyncio.Task[bool]) -> None:
             self.should_exit = self.should_exit or task.cancelled() or task.exception() is not None or task.result()
@@ -67,7 +71,7 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
     await server.serve(sockets=[listener])
     if not server.started:
         raise Stop("the gateway could not start; the log above says why", code=1)
-    for task in working:
+    for task in (*working, *sweeping):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -38,7 +38,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         assets.assets(services),
         *health.health(services),
         *absent.absent(),
-        provider_webhooks.provider_webhooks(services.providers),
+        provider_webhooks.provider_webhooks(services),
         openapi.openapi(),
     ]
     generate = generations.generations(services)

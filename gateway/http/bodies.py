@@ -6,23 +6,25 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import ClassVar, NoReturn, Self
 
-from litestar.types import Receive
+from litestar.types import HTTPRequestEvent, Receive
 
-from gateway.errors import InvalidRequest, TooLarge
-from gateway.http.errors import StillSending, UnsupportedMediaType
+from gateway.errors import InvalidRequest, NoCapacity, TooLarge
+from gateway.http.errors import StillSending, TooSlow, UnsupportedMediaType
 
 MAX_BODY = 8 * 1024 * 1024
 """Bytes; a prompt of 32,000 characters takes at most 0.4 MB even when every character is escaped."""
 MAX_DRAIN = 64 * 1024 * 1024
 """Bytes of a too large body that we read and forget: a client that is still sending cannot read our 413."""
+MAX_BUFFERED = 256 * 1024 * 1024
+"""Bytes of all bodies that are arriving at the same time, beyond the first piece of each."""
 PATIENCE = 60.0
 """Seconds for a body to arrive."""
 
 
-class ClientGone(Exception):
-    """The client left before its request was complete."""
+class ClientGone(InvalidRequest):
+    """The client left before its request was complete, so nobody will read this."""
 
 
 async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, object]:
@@ -34,41 +36,72 @@ async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> dict[st
     return decode_object(body)
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body; a too large one is drained before `TooLarge` is raised."""
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int = MAX_BODY) -> bytes:
+    """The whole body of at most `most` bytes; a too large one is drained before `TooLarge` is raised."""
     announced = headers.get(b"content-length", b"0")
     size = int(announced) if announced.isdigit() else 0
-    if size > MAX_DRAIN or (size > MAX_BODY and headers.get(b"expect", b"").lower() == b"100-continue"):
-        raise _too_large(StillSending)
+    if size > MAX_DRAIN or (size > most and headers.get(b"expect", b"").lower() == b"100-continue"):
+        raise _too_large(most, StillSending)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await _read(receive, most, keep=size <= most)
+    except TimeoutError:
+        raise TooSlow(f"The request body did not arrive within {PATIENCE:.0f} seconds.") from None
+
+
+async def _read(receive: Receive, most: int, *, keep: bool) -> bytes:
+    """The body; `keep` says whether it can still be one that we want."""
+    first = await _piece(receive)
+    if not first.get("more_body", False) and len(first.get("body", b"")) <= most:
+        return first.get("body", b"")
+    with _Buffer() as buffer:
+        size, piece = 0, first
+        while True:
+            size += len(piece.get("body", b""))
+            keep = keep and size <= most
+            if keep:
+                buffer.add(piece.get("body", b""))
+            else:
+                buffer.clear()
+            if not piece.get("more_body", False) or size > MAX_DRAIN:
+                break
+            piece = await _piece(receive)
+        if not keep:
+            raise _too_large(most, StillSending if piece.get("more_body", False) else TooLarge)
+        return bytes(buffer.held)
+
+
+class _Buffer:
+    """Where a body grows; the sum of all of them is bounded, whoever sends them."""
+
+    total: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        # Not a list of pieces: a byte that travels alone costs 40 as an object.
+        self.held = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def add(self, piece: bytes) -> None:
+        if _Buffer.total + len(piece) > MAX_BUFFERED:
+            raise NoCapacity("Too many large requests are arriving at once.", retry_after=1.0)
+        _Buffer.total += len(piece)
+        self.held += piece
+
+    def clear(self) -> None:
+        _Buffer.total -= len(self.held)
+        self.held.clear()
+
+
+async def _piece(receive: Receive) -> HTTPRequestEvent:
     message = await receive()
     if message["type"] != "http.request":
         raise ClientGone
-    chunk = message.get("body", b"")
-    if not message.get("more_body", False) and len(chunk) <= MAX_BODY:
-        return chunk
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await _read_rest(receive, chunk)
-    except TimeoutError:
-        raise InvalidRequest(f"The request body did not arrive within {PATIENCE:.0f} seconds.") from None
-
-
-async def _read_rest(receive: Receive, first: bytes) -> bytes:
-    chunks, size = [first], len(first)
-    more = True
-    while more and size <= MAX_DRAIN:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        more = message.get("more_body", False)
-        size += len(message.get("body", b""))
-        if size <= MAX_BODY:
-            chunks.append(message.get("body", b""))
-        else:
-            chunks.clear()
-    if size > MAX_BODY:
-        raise _too_large(StillSending if more else TooLarge)
-    return b"".join(chunks)
+    return message
 
 
 def decode_object(body: bytes) -> dict[str, object]:
@@ -124,8 +157,8 @@ def _malformed(why: str) -> InvalidRequest:
     return InvalidRequest(f"We could not parse the JSON body of your request: {why}.", code="invalid_json")
 
 
-def _too_large(kind: type[TooLarge] = TooLarge) -> TooLarge:
-    return kind(f"The request body is larger than {MAX_BODY} bytes.")
+def _too_large(most: int, kind: type[TooLarge] = TooLarge) -> TooLarge:
+    return kind(f"The request body is larger than {most} bytes.")
 
 
 def _refusal(headers: Mapping[bytes, bytes]) -> UnsupportedMediaType | None:

@@ -38,6 +38,7 @@ INVALID_CODES = (
     "integer_above_max_value",
     "string_above_max_length",
     "invalid_json",
+    "invalid_http",
 )
 """Every `code` that `InvalidRequest` is raised with."""
 
@@ -53,6 +54,24 @@ class MethodNotAllowed(GatewayError):
         """`allow` lists the methods it takes, as in the header of that name."""
         super().__init__(f"This path does not take {method}. It takes: {allow}.")
         self.allow = allow
+
+
+class HeadTooLarge(GatewayError):
+    """The head of this request, or what frames its body, is too large."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
+
+
+class TooSlow(GatewayError):
+    """The request did not arrive in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    should_retry = False
+    """Clients repeat 408 by themselves; whoever was this slow once should think first."""
 
 
 class StillSending(TooLarge):
@@ -91,7 +110,7 @@ def error_headers(error: GatewayError) -> Headers:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1")))
-    if isinstance(error, StillSending):
+    if isinstance(error, StillSending | TooSlow):
         headers.append((b"connection", b"close"))
     return headers
 

@@ -7,15 +7,15 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.errors import GatewayError, InvalidApiKey, InvalidRequest, TooLarge
-from gateway.http.errors import Unexpected, UnsupportedMediaType
+from gateway.errors import GatewayError, InvalidApiKey, InvalidRequest, NoCapacity, TooLarge
+from gateway.http.errors import TooSlow, Unexpected, UnsupportedMediaType
 from gateway.http.field_kinds import Schema
 
 Method = Literal["get", "post", "put", "patch", "delete"]
 Raised = tuple[type[GatewayError], ...]
 
 UNKNOWN_KEY: Raised = (InvalidApiKey,)
-BAD_BODY: Raised = (InvalidRequest, TooLarge, UnsupportedMediaType)
+BAD_BODY: Raised = (InvalidRequest, TooSlow, TooLarge, UnsupportedMediaType, NoCapacity)
 """What any endpoint that reads a JSON body may answer."""
 
 

@@ -6,17 +6,18 @@ order whose callback is lost or refused is still found by polling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import structlog
-from litestar import Request, Response, post
-from litestar.datastructures import State
+from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from gateway.errors import InvalidApiKey, NotFound, TooLarge
+from gateway.errors import InvalidApiKey, NoCapacity, NotFound, TooLarge
+from gateway.http.bodies import read_body
+from gateway.http.errors import TooSlow
 from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
-from providers.contract import CallsBack, Provider
+from gateway.http.resources import HttpRequest
+from gateway.http.services import Services
+from providers.contract import CallsBack
 
 log = structlog.get_logger("gateway.http")
 
@@ -34,28 +35,28 @@ OPERATIONS = (
         about="Signed by the provider in its own way; nobody else can use it.",
         parameters=(text_part("account", "A provider account."), text_part("attempt", "Our id of the order.")),
         answers={200: Content(about="Taken.", schema={"type": "object"}, headers=USUAL_HEADERS)},
-        errors=(InvalidApiKey, NotFound, TooLarge),
+        errors=(InvalidApiKey, NotFound, TooSlow, TooLarge, NoCapacity),
         key=False,
     ),
 )
 
 
-def provider_webhooks(providers: Mapping[str, Provider]) -> HTTPRouteHandler:
-    """The door for provider accounts that call back; any other account is not found."""
+def provider_webhooks(services: Services) -> HTTPRouteHandler:
+    """The door for provider accounts that call back; any other account is not found.
 
-    @post(
-        "/hooks/{account:str}/{attempt:str}",
-        status_code=200,
-        request_max_body_size=MAX_CALLBACK,
-        include_in_schema=False,
-    )
-    async def take(
-        request: Request[None, None, State], account: FromPath[str], attempt: FromPath[str]
-    ) -> Response[bytes]:
-        provider = providers.get(account)
+    Nobody proves who they are before the body is read, so only orders that exist have theirs read.
+    """
+
+    @post("/hooks/{account:str}/{attempt:str}", status_code=200)
+    async def take(request: HttpRequest, account: FromPath[str], attempt: FromPath[str]) -> Response[bytes]:
+        provider = services.providers.get(account)
         if provider is None or not isinstance(provider, CallsBack):
             raise NotFound
-        if not await provider.read_callback(dict(request.headers), await request.body()):
+        order = await services.db.attempt(attempt[:80])
+        if order is None or order.account != account:
+            raise NotFound
+        body = await read_body(dict(request.scope["headers"]), request.receive, MAX_CALLBACK)
+        if not await provider.read_callback(dict(request.headers), body):
             log.warning("callback_refused", account=account, attempt=attempt[:40])
             raise InvalidApiKey("This callback's signature or time stamp is not to be trusted.")
         return Response(content=b"{}", media_type="application/json")

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.clients import installing
 from tests.clients.cast import CAST, cases_of
+from tests.support.demo import running_demo
 
 DRIVERS = Path(__file__).with_name("drivers")
 _PATIENCE_S = 240
@@ -44,34 +44,21 @@ def say(pytestconfig: pytest.Config) -> Say:
 
 
 @pytest.fixture(scope="session")
-def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """A gateway beside its sandbox, started as a user starts it; what it says of itself."""
-    folder = tmp_path_factory.mktemp("gateway")
-    told = folder / "fixtures.json"
-    command = [str(installing.CHECKOUT / "run"), "demo", "--port", "0", "--fixtures", str(told)]
-    command += ["--state", str(folder / "state"), "--time-scale", "0.02"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + 60
-            while not told.exists():
-                assert process.poll() is None, "the demo ended by itself"
-                assert time.monotonic() < until, "the demo did not start"
-                time.sleep(0.1)
-            yield json.loads(told.read_text())
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+    with running_demo(tmp_path_factory.mktemp("gateway"), str(installing.CHECKOUT / "run"), "demo") as told:
+        yield told
 
 
 @pytest.fixture(scope="session")
-def http(fixtures: dict[str, str]) -> Iterator[httpx.Client]:
+def http(fixtures: Mapping[str, str]) -> Iterator[httpx.Client]:
     """A client without manners of its own, for shapes that are sent raw."""
     with httpx.Client(base_url=fixtures["base_url"], timeout=60) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def outcomes(fixtures: dict[str, str], say: Say) -> Callable[[str], dict[str, Outcome]]:
+def outcomes(fixtures: Mapping[str, str], say: Say) -> Callable[[str], dict[str, Outcome]]:
     """Case -> outcome, of a client by its name; each client is installed and run once."""
     known: dict[str, dict[str, Outcome]] = {}
 
@@ -83,7 +70,7 @@ def outcomes(fixtures: dict[str, str], say: Say) -> Callable[[str], dict[str, Ou
     return of
 
 
-def _run(name: str, fixtures: dict[str, str], say: Say) -> dict[str, Outcome]:
+def _run(name: str, fixtures: Mapping[str, str], say: Say) -> dict[str, Outcome]:
     command, cwd = _command(name, say)
     cases = cases_of(CAST[name], fixtures)
     began = time.monotonic()

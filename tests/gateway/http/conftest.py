@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from gateway.clock import SystemClock
 from gateway.errors import NoOffer
 from gateway.http import routes
 from gateway.http.auth import KeyRing
+from gateway.http.connections import GuardedProtocol
 from gateway.http.errors import exception_handlers
 from gateway.http.services import Services
 from gateway.ids import new_id, sibling
@@ -138,6 +140,8 @@ class Painter:
     refuses_tier: Tier | None = None
     fails_with: Exception | None = None
     draws: bytes = PIXEL
+    takes: float = 0.0
+    """Seconds."""
 
     async def read(self, path: str) -> bytes | None:
         return self.pictures.get(path)
@@ -145,6 +149,7 @@ class Painter:
     async def serve(self, call: Call, salvage: Salvage | None = None) -> Delivery:
         self.calls.append(call)
         self.salvages.append(salvage)
+        await asyncio.sleep(self.takes)
         if self.fails_with is not None:
             raise self.fails_with
         if call.constraints.tier == self.refuses_tier:
@@ -276,6 +281,7 @@ class Door:
     port: int
     key: str
     services: Services
+    server: uvicorn.Server
     painter: Painter
     http: httpx.AsyncClient
     add_key: Callable[..., Awaitable[str]]
@@ -296,9 +302,10 @@ class Door:
         """Everything the server answers to these very bytes, until it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            writer.write(request)
-            await writer.drain()
             async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionError):  # refused before it was all sent; the answer is there still
+                    writer.write(request)
+                    await writer.drain()
                 return await reader.read()
         finally:
             writer.close()
@@ -344,7 +351,16 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         ready=lambda: {"database": "ok"},
     )
     app = Litestar(routes(services), exception_handlers=exception_handlers(), openapi_config=None, logging_config=None)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", ws="none", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=GuardedProtocol,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+    )
     server = uvicorn.Server(config)
     # Not `serve`: that takes over the process's signals, and ends only at the next tenth of a second.
     config.load()
@@ -356,6 +372,6 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     async with httpx.AsyncClient(
         base_url=base, headers={"authorization": f"Bearer {key}"}, timeout=10, verify=PLAIN
     ) as http:
-        yield Door(base, port, key, services, painter, http, add_key)
+        yield Door(base, port, key, services, server, painter, http, add_key)
     await server.shutdown()
     await db.aclose()

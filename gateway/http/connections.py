@@ -1,0 +1,136 @@
+"""Connections that mean harm: what the server itself does not bound is bounded here.
+
+uvicorn has no limit on the size of a request's head, none on how long a client may take to send it, and none on how
+long it may take to read an answer. Each was worth our memory or all our connections to anybody, without a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.errors import GatewayError, InvalidRequest
+from gateway.http.bodies import MAX_DRAIN
+from gateway.http.errors import JSON, OPENAI_VERSION, HeadTooLarge, TooSlow, error_body, error_headers
+from gateway.ids import new_id
+
+MAX_HEAD = 64 * 1024
+"""Bytes a client may send before they make a head, or a piece of a body; the longest we know of are below 16 KiB."""
+MAX_PIECES = 32 * 1024
+"""Pieces a body may come in; each costs a few microseconds, and 64 MiB in pieces of 2 KiB are so many."""
+SWEEP_S = 5.0
+PATIENCE_S = 30.0
+"""Seconds for a head to arrive, and for a client that takes next to nothing of its answer to take something."""
+LINGER_S = 2.0
+"""Seconds for which a client that was refused may go on sending, unheard."""
+PROGRESS = 1024
+"""Bytes of an answer to be taken between two sweeps, or it counts as nothing."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection, with bounds; whatever is refused before there is a request wears the envelope, too."""
+
+    unread = 0
+    """Bytes since the last head or piece of a body was complete."""
+    idle_sweeps = 0
+    """How often in a row a sweep found that we wait for the client's next head."""
+    stuck_sweeps = 0
+    """How often in a row a sweep found that the client took next to nothing of its answer."""
+    pending = 0
+    """Bytes of an answer that the client had not taken at the last sweep."""
+    refused = False
+    """Nothing more that comes is looked at."""
+    pieces = 0
+    """In how many pieces the body came so far."""
+    unheard = 0
+    """Bytes of a body that came after the answer to it was complete."""
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; end a connection that sends on and on without completing anything."""
+        if self.refused:
+            return
+        self.unread += len(data)
+        super().data_received(data)
+        if (self.unread > MAX_HEAD or self.pieces > MAX_PIECES) and not self.refused:
+            self.refuse(HeadTooLarge())
+
+    def on_headers_complete(self) -> None:
+        """A head is complete; what follows a body in its place is no header, whoever let it pass."""
+        self.unread = self.idle_sweeps = self.pieces = self.unheard = 0
+        super().on_headers_complete()
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body is complete; one that was answered already is listened to for a while, out of courtesy."""
+        self.unread = 0
+        self.pieces += 1
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self.unheard += len(body)
+            if self.unheard > MAX_DRAIN:
+                self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self.refuse(InvalidRequest(f"{msg} Is it HTTP/1.1, with one honest length?", code="invalid_http"))
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer, unless that would be taken for the answer to an earlier request, and read no more."""
+        self.refused = True
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self.pipeline:
+            self.transport.close()
+        elif answering and (self.cycle.response_started or not self.cycle.more_body):
+            self.cycle.keep_alive = False
+        else:
+            if answering:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            self._last_words(error)
+
+    def _last_words(self, error: GatewayError) -> None:
+        """Answer, and close a little later: a client that is still sending loses what a closed connection had said."""
+        body = error_body(error)
+        headers = [
+            (b"content-type", JSON),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", new_id("req").encode()),
+            OPENAI_VERSION,
+            (b"connection", b"close"),
+            *((name, value) for name, value in error_headers(error) if name != b"connection"),
+        ]
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def sweep(self) -> None:
+        """Called every `SWEEP_S`: lose patience with a client that neither sends nor reads."""
+        left = self.transport.get_write_buffer_size()
+        self.stuck_sweeps = self.stuck_sweeps + 1 if left and left > self.pending - PROGRESS else 0
+        self.pending = left
+        waiting = not left and (self.cycle is None or self.cycle.response_complete)
+        self.idle_sweeps = self.idle_sweeps + 1 if waiting else 0
+        if self.stuck_sweeps * SWEEP_S >= PATIENCE_S:
+            self.transport.abort()
+        elif self.idle_sweeps * SWEEP_S >= PATIENCE_S:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Say so when a head has begun; a connection that was merely kept open would take it for its next answer."""
+        if self.unread:
+            self.refuse(TooSlow())
+        else:
+            self.transport.close()
+
+
+async def sweep(connections: Iterable[object]) -> None:
+    """Sweep the connections of a server for as long as it lives; hand in its own, living, set of them."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        for connection in list(connections):
+            if isinstance(connection, GuardedProtocol):
+                connection.sweep()

@@ -105,6 +105,10 @@ def _in_and_out(work: Work) -> Fraction:
     return Fraction(sum(_whole(size) for size in work.pictures) + _given(work))
 
 
+def _run_in_and_out(work: Work) -> Fraction:
+    return _in_and_out(work) + (1 if work.pictures else 0)
+
+
 def _given(work: Work) -> int:
     """Megapixels of the inputs; those above four are made smaller before they are counted."""
     return sum(min(_whole(size), 4) for size in work.inputs)
@@ -200,6 +204,14 @@ PUBLISHED: Mapping[tuple[Seller, str], Price] = {
     ("replicate", "black-forest-labs/flux-schnell"): _price("0.003", "image", _per_image),
     ("replicate", "black-forest-labs/flux-dev"): _price("0.025", "image", _per_image),
     ("replicate", "black-forest-labs/flux-1.1-pro"): _price("0.04", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-krea-dev"): _price("0.025", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-pro"): _price("0.055", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-1.1-pro-ultra"): _price("0.06", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-kontext-pro"): _price("0.04", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-kontext-max"): _price("0.08", "image", _per_image),
+    ("replicate", "black-forest-labs/flux-2-pro"): _price("0.015", "runs and megapixels", _run_in_and_out),
+    ("replicate", "black-forest-labs/flux-2-flex"): _price("0.06", "megapixels", _in_and_out),
+    ("replicate", "black-forest-labs/flux-2-dev"): _price("0.014", "megapixels", _in_and_out),
     ("together", "black-forest-labs/FLUX.1-schnell"): _price("0.0027", "megapixels", _exact_by_steps),
     ("together", "black-forest-labs/FLUX.1.1-pro"): _price("0.04", "megapixels", _exact),
     ("together", "black-forest-labs/FLUX.1-kontext-pro"): _price("0.04", "megapixels", _exact),

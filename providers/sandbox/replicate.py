@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from providers.sandbox import fields, wire
 from providers.sandbox.accounts import Account, account_name
 from providers.sandbox.endpoints import Endpoint, Size
-from providers.sandbox.fal import send_file, shortened
+from providers.sandbox.fal import read_inputs, send_file, shortened
 from providers.sandbox.faults import Strike
 from providers.sandbox.fields import Invalid
 from providers.sandbox.jobs import Failure, Job, Wish
@@ -440,9 +440,11 @@ def read_wish(given: Mapping[str, object], endpoint: Endpoint, drawn_seed: int, 
     steps = None if endpoint.steps is None else fields.integer(given, "num_inference_steps", endpoint.steps)
     count = fields.integer(given, "num_outputs", (1, endpoint.max_count)) if endpoint.max_count > 1 else 1
     seed = fields.integer(given, "seed")
+    inputs, _ = read_inputs(given, endpoint, {})
     return Wish(
         prompt=fields.text(given, "prompt"),
         size=_size(given, endpoint),
+        inputs=inputs,
         count=count or 1,
         format=_FORMATS[named],
         seed=drawn_seed if seed is None else seed,

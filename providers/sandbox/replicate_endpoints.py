@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from providers.sandbox.endpoints import Endpoint, Size, Sizes
+from msgspec.structs import replace
+
+from providers.sandbox.endpoints import KONTEXT_SIZES, ULTRA_SIZES, Endpoint, Inputs, Size, Sizes
 
 _FLUX_RATIOS: Mapping[str, Size] = {
     "1:1": (1024, 1024),
@@ -67,4 +69,48 @@ _REPLICATE = (
         default_format="webp",
     ),
 )
-REPLICATE: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in _REPLICATE}
+_DEV, _PRO = _REPLICATE[1], _REPLICATE[2]
+_KONTEXT = replace(
+    _PRO,
+    id="black-forest-labs/flux-kontext-pro",
+    typical_s=6.0,
+    sizes=Sizes(named=KONTEXT_SIZES),
+    shapes=KONTEXT_SIZES,
+    formats=("jpeg", "png"),
+    default_format="jpeg",
+    inputs=Inputs(field="input_image"),
+)
+_FLUX_2 = replace(
+    _PRO,
+    id="black-forest-labs/flux-2-pro",
+    typical_s=9.0,
+    sizes=Sizes(high=1440, multiple=16),
+    inputs=Inputs(field="input_images", least=0, most=8),
+)
+_FAMILY = (
+    replace(_DEV, id="black-forest-labs/flux-krea-dev"),
+    replace(_PRO, id="black-forest-labs/flux-pro", typical_s=6.0),
+    replace(
+        _PRO,
+        id="black-forest-labs/flux-1.1-pro-ultra",
+        typical_s=2.25,
+        sizes=Sizes(named=ULTRA_SIZES),
+        shapes=ULTRA_SIZES,
+        formats=("jpeg", "png"),
+        default_format="jpeg",
+    ),
+    _KONTEXT,
+    replace(_KONTEXT, id="black-forest-labs/flux-kontext-max", typical_s=8.0),
+    _FLUX_2,
+    replace(_FLUX_2, id="black-forest-labs/flux-2-flex", tier="standard", typical_s=8.0),
+    replace(
+        _FLUX_2,
+        id="black-forest-labs/flux-2-dev",
+        tier="standard",
+        typical_s=4.0,
+        tolerance=False,
+        open_weights=True,
+        inputs=Inputs(field="input_images", least=0, most=4),
+    ),
+)
+REPLICATE: Mapping[str, Endpoint] = {endpoint.id: endpoint for endpoint in (*_REPLICATE, *_FAMILY)}

@@ -31,6 +31,14 @@ GROUPS = {
             "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
         },
     ),
+    "report": (
+        "What was spent, on what, what that saved, and what to change.",
+        {
+            "daily": ("gateway.cli.report:daily", "A day."),
+            "weekly": ("gateway.cli.report:weekly", "A week, from Monday."),
+            "monthly": ("gateway.cli.report:monthly", "A month."),
+        },
+    ),
     "ledger": (
         "The books: do they agree, with themselves and with the providers?",
         {

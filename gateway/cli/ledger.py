@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
-from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, table
+from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
 from gateway.money.reconcile import Reconciliation, drift
 from gateway.settings import Settings
+from gateway.storage.audit import Audit
 from gateway.storage.rows import EntryRow
 from providers import registry
 from providers.errors import ProviderError
@@ -54,13 +55,21 @@ def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int
 
 
 def audit(*, json: Json = False, where: Where = HERE) -> int:
-    """Recompute every promise about money from the entries. Exit code 1: a promise is broken."""
-    faults = run_async(_audit(where.settings()))
+    """Recompute every promise about money from the entries. Exit code 1: a promise is broken.
+
+    Works on the books of a running gateway: everything is read in one snapshot, and nothing waits for it.
+    """
+    found = run_async(_audit(where.settings()))
     if json:
-        print_json({"faults": faults})
-    else:
-        print("\n".join(faults) or "the books hold every promise")
-    return 1 if faults else 0
+        print_json(found)
+        return 1 if found.faults else 0
+    looked = f"{found.entries:,} entries of {found.attempts:,} orders"
+    print("\n".join(found.faults) or f"the books hold every promise ({looked})")
+    if found.overruns:
+        beyond = dollars(found.overrun_nano_usd)
+        large = f", {found.large_overruns:,} of them by more than twice the hold" if found.large_overruns else ""
+        say(f"{found.overruns:,} bills went beyond what was held, which cost {beyond}{large}")
+    return 1 if found.faults else 0
 
 
 def export(
@@ -99,10 +108,10 @@ async def _reconcile(settings: Settings, days: int) -> Mapping[str, Reconciliati
         await db.aclose()
 
 
-async def _audit(settings: Settings) -> list[str]:
+async def _audit(settings: Settings) -> Audit:
     db = open_records(settings)
     try:
-        return await db.audit()
+        return await db.examine()
     finally:
         await db.aclose()
 

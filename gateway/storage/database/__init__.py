@@ -7,11 +7,13 @@ A backend that cannot record raises `gateway.errors.NotReady`, so that nothing i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from gateway.storage.activity import Activity
+from gateway.storage.audit import Audit
 from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
@@ -253,6 +255,15 @@ class Database(Protocol):
 
     async def audit(self) -> list[str]:
         """One sentence per broken promise about money, recomputed from the entries; empty when all hold."""
+
+    async def examine(self) -> Audit:
+        """The same, with how much was looked at and how often a bill went beyond its hold."""
+
+    async def activity(self, start: datetime, end: datetime, zone: tzinfo, account: str | None = None) -> Activity:
+        """What was posted from `start` to before `end`, days as `zone` counts them.
+
+        With an account: only what is owed to it.
+        """
 
     # The connection.
 

@@ -8,13 +8,16 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from gateway.errors import NotReady
+from gateway.storage.activity import Activity
+from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
 from gateway.storage.database.sqlite import values
+from gateway.storage.database.sqlite.activity import activity
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
 from gateway.storage.database.sqlite.file import connect, not_ready, open_file
@@ -260,7 +263,15 @@ class SqliteDatabase:
 
     async def audit(self) -> list[str]:
         """One sentence per broken promise about money."""
+        return list((await self.examine()).faults)
+
+    async def examine(self) -> Audit:
+        """Every broken promise about money, and how much was looked at."""
         return await self._read(audit, self._reader)
+
+    async def activity(self, start: datetime, end: datetime, zone: tzinfo, account: str | None = None) -> Activity:
+        """What was posted within a period."""
+        return await self._read(activity, self._reader, start, end, zone, account)
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

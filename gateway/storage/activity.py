@@ -1,0 +1,100 @@
+"""What happened to money within a period, gathered in one look so that every view of it has the same total.
+
+Money is nano-dollars. Every posted entry of the period is in `posted` once, and again in each of the other views it
+belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import TypeAlias
+
+from msgspec import Struct, field
+
+Tags: TypeAlias = tuple[tuple[str, str], ...]
+"""The tags of a call, by name."""
+
+
+class Spent(Struct):
+    """A sum over posted entries."""
+
+    cost: int = 0
+    """What we owe provider accounts."""
+    charge: int = 0
+    """What teams owe us."""
+    orders: int = 0
+    """Orders that were settled."""
+    images: int = 0
+    """Pictures they delivered."""
+
+    def add(self, other: Spent) -> None:
+        """Take another sum in."""
+        self.cost += other.cost
+        self.charge += other.charge
+        self.orders += other.orders
+        self.images += other.images
+
+
+class Source(Struct, frozen=True):
+    """What a posting is about. Empty where nobody knows: a correction of an endpoint names no order."""
+
+    day: date
+    account: str
+    offer_id: str
+    endpoint: str
+    team: str
+    key_id: str
+
+
+class Drawn(Struct, frozen=True):
+    """A kind of order that delivered: where, how large, how many pictures."""
+
+    offer_id: str
+    width: int
+    height: int
+    images: int
+    steps: int | None
+    promoted: bool
+    """Whether it drew a kept picture again at a higher tier."""
+
+
+class Repeats(Struct):
+    """Orders that drew what an earlier one of the period had drawn: same team, model, prompt, size and terms."""
+
+    orders: int = 0
+    """Beyond the first of each."""
+    cost: int = 0
+    distinct: int = 0
+    """How many things were drawn more than once."""
+    example: str = ""
+    """The call of the most repeated one."""
+    most: int = 0
+    """How often that was drawn."""
+
+
+class Open(Struct):
+    """Money that is still set aside."""
+
+    orders: int = 0
+    held: int = 0
+
+
+class Activity(Struct, kw_only=True):
+    """Everything posted within a period."""
+
+    posted: dict[Source, Spent] = field(default_factory=dict)
+    tags: dict[Tags, Spent] = field(default_factory=dict)
+    """Orders whose recipe is gone, and postings without an order, count as untagged."""
+    drawn: dict[Drawn, Spent] = field(default_factory=dict)
+    failed: dict[str, Spent] = field(default_factory=dict)
+    """Provider account -> orders that were billed and delivered nothing."""
+    repeats: Repeats = field(default_factory=Repeats)
+    promoted_from: int = 0
+    """Pictures of any age that were promoted within the period."""
+    suspended: Mapping[str, Open] = {}
+    """Provider account -> orders whose cost nobody knows yet, whenever they were placed."""
+    keys: Mapping[str, str] = {}
+    """Id of a key -> the name it was given."""
+    last_seq: int = 0
+    """The last entry there was."""

@@ -484,3 +484,42 @@ async def test_a_killed_process_keeps_what_it_acknowledged(tmp_path: Path, durab
     assert {rows[name] for name in paid} == {"settled"}
     assert await database.audit() == []
     await database.aclose()
+
+
+async def test_the_audit_notices_what_no_single_order_shows(tmp_path: Path) -> None:
+    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
+    first, second, third = new_hold(1000, attempt_id="att_a"), new_hold(1000, attempt_id="att_b"), new_hold(1000)
+    await database.hold("own_1", [first, second, third], [], NOON)
+    for hold in (first, second):
+        await database.accept("own_1", hold.attempt_id, Ticket("t-1"))
+        await database.close(settled(hold, 600))
+    twice = [fault for fault in await database.audit() if "receipt t-1 of fal was posted for 2 orders" in fault]
+    assert twice
+    await database.close(settled(third, 600))
+    connection = sqlite3.connect(tmp_path / "books.db", isolation_level=None)
+    tampering = [
+        (
+            "UPDATE attempts SET outcome = CAST('{\"error\":\"timed_out\"}' AS BLOB) WHERE id = 'att_a'",
+            "its team was charged 600",
+        ),
+        ("UPDATE attempts SET account = 'together' WHERE id = 'att_b'", "is of together, but has entries of fal"),
+        ("DROP TRIGGER entries_are_never_deleted", "the guard entries_are_never_deleted is gone"),
+        ("DELETE FROM entries WHERE seq = 3", "entries are missing"),
+    ]
+    for statement, fault in tampering:
+        connection.execute(statement)
+        assert any(fault in sentence for sentence in await database.audit()), statement
+    connection.close()
+    await database.aclose()
+
+
+async def test_the_audit_says_how_much_it_looked_at_and_how_far_bills_went_beyond_their_holds(
+    db: SqliteDatabase,
+) -> None:
+    small, large = new_hold(1000), new_hold(1000)
+    await db.hold("own_1", [small, large], [], NOON)
+    await db.close(settled(small, 1500))
+    await db.close(settled(large, 4000))
+    found = await db.examine()
+    assert (found.faults, found.attempts, found.entries) == ([], 2, 12)
+    assert (found.overruns, found.overrun_nano_usd, found.large_overruns) == (4, 3500, 2)

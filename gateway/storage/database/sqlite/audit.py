@@ -38,7 +38,7 @@ _FACTS = f"""
 """  # noqa: S608 - constants only
 _ATTEMPTS = """
     SELECT id, state, account, team, key_id, hold_cost, hold_charge, cost, charge,
-        CASE WHEN charge > 0 THEN outcome ->> 'error' END
+        CASE WHEN charge > 0 THEN CAST(outcome AS TEXT) ->> 'error' END
     FROM attempts ORDER BY id
 """
 _WITHOUT = """
@@ -55,10 +55,12 @@ _UNGUARDED = """
     WHERE name NOT IN (SELECT name FROM sqlite_master WHERE type = 'trigger')
 """
 _TWICE = """
-    SELECT 'receipt ' || (ticket ->> 'id') || ' of ' || account || ' was posted for ' || COUNT(*) || ' orders, '
-        || MIN(id) || ' and ' || MAX(id) || ' among them'
-    FROM attempts WHERE state = 'settled' AND cost > 0 AND ticket IS NOT NULL
-    GROUP BY account, ticket ->> 'id' HAVING COUNT(*) > 1
+    SELECT 'receipt ' || receipt || ' of ' || account || ' was posted for ' || COUNT(*) || ' orders, ' || MIN(id)
+        || ' and ' || MAX(id) || ' among them'
+    FROM (
+        SELECT id, account, CAST(ticket AS TEXT) ->> 'id' AS receipt FROM attempts
+        WHERE state = 'settled' AND cost > 0 AND ticket IS NOT NULL
+    ) GROUP BY account, receipt HAVING COUNT(*) > 1
 """
 _UNPAID = """
     SELECT 'picture ' || assets.id || ' is kept, but its order ' || attempt_id || ' is ' || state

@@ -15,6 +15,8 @@ from msgspec import Struct
 Seller = Literal["fal", "together", "replicate", "openai", "selfhosted"]
 Size: TypeAlias = tuple[int, int]
 
+BACKGROUND_REMOVER = "a029dff38972b5fda4ec5d75d7d1cd25aeff621d2cf4946a41055d7db66b80bc"
+"""The version of Replicate's background remover that is sold."""
 FAL_PRESETS: Mapping[str, Size] = {
     "square_hd": (1024, 1024),
     "square": (512, 512),
@@ -127,6 +129,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Draws as large as its first input, and is told no size."""
     cuts_out: bool = False
     """Takes no prompt: removes what is behind the thing in the picture, and answers with one `image`."""
+    by_the_second: bool = False
+    """Sold by a machine's time, whatever comes of the work (Replicate's community models)."""
     shapes: Mapping[str, Size] = {}
     """Sizes by aspect ratio and, where the endpoint takes them, megapixels ("16:9 0.25"); Replicate."""
 

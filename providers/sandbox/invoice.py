@@ -15,7 +15,7 @@ from typing import TypedDict
 
 from msgspec import Struct
 
-from providers.sandbox.endpoints import Seller, Size
+from providers.sandbox.endpoints import BACKGROUND_REMOVER, Seller, Size
 
 _BINARY_MEGAPIXEL = 1_048_576
 _DECIMAL_MEGAPIXEL = 1_000_000
@@ -143,6 +143,10 @@ def _dearer_with_inputs(work: Work) -> Fraction:
     return len(work.pictures) * (Fraction(5, 4) if work.inputs else Fraction(1))
 
 
+def _per_second(work: Work) -> Fraction:
+    return Fraction(work.machine_ns, _NANO)
+
+
 def _exact(work: Work) -> Fraction:
     return Fraction(sum(width * height for width, height in work.pictures), _DECIMAL_MEGAPIXEL)
 
@@ -212,6 +216,8 @@ PUBLISHED: Mapping[tuple[Seller, str], Price] = {
     ("replicate", "black-forest-labs/flux-2-pro"): _price("0.015", "runs and megapixels", _run_in_and_out),
     ("replicate", "black-forest-labs/flux-2-flex"): _price("0.06", "megapixels", _in_and_out),
     ("replicate", "black-forest-labs/flux-2-dev"): _price("0.014", "megapixels", _in_and_out),
+    # Nvidia T4, by the second of predict_time.
+    ("replicate", f"851-labs/background-remover:{BACKGROUND_REMOVER}"): _price("0.000225", "second", _per_second),
     ("together", "black-forest-labs/FLUX.1-schnell"): _price("0.0027", "megapixels", _exact_by_steps),
     ("together", "black-forest-labs/FLUX.1.1-pro"): _price("0.04", "megapixels", _exact),
     ("together", "black-forest-labs/FLUX.1-kontext-pro"): _price("0.04", "megapixels", _exact),

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -94,6 +95,7 @@ class ReplicateTwin:
         router.add_get(f"{root}/predictions", self._guarded(self._list))
         router.add_get(f"{root}/predictions/{{id}}", self._guarded(self._read))
         router.add_post(f"{root}/predictions/{{id}}/cancel", self._guarded(self._cancel))
+        router.add_post(f"{root}/files", self._guarded(self._upload))
         router.add_get(f"{root}/account", self._guarded(self._account))
         router.add_get(f"{root}/hardware", self._guarded(self._hardware))
         router.add_get(f"{root}/webhooks/default/secret", self._guarded(self._secret))
@@ -155,7 +157,8 @@ class ReplicateTwin:
         try:
             wait_s, life_s = _prefer(request), _life(request)
             given = _input(body)
-            wish = read_wish(given, endpoint, self._world.drawn_seed(account), inline=wait_s is not None)
+            wish = read_wish(given, endpoint, self._world.drawn_seed(account), self._world.uploads)
+            wish = replace(wish, inline=wait_s is not None)
             webhook, events = _webhook(body)
         except Invalid as fault:
             account.reject("invalid")
@@ -185,13 +188,18 @@ class ReplicateTwin:
         """Stop a prediction at its deadline: unpaid if it never started, else for the time it ran."""
         await _finished(job, seconds)
         if job.state in {"queued", "running"}:
-            self._stop(job, aborted=job.state == "queued")
+            await self._stop(job, aborted=job.state == "queued")
 
-    def _stop(self, job: Job, *, aborted: bool = False) -> None:
+    async def _stop(self, job: Job, *, aborted: bool = False) -> None:
+        """End the work; what ran by the second is paid for so far, and a picture that was not drawn is not."""
         assert job.task is not None
         self._terms[job].aborted = aborted
         job.state = "cancelled"
         job.task.cancel()
+        await job.finished.wait()
+        if job.started_at is not None and job.endpoint.by_the_second:
+            job.machine_ns = round(job.machine_s * 1e9)
+            self._world.bill(job)
 
     async def _read(self, request: web.Request, account: Account) -> web.StreamResponse:
         job = self._job(request, account)
@@ -224,8 +232,7 @@ class ReplicateTwin:
     async def _cancel(self, request: web.Request, account: Account) -> web.StreamResponse:
         job = self._job(request, account)
         if job.state in {"queued", "running"}:
-            self._stop(job)
-            await job.finished.wait()
+            await self._stop(job)
         return answer(self.shown(job))
 
     def _job(self, request: web.Request, account: Account) -> Job:
@@ -305,6 +312,20 @@ class ReplicateTwin:
         if "Authorization" in request.headers:
             kept[0].account.stats.leaked_keys += 1
         return await send_file(request, self._world, *kept)
+
+    async def _upload(self, request: web.Request, account: Account) -> web.StreamResponse:
+        """Take a file to be named as an input later."""
+        content = (await request.post()).get("content")
+        if not isinstance(content, web.FileField):
+            return problem(422, "- content: a file is required\n", title="Input validation failed")
+        data = await asyncio.to_thread(content.file.read)
+        file_id = wire.fingerprint(self._world.seed, len(self._world.uploads), account.name, data)
+        url = f"{self._root()}/files/{file_id}"
+        self._world.uploads[url] = data
+        body = {"id": file_id, "name": content.filename, "content_type": content.content_type, "size": len(data)}
+        now = datetime.now(UTC)
+        moments = {"created_at": _moment(now), "expires_at": _moment(now + timedelta(days=1))}
+        return answer({**body, **moments, "etag": file_id, "checksums": {}, "metadata": {}, "urls": {"get": url}}, 201)
 
     async def _account(self, _request: web.Request, account: Account) -> web.Response:
         url = f"https://github.com/{account.name}"
@@ -424,32 +445,33 @@ def _webhook(body: Mapping[str, object]) -> tuple[str | None, Sequence[str]]:
     return url, [str(event) for event in events]
 
 
-def read_wish(given: Mapping[str, object], endpoint: Endpoint, drawn_seed: int, *, inline: bool = False) -> Wish:
-    """What the caller asks for; raises `Invalid` naming the field that is wrong."""
+def read_wish(
+    given: Mapping[str, object],
+    endpoint: Endpoint,
+    drawn_seed: int,
+    uploads: Mapping[str, bytes] = MappingProxyType({}),
+) -> Wish:
+    """What the caller asks for; raises `Invalid` naming the field that is wrong. `uploads` are files by address."""
+    inputs, mask = read_inputs(given, endpoint, uploads)
     if endpoint.tolerance:
         fields.integer(given, "safety_tolerance", (0, 6))
     if endpoint.guidance is not None:
         fields.number(given, "guidance", endpoint.guidance)
     fields.integer(given, "output_quality", (0, 100))
-    named = fields.choice(
-        given,
-        "output_format",
-        [name for name, form in _FORMATS.items() if form in endpoint.formats],
-        "webp" if "webp" in endpoint.formats else "jpg",
-    )
+    formats = [name for name, form in _FORMATS.items() if form in endpoint.formats]
+    named = fields.choice(given, "output_format", formats, formats[0])
     steps = None if endpoint.steps is None else fields.integer(given, "num_inference_steps", endpoint.steps)
     count = fields.integer(given, "num_outputs", (1, endpoint.max_count)) if endpoint.max_count > 1 else 1
     seed = fields.integer(given, "seed")
-    inputs, _ = read_inputs(given, endpoint, {})
     return Wish(
-        prompt=fields.text(given, "prompt"),
-        size=_size(given, endpoint),
-        inputs=inputs,
+        prompt="" if endpoint.cuts_out else fields.text(given, "prompt"),
+        size=(inputs[0].width, inputs[0].height) if endpoint.as_input else _size(given, endpoint),
         count=count or 1,
         format=_FORMATS[named],
         seed=drawn_seed if seed is None else seed,
         steps=steps,
-        inline=inline,
+        inputs=inputs,
+        mask=mask,
     )
 
 

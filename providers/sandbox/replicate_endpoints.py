@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from providers.sandbox.endpoints import KONTEXT_SIZES, ULTRA_SIZES, Endpoint, Inputs, Size, Sizes
+from providers.sandbox.endpoints import BACKGROUND_REMOVER, KONTEXT_SIZES, ULTRA_SIZES, Endpoint, Inputs, Size, Sizes
 
 _FLUX_RATIOS: Mapping[str, Size] = {
     "1:1": (1024, 1024),
@@ -67,6 +67,20 @@ _REPLICATE = (
         shapes=_FLUX_RATIOS,
         formats=("jpeg", "png", "webp"),
         default_format="webp",
+    ),
+    Endpoint(
+        id=f"851-labs/background-remover:{BACKGROUND_REMOVER}",
+        seller="replicate",
+        tier="standard",
+        typical_s=2.0,
+        seed=False,
+        sizes=Sizes(low=64, high=4096, multiple=1),
+        formats=("png",),
+        default_format="png",
+        inputs=Inputs(field="image"),
+        as_input=True,
+        cuts_out=True,
+        by_the_second=True,
     ),
 )
 _DEV, _PRO = _REPLICATE[1], _REPLICATE[2]

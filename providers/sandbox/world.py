@@ -151,7 +151,7 @@ class World:
             async with job.gate.slot(job.id):
                 job.state = "running"
                 job.started_at = datetime.now(UTC)
-                job.machine_ns = round(job.run_s * 1e9) // job.gate.running
+                job.machine_ns = _machine_ns(job)
                 account.stats.peak_running = max(account.stats.peak_running, job.gate.running)
                 await self._work(job)
         except asyncio.CancelledError:
@@ -167,6 +167,8 @@ class World:
     async def _work(self, job: Job) -> None:
         if job.failure is not None or job.wish is None:
             await asyncio.sleep(job.run_s)
+            if job.wish is not None and job.endpoint.by_the_second:
+                self.bill(job)
             return
         scenes = scenes_of(job.endpoint, job.wish, job.strike, black=job.flagged)
         paintings = (self.painter.paint(scene) for scene in scenes)
@@ -178,14 +180,15 @@ class World:
             job.pictures = pictures
         else:
             job.links = [self._shelve(job, number) for number in range(len(scenes))]
-        self._bill(job)
+        self.bill(job)
 
     def _shelve(self, job: Job, number: int) -> str:
         name = f"{fingerprint(self.seed, job.id, number)}.{job.scenes[number].format}"
         self.files[name] = (job, number)
         return name
 
-    def _bill(self, job: Job) -> None:
+    def bill(self, job: Job) -> None:
+        """Write what an order took into the book."""
         cost = charge(job.price, job.work)
         self.book.enter(
             Line(
@@ -208,6 +211,13 @@ class World:
     def open_job(self, account: Account, endpoint: Endpoint, order_id: str, strike: Strike = NO_FAULT) -> Job:
         """An order about to be accepted, at the price in force now."""
         return Job(order_id, account, endpoint, self.prices.of(endpoint.seller, endpoint.id), strike)
+
+
+def _machine_ns(job: Job) -> int:
+    """Nanoseconds of a machine: by the second they are sold whole, while ours are shared by all they draw at once."""
+    if job.endpoint.by_the_second:
+        return round(job.machine_s * 1e9)
+    return round(job.run_s * 1e9) // job.gate.running
 
 
 def _slowed(work_s: float, strike: Strike) -> float:

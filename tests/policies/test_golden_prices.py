@@ -44,6 +44,8 @@ class Vector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steps: int | None = None
     inputs: tuple[str, ...] = ()
     """Sizes of the input pictures: "1024x1024"."""
+    machine_ms: int = 0
+    """Milliseconds of a machine, where it is sold by its time."""
     sold: bool = True
 
     def __str__(self) -> str:
@@ -63,11 +65,26 @@ class Vector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def usage(self) -> Usage:
         """What it consumed."""
-        return Usage(images=((self.width, self.height),) * self.count, steps=self.steps, references=self.references)
+        return Usage(
+            images=((self.width, self.height),) * self.count,
+            steps=self.steps,
+            references=self.references,
+            machine_ns=self.machine_ns,
+        )
 
     def work(self) -> Work:
         """The same, in the words of the sellers' own book."""
-        return Work(pictures=[(self.width, self.height)] * self.count, steps=self.steps, inputs=self.references)
+        return Work(
+            pictures=[(self.width, self.height)] * self.count,
+            steps=self.steps,
+            inputs=self.references,
+            machine_ns=self.machine_ns,
+        )
+
+    @property
+    def machine_ns(self) -> int:
+        """Nanoseconds of a machine."""
+        return self.machine_ms * 1_000_000
 
     @property
     def references(self) -> tuple[tuple[int, int], ...]:
@@ -118,7 +135,8 @@ def test_two_hundred_prices_were_reckoned_by_hand_and_cover_every_offer() -> Non
 def test_quote_bill_and_invoice_say_what_was_reckoned_by_hand(vector: Vector) -> None:
     key = vector.provider, vector.endpoint
     offer, steps = OFFERS[key], OFFERS[key].abilities.default_steps
-    assert quote(offer.tariff, vector.request(), default_steps=steps).amount == vector.nano_usd
+    quoted = quote(offer.tariff, vector.request(), default_steps=steps, expected_machine_ns=vector.machine_ns)
+    assert quoted.amount == vector.nano_usd
     assert bill(offer.tariff, vector.usage(), default_steps=steps) == vector.nano_usd
     assert charge(INVOICED[key], vector.work()).nano_usd == vector.nano_usd
 
@@ -142,17 +160,23 @@ def test_what_is_marked_as_sold_can_be_ordered_and_nothing_else(vector: Vector) 
     st.lists(sizes, max_size=10),
     st.none() | st.integers(1, 100),
     st.lists(sizes, max_size=4),
+    st.integers(0, 10**12),
 )
 def test_our_bill_is_the_invoice_whatever_was_made(
-    key: tuple[str, str], images: list[tuple[int, int]], steps: int | None, inputs: list[tuple[int, int]]
+    key: tuple[str, str],
+    images: list[tuple[int, int]],
+    steps: int | None,
+    inputs: list[tuple[int, int]],
+    machine_ns: int,
 ) -> None:
     offer = OFFERS[key]
-    used = Usage(images=tuple(images), steps=steps, references=tuple(inputs))
+    used = Usage(images=tuple(images), steps=steps, references=tuple(inputs), machine_ns=machine_ns)
     try:
         ours = bill(offer.tariff, used, default_steps=offer.abilities.default_steps)
     except Unpriced:
         reject()  # larger than anything the endpoint sells
-    assert ours == charge(INVOICED[key], Work(pictures=images, steps=steps, inputs=inputs)).nano_usd
+    work = Work(pictures=images, steps=steps, inputs=inputs, machine_ns=machine_ns)
+    assert ours == charge(INVOICED[key], work).nano_usd
 
 
 class BesidePictures(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

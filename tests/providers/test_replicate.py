@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 
 import pybase64
@@ -54,7 +55,8 @@ from providers.errors import (
     Unsupported,
 )
 from providers.replicate import Replicate, Settings, connect
-from providers.sandbox import start
+from providers.sandbox import Sandbox, start
+from providers.sandbox.endpoints import BACKGROUND_REMOVER
 from providers.transport import Http
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -665,3 +667,66 @@ async def test_the_twins_own_callbacks_are_trusted_and_a_lost_one_is_made_up_for
         await made.aclose()
     assert len(generation.images) == 1
     assert heard == {None: [True], "dup_webhook": [True, True], "lost_webhook": []}[fault]
+
+
+REMOVER = f"851-labs/background-remover:{BACKGROUND_REMOVER}"
+REMOVES = Abilities(
+    operations=("remove_background",),
+    sizes=SizeRule(min_side=64, max_side=4096, multiple=1),
+    formats=("png",),
+    seed=False,
+    references=(1, 1),
+    input_dialect="image",
+    size_dialect="input",
+)
+
+
+def cut_out() -> Order:
+    """An order at a model sold by the second, over a picture too large to travel inside it."""
+    source = Input(picture(800, 600), Head("png", 800, 600))
+    assert len(source.data) > 256 * 1024
+    size: dict[str, Any] = {"width": 800, "height": 600, "references": ((800, 600),)}
+    return order(able=REMOVES, endpoint=REMOVER, operation="remove_background", inputs=(source,), **size)
+
+
+def at(sandbox: Sandbox, http: Http) -> Replicate:
+    quick = {"poll_first": 0.01, "poll_max": 0.05}
+    base = {"key": "sandbox-seconds", "base_url": f"{sandbox.url}/replicate", **quick}
+    return connect("studio", Settings.model_validate(base), http)
+
+
+def seconds_at_t4(machine_ns: int) -> int:
+    return round(Fraction(machine_ns * 225_000, 10**9))
+
+
+async def test_what_is_sold_by_the_second_is_billed_by_the_seconds_told(http: Http) -> None:
+    async with await start(time_scale=0.01, pictures="plain") as sandbox:
+        made = at(sandbox, http)
+        generation, _ = await draw(made, cut_out())
+        await made.aclose()
+        (line,) = sandbox.invoice()["lines"]
+    assert generation.usage.references == ((800, 600),)
+    assert generation.usage.machine_ns > 0
+    assert line["nano_usd"] == seconds_at_t4(generation.usage.machine_ns)
+
+
+@pytest.mark.parametrize(("rule", "kind"), [({"do": "500", "args": {"at": "result"}}, Failed), (None, TimedOut)])
+async def test_a_run_by_the_second_that_fails_or_is_stopped_costs_its_time(
+    http: Http, rule: dict[str, Any] | None, kind: type[ProviderError]
+) -> None:
+    async with await start(time_scale=0.01, pictures="plain") as sandbox:
+        sandbox.script([rule or {"do": "slow", "args": {"seconds": 30}}])
+        made = at(sandbox, http)
+
+        async def accept(ticket: Ticket) -> None:
+            if rule is None:
+                await asyncio.sleep(0.1)
+                assert await made.cancel(ticket) == "running"
+
+        with pytest.raises(ProviderError) as caught:
+            await made.generate(cut_out(), accept)
+        await made.aclose()
+        (line,) = sandbox.invoice()["lines"]
+    assert type(caught.value) is kind
+    assert isinstance(caught.value.owed, Usage)
+    assert line["nano_usd"] == seconds_at_t4(caught.value.owed.machine_ns) > 0

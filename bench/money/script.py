@@ -26,8 +26,8 @@ NETWORK = (
     _rule("reset", 0.05, at="submit"),
     _rule("late_accept", 0.05),
     _rule("timeout", 0.01),
-    _rule("lost_webhook", 0.2, "fal"),
-    _rule("dup_webhook", 0.2, "fal"),
+    _rule("lost_webhook", 0.2),
+    _rule("dup_webhook", 0.2),
 )
 BODIES = (
     _rule("truncate", 0.05),
@@ -44,15 +44,22 @@ ERRORS = (
     _rule("500", 0.15),
     _rule("503", 0.15),
     _rule("502", 0.05, "fal", at="result"),
+    _rule("500", 0.05, "replicate", at="result"),
     _rule("refuse", 0.03),
 )
 PRICES = {
     "fal": {"fal-ai/flux/schnell": "0.0035", "fal-ai/flux-2/flash": "0.004"},
     "together": {"black-forest-labs/FLUX.1-schnell": "0.0031"},
 }
-"""Dollars per unit, in force from one order to the next; the gateway's catalogue knows nothing of them."""
+"""Dollars per unit, in force from one order to the next; the gateway's catalogue knows nothing of them.
 
-STORM = (_rule("429", 0.5, "fal", retry_after=0.2), _rule("429", 0.4, "together", retry_after=0.2))
+Not at Replicate, which tells no price: what it changes there, only a person can learn."""
+
+STORM = (
+    _rule("429", 0.5, "fal", retry_after=0.2),
+    _rule("429", 0.4, "together", retry_after=0.2),
+    _rule("429", 0.4, "replicate", retry_after=0.2),
+)
 
 
 def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequence[Act]:

@@ -16,17 +16,20 @@ from bench.money.judge import SandboxBooks
 from bench.money.traffic import TEAMS
 from bench.processes import Child, free_port, python, running
 
-ACCOUNTS: Mapping[str, str] = {"fal": "fal", "fal-eu": "fal", "together": "together"}
+ACCOUNTS: Mapping[str, str] = {"fal": "fal", "fal-eu": "fal", "together": "together", "replicate": "replicate"}
 """Provider account -> seller. The sandbox takes the key `sandbox-NAME` for its account NAME."""
 
-FAL_SLOTS = 10
-TOGETHER_RATE, TOGETHER_BURST = 20.0, 20
-TOLD: Mapping[str, object] = {
-    "fal": {"concurrency": FAL_SLOTS},
-    "together": {"rate": TOGETHER_RATE, "burst": TOGETHER_BURST},
+TOLD: Mapping[str, Mapping[str, float]] = {
+    "fal": {"concurrency": 10},
+    "together": {"rate": 20.0, "burst": 20},
+    "replicate": {"rate": 10.0, "burst": 20},
 }
-"""The limits the gateway is configured with."""
-LOWERED: Mapping[str, object] = {"fal/fal": {"concurrency": 4}, "together": {"rate": 8.0, "burst": 8}}
+"""Seller -> the limits the gateway is configured with."""
+LOWERED: Mapping[str, object] = {
+    "fal/fal": {"concurrency": 4},
+    "together": {"rate": 8.0, "burst": 8},
+    "replicate": {"rate": 4.0, "burst": 8},
+}
 """Limits it is not told of."""
 
 
@@ -136,14 +139,14 @@ def gateway(folder: Path, sandbox_port: int, *, time_scale: float) -> Iterator[G
 
 
 def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
-    """Three accounts, webhooks on, and every wait short, because the sandbox's time runs fast."""
+    """An account or two at each seller, webhooks on, and every wait short, because the sandbox's time runs fast."""
     url = f"http://{HOST}:{sandbox_port}"
     accounts = {
         name: {
             "kind": seller,
             "key_env": _variable(name),
             "base_url": f"{url}/{seller}",
-            **({"concurrency": FAL_SLOTS} if seller == "fal" else {"rate": TOGETHER_RATE, "burst": TOGETHER_BURST}),
+            **TOLD[seller],
         }
         for name, seller in ACCOUNTS.items()
     }

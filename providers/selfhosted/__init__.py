@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from providers.selfhosted.adapter import Selfhosted
 from providers.selfhosted.dialects import DIALECTS, Name
 from providers.selfhosted.node import Node
-from providers.selfhosted.pool import MeteredPool, Pool
+from providers.selfhosted.pool import Habits, MeteredPool, Pool
 from providers.transport import Http
 
 __all__ = ["MeteredPool", "NodeSettings", "Pool", "Selfhosted", "Settings", "connect"]
@@ -52,6 +52,7 @@ class Settings(BaseModel):
     quarantine: float = Field(
         default=60.0, ge=0, description="Seconds without orders for a node that answered with a wrong picture."
     )
+    wait: float = Field(default=5.0, ge=0, description="Seconds that an order waits for a free slot, at most.")
     linger: float = Field(
         default=300.0, ge=0, description="Seconds the slot of an order stays taken that we lost sight of, at most."
     )
@@ -76,15 +77,10 @@ def connect(name: str, settings: Settings, http: Http) -> Selfhosted | Pool:
     if settings.base_url is not None:
         return Selfhosted(name, settings.base_url, http, key=key, dialect=DIALECTS[settings.dialect], machine=name)
     nodes = [_node(name, node, settings, key, http) for node in settings.nodes or ()]
+    habits = Habits(probe_every=settings.probe_every, quarantine=settings.quarantine, wait=settings.wait)
     if settings.usage and settings.machine_hour is not None:
-        return MeteredPool(
-            name,
-            nodes,
-            probe_every=settings.probe_every,
-            quarantine=settings.quarantine,
-            machine_hour=settings.machine_hour,
-        )
-    return Pool(name, nodes, probe_every=settings.probe_every, quarantine=settings.quarantine)
+        return MeteredPool(name, nodes, habits, machine_hour=settings.machine_hour)
+    return Pool(name, nodes, habits)
 
 
 def _node(account: str, node: NodeSettings, settings: Settings, key: str, http: Http) -> Node:

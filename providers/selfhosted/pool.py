@@ -13,6 +13,7 @@ from typing import Final, Literal, NoReturn
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from providers.contract import Generation, Load, OnAccepted, Order, UsageRecord
 from providers.errors import (
@@ -31,7 +32,21 @@ from providers.transport import NotSent, WireError, jittered
 
 _PROBE_S: Final = 5.0
 """Seconds a node has to say how it is."""
+_AT_ONCE_S: Final = 0.005
+_LOOK_AGAIN_S: Final = 0.5
+"""Slots that nobody gives back come free by themselves after a while, so that those who wait look again."""
 _HOUR_NS: Final = 3_600_000_000_000
+
+
+class Habits(Struct, frozen=True, kw_only=True):
+    """How a pool treats its nodes; all in seconds."""
+
+    probe_every: float
+    """Between two looks at each node."""
+    quarantine: float
+    """Without orders for a node that answered with a wrong picture."""
+    wait: float
+    """That an order waits for a free slot, at most."""
 
 
 class Pool:
@@ -39,24 +54,27 @@ class Pool:
 
     bills_nobody: Literal[True] = True
 
-    def __init__(self, name: str, nodes: Sequence[Node], *, probe_every: float, quarantine: float) -> None:
-        """`probe_every` and `quarantine` (after a lie) in seconds."""
+    def __init__(self, name: str, nodes: Sequence[Node], habits: Habits) -> None:
         self.name = name
         self._nodes = tuple(nodes)
-        self._probe_every = probe_every
-        self._quarantine = quarantine
+        self._habits = habits
         self._loop = asyncio.get_running_loop()
         self._asked: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Draw `order` at the node that would be done first; no node gives a receipt."""
         await self._awake()
         gone: set[Node] = set()
+        arrived = self._loop.time()
         while True:
-            node = self._best(order, gone)
+            node = await self._room(order, gone, arrived + self._habits.wait)
+            waited = self._loop.time() - arrived
             try:
-                return await self._draw(node, order, on_accepted)
+                made = await self._draw(node, order, on_accepted)
+                return made if waited < _AT_ONCE_S else replace(made, queue_s=(made.queue_s or 0.0) + waited)
             except Unavailable as error:
                 if not isinstance(error.__cause__, NotSent):
                     raise
@@ -81,7 +99,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Stop looking after the nodes, and give back connections."""
-        tasks = [task for task in (self._asked, self._watch) if task is not None]
+        tasks = [task for task in (self._asked, self._watch, *self._looks) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,12 +117,39 @@ class Pool:
 
     async def _keep_probing(self) -> None:
         while True:
-            await asyncio.sleep(jittered(self._probe_every))
+            await asyncio.sleep(jittered(self._habits.probe_every))
             await self.probe()
 
     async def _probe(self, node: Node) -> None:
         before = node.running()
         node.probed(await node.server.status(_PROBE_S), before)
+        self._freed()
+
+    def _look_at(self, node: Node) -> None:
+        """Ask a node at once how it is: it may be gone, or it was a hiccup."""
+        look = asyncio.create_task(self._probe(node), name=f"look at {node.name}")
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+
+    async def _room(self, order: Order, gone: set[Node], until: float) -> Node:
+        """The node for an order; waits for a free slot where there is none, but not for a node to become fit."""
+        while True:
+            try:
+                return self._best(order, gone)
+            except Overloaded:
+                left = until - self._loop.time()
+                if left <= 0:
+                    raise
+            turn: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(turn)
+            await asyncio.wait([turn], timeout=min(left, _LOOK_AGAIN_S))
+
+    def _freed(self) -> None:
+        """Wake those who wait for a slot."""
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
 
     def _best(self, order: Order, gone: set[Node]) -> Node:
         """The fit node with a free slot where `order` would be done first; raises why there is none."""
@@ -133,6 +178,8 @@ class Pool:
             raise
         node.done(work)
         node.served(order, made.run_s or 0.0)
+        if self._waiting:
+            self._freed()
         return made
 
     def _end(self, node: Node, work: Work, error: ProviderError) -> NoReturn:
@@ -140,16 +187,21 @@ class Pool:
         now = self._loop.time()
         if isinstance(error, TimedOut | OutcomeUnknown):
             node.lose(work, now)
-            node.failed(error.detail)
+            if isinstance(error, TimedOut):
+                node.failed(error.detail)
+            else:
+                node.gone(f"broke off ({error.detail})", dead=False)
+                self._look_at(node)
             raise error
         node.done(work)
+        self._freed()
         match error:
             case Unavailable() if isinstance(error.__cause__, NotSent):
                 node.gone(f"cannot be reached ({error.detail})", dead=_refused(error))
             case Overloaded() | Unavailable() if error.retry_after is not None:
                 node.rest(now + error.retry_after, error.detail)
             case BadDelivery():
-                node.rest(now + self._quarantine, error.detail)
+                node.rest(now + self._habits.quarantine, error.detail)
             case Misconfigured():
                 node.gone(f"refuses the key ({error.detail})", dead=False)
                 # One node with another key says nothing about the account.
@@ -184,11 +236,9 @@ class _Log(Struct):
 class MeteredPool(Pool):
     """A pool whose nodes keep a log of what they did, by our attempt: `GET /v1/usage?since=...`."""
 
-    def __init__(
-        self, name: str, nodes: Sequence[Node], *, probe_every: float, quarantine: float, machine_hour: int
-    ) -> None:
+    def __init__(self, name: str, nodes: Sequence[Node], habits: Habits, *, machine_hour: int) -> None:
         """`machine_hour` in nano-dollars."""
-        super().__init__(name, nodes, probe_every=probe_every, quarantine=quarantine)
+        super().__init__(name, nodes, habits)
         self._machine_hour = machine_hour
 
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:

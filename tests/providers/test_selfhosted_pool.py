@@ -267,7 +267,7 @@ async def test_a_hanging_node_keeps_its_slot_until_it_is_idle_again(http: Http, 
 
 async def test_an_order_that_was_called_off_keeps_its_slot_while_the_worker_draws(http: Http, sandbox: Sandbox) -> None:
     sandbox.script([{"provider": "selfhosted", "do": "slow", "args": {"seconds": 0.3}, "when": {"first": 1}}])
-    made = pool(http, node(sandbox, "openai-1"))
+    made = pool(http, node(sandbox, "openai-1"), wait=0)
     leaving = asyncio.create_task(made.generate(order(), untouched))
     async with asyncio.timeout(5):
         while not sandbox.stats():  # noqa: ASYNC110 - the sandbox can only be asked
@@ -278,6 +278,16 @@ async def test_an_order_that_was_called_off_keeps_its_slot_while_the_worker_draw
     assert isinstance(await failure(made, order()), Overloaded)
     await until_fit(made, order())
     assert await taken(made) == 0
+    await made.aclose()
+
+
+async def test_an_order_waits_for_a_slot_and_says_how_long(http: Http, sandbox: Sandbox) -> None:
+    sandbox.script([{"provider": "selfhosted", "do": "slow", "args": {"seconds": 0.2}}])
+    made = pool(http, node(sandbox, "sglang-1"))
+    first, second = await asyncio.gather(*(made.generate(order(seed=n), untouched) for n in range(2)))
+    assert first.queue_s is not None
+    assert second.queue_s is not None
+    assert second.queue_s >= first.queue_s + 0.15
     await made.aclose()
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway import telemetry
 from gateway.app import App, build
-from gateway.cli.demo_home import FAILING, RULES, SLOW, choose_state, clear, write_home
+from gateway.cli.demo_home import FAILING, MACHINES, RULES, SLOW, choose_state, clear, write_home
 from gateway.cli.demo_once import Customer
 from gateway.cli.listening import bind, serve_uvicorn
 from gateway.cli.shell import COMMAND, Port, Stop, above_zero, run_async, say
@@ -117,8 +117,7 @@ async def _demo(
 
 async def _open(state: Path, sandbox: Sandbox, port: int, with_fixtures: bool) -> App:
     """A gateway whose providers are the sandbox's."""
-    if with_fixtures:
-        sandbox.script(RULES)
+    sandbox.script({"machines": MACHINES, "rules": RULES if with_fixtures else ()})
     settings = load_settings(write_home(state, sandbox.url, port, fixtures=with_fixtures), environ={})
     telemetry.configure((state / "gateway.log").open("ab", buffering=0))
     return await build(settings, load_revision(settings))

@@ -24,7 +24,18 @@ ACCOUNTS: Mapping[str, Mapping[str, object]] = {
     "together": {"kind": "together", "concurrency": 64, "rate": 20, "region": "us"},
     "replicate": {"kind": "replicate", "concurrency": 64, "rate": 10, "burst": 20, "region": "us"},
     "openai": {"kind": "openai", "concurrency": 20, "region": "us"},
+    "own": {"kind": "selfhosted", "machine_hour": "$0.34", "region": "us", "options": {"usage": True}},
 }
+NODES: Mapping[str, tuple[str, tuple[str, ...], int]] = {
+    "rack1": ("sglang", ("flux-schnell",), 1),
+    "rack2": ("vllm-omni", ("flux-schnell",), 4),
+    "rack3": ("openai", ("flux-dev",), 2),
+}
+"""Our own GPUs: name -> dialect, what it serves, and how many orders it puts into one batch."""
+MACHINES: Mapping[str, object] = {
+    name: {"dialect": dialect, "models": models, "slots": slots} for name, (dialect, models, slots) in NODES.items()
+}
+"""The sandbox's script that makes them."""
 FAILING, SLOW = "demo-fail", "demo-slow"
 SLOW_S = 5.0
 RULES = (
@@ -58,13 +69,13 @@ def write_home(state: Path, sandbox_url: str, port: int, *, fixtures: bool) -> P
     accounts = dict(ACCOUNTS)
     if fixtures:
         models = _write_catalog(config / "catalog")
-        accounts = {name: {**account, "models": models[name]} for name, account in accounts.items()}
+        accounts = {name: {**account, "models": models[str(account["kind"])]} for name, account in accounts.items()}
         accounts |= {name: {"kind": "fal", "concurrency": 10, "models": [name]} for name in (FAILING, SLOW)}
     for name in accounts:
         (secrets / _variable(name)).write_text(f"sandbox-{name}")
     settings = {
         "accounts": {
-            name: {**account, "key_env": _variable(name), "base_url": f"{sandbox_url}/{account['kind']}"}
+            name: {**account, "key_env": _variable(name), **_place(account, f"{sandbox_url}/{account['kind']}")}
             for name, account in accounts.items()
         },
         "database": {"durability": "process"},
@@ -76,6 +87,24 @@ def write_home(state: Path, sandbox_url: str, port: int, *, fixtures: bool) -> P
     }
     (config / "gateway.yaml").write_bytes(msgspec.json.format(msgspec.json.encode(settings), indent=2))
     return config
+
+
+def _place(account: Mapping[str, object], url: str) -> Mapping[str, object]:
+    """Where an account leads to: its seller's twin, or a machine for each node of ours."""
+    if account["kind"] != "selfhosted":
+        return {"base_url": url}
+    return {
+        "nodes": [
+            {
+                "name": name,
+                "base_url": f"{url}/machines/{name}",
+                "dialect": dialect,
+                "models": models,
+                "slots": slots,
+            }
+            for name, (dialect, models, slots) in NODES.items()
+        ]
+    }
 
 
 def _write_catalog(folder: Path) -> Mapping[str, list[str]]:

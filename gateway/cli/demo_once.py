@@ -108,9 +108,9 @@ def _faults(picture: Drawn, story: Explanation, app: App) -> list[str]:
     faults = []
     if story.chosen != picture.offer:
         faults.append(f"{picture.what}: {picture.offer} delivered, but {story.chosen} was chosen")
-    cheapest = min(candidate.quote_nano_usd for candidate in story.candidates)
-    if picture.what == "preview" and (picture.model != "flux-schnell" or picture.nano_usd != cheapest):
-        faults.append(f"preview: not Schnell at the cheapest feasible offer ({dollars(cheapest)})")
+    cheapest = min(story.candidates, key=lambda candidate: candidate.quote_nano_usd)
+    if picture.what == "preview" and (picture.model != "flux-schnell" or picture.offer != cheapest.offer):
+        faults.append(f"preview: not Schnell at the cheapest feasible offer ({cheapest.offer})")
     if picture.what == "export" and app.revision.catalog.models[picture.model].tier < Tier.EXPORT:
         faults.append(f"export: {picture.model} is not of tier export")
     return faults

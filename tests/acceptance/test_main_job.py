@@ -20,7 +20,7 @@ import pytest
 from providers.picture import complete, probe
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SELLERS = ("fal", "together", "replicate")
+SELLERS = ("fal", "together", "replicate", "selfhosted")
 
 
 class Demo:

@@ -18,6 +18,7 @@ from gateway.cli.show import candidate_table
 from gateway.http.decisions import Explanation, explain
 from gateway.ids import sibling
 from gateway.requests.journal import DecisionNote
+from policies.tariffs import MachineSecond
 from policies.types import Tier
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def _faults(picture: Drawn, story: Explanation, app: App) -> list[str]:
     cheapest = min(story.candidates, key=lambda candidate: candidate.quote_nano_usd)
     if picture.what == "preview" and (picture.model != "flux-schnell" or picture.offer != cheapest.offer):
         faults.append(f"preview: not Schnell at the cheapest feasible offer ({cheapest.offer})")
+    by_time = isinstance(app.revision.catalog.offers[cheapest.offer].tariff, MachineSecond)
+    if picture.what == "preview" and picture.nano_usd != cheapest.quote_nano_usd and not by_time:
+        faults.append(f"preview: {dollars(picture.nano_usd)} instead of the {dollars(cheapest.quote_nano_usd)} quoted")
     if picture.what == "export" and app.revision.catalog.models[picture.model].tier < Tier.EXPORT:
         faults.append(f"export: {picture.model} is not of tier export")
     return faults

@@ -48,11 +48,13 @@ def make_key(  # noqa: PLR0913  (the terms of a key, each named at the call)
     models: tuple[str, ...] | None = None,
     budget: int | None = None,
     rpm: int | None = None,
+    ipm: int | None = None,
     expires: datetime | None = None,
 ) -> tuple[KeyRow, str]:
     """A fresh key: its record for the database, and the key itself, which is shown once and never stored.
 
-    `budget` is in nano-dollars over the key's life, `rpm` in requests per minute; None is unlimited.
+    `budget` is in nano-dollars over the key's life, `rpm` in requests and `ipm` in pictures per minute;
+    None is unlimited.
     """
     key_id = secrets.token_hex(ID_BYTES)
     secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -65,6 +67,7 @@ def make_key(  # noqa: PLR0913  (the terms of a key, each named at the call)
         models=models,
         budget=budget,
         rpm=rpm,
+        ipm=ipm,
         created=created,
         expires=expires,
         revoked=None,

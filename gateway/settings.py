@@ -190,6 +190,7 @@ class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
     requests_per_minute: int | None = Field(default=None, ge=1, description="Unlimited when left out.")
+    images_per_minute: int | None = Field(default=None, ge=1, description="Unlimited when left out.")
     budget: Dollars | None = Field(default=None, description="Over the key's life: $25; unlimited when left out.")
 
 

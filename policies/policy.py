@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from policies.money import NanoUsd
 from policies.types import Constraints, Requirements, Tier, Worth
+from providers.contract import Safety
 
 ResponseFormat = Literal["url", "b64_json"]
 Kept = Literal["prompt", "seed", "aspect"]
@@ -102,6 +103,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     default_response_format: ResponseFormat = "url"
     keep_assets: float = 86_400.0
     """Seconds a delivered picture stays available."""
+    ignore_unknown: bool = False
+    """Whether fields nobody knows are left out, with a warning, instead of refused."""
+    safety: Safety = "standard"
+    """How strictly sellers are asked to check what they draw."""
+    team_safety: Mapping[str, Safety] = {}
+    """The same for teams it differs for."""
     preview_ceiling: NanoUsd | None = None
     """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
     crowding: Crowding = Crowding()
@@ -127,6 +134,10 @@ class Policy(Struct, frozen=True, kw_only=True):
         """Say how pictures travel when the caller does not say, by the model name the caller used."""
         prefix = longest_prefix(name or "", self.response_formats)
         return self.default_response_format if prefix is None else self.response_formats[prefix]
+
+    def safety_for(self, team: str) -> Safety:
+        """Say how strictly sellers check what is drawn for a team."""
+        return self.team_safety.get(team, self.safety)
 
     def constraints(self, intent: Intent) -> Constraints:
         """Say what an intent asks for before the caller adds wishes; refine it with `msgspec.structs.replace`."""

@@ -26,9 +26,11 @@ def create(  # noqa: PLR0913 - the terms of a key
     name: str = "",
     budget: str | None = None,
     rpm: int | None = None,
+    ipm: int | None = None,
     models: list[str] | None = None,
     expires: str | None = None,
     admin: bool = False,
+    moderation: bool = False,
     json: Json = False,
     where: Where = HERE,
 ) -> None:
@@ -44,10 +46,14 @@ def create(  # noqa: PLR0913 - the terms of a key
         Dollars it may spend over its life ($25); `limits.budget` when left out, else unlimited.
     rpm
         Requests a minute; `limits.requests_per_minute` when left out, else unlimited.
+    ipm
+        Pictures a minute; `limits.images_per_minute` when left out, else unlimited.
     models
         Models it may use; all when left out. Repeat the option for several.
     expires
         After this long it ends: 30d, 12h. Never when left out.
+    moderation
+        Give it the scope `moderation`: it may ask for a laxer check than its team's.
     admin
         Give it the scope `admin`, for the admin API to come; nothing asks for it yet.
     """
@@ -55,6 +61,8 @@ def create(  # noqa: PLR0913 - the terms of a key
     now = datetime.now(UTC)
     if rpm is not None and rpm < 1:
         raise Stop(f"--rpm {rpm}: at least one request a minute, or leave it out; `keys revoke` ends a key")
+    if ipm is not None and ipm < 1:
+        raise Stop(f"--ipm {ipm}: at least one picture a minute, or leave it out; `keys revoke` ends a key")
     if not team:
         raise Stop("--team: say who pays, or leave it out")
     _check_models(settings, models or [])
@@ -63,10 +71,11 @@ def create(  # noqa: PLR0913 - the terms of a key
         team=team,
         name=name,
         created=now,
-        scopes=("images", "admin") if admin else ("images",),
+        scopes=("images", *(("admin",) if admin else ()), *(("moderation",) if moderation else ())),
         models=tuple(models) if models else None,
         budget=settings.limits.budget if budget is None else _typed("--budget", parse_dollars, budget),
         rpm=settings.limits.requests_per_minute if rpm is None else rpm,
+        ipm=settings.limits.images_per_minute if ipm is None else ipm,
         expires=None if expires is None else now + timedelta(seconds=_typed("--expires", parse_duration, expires)),
     )
     run_async(_add(settings, row))
@@ -153,6 +162,7 @@ def _public(row: KeyRow) -> dict[str, object]:
         "models": row.models,
         "budget_nano_usd": row.budget,
         "rpm": row.rpm,
+        "ipm": row.ipm,
         "created": row.created,
         "expires": row.expires,
         "revoked": row.revoked,

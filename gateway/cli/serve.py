@@ -103,6 +103,7 @@ async def make_first_key(app: App) -> None:
         scopes=("images", "admin"),
         budget=limits.budget,
         rpm=limits.requests_per_minute,
+        ipm=limits.images_per_minute,
     )
     await app.db.add_key(row)
     await app.keys.refresh()

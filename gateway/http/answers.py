@@ -128,6 +128,10 @@ IMAGES_HEADERS = (
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-images",
+    "x-ratelimit-remaining-images",
+    "x-ratelimit-reset-images",
+    "x-pixelgate-warning",
     "x-pixelgate-decision",
     "x-pixelgate-offer",
     "x-pixelgate-cost",
@@ -147,6 +151,8 @@ class Shape(Struct, frozen=True, kw_only=True):
     """Whether it comes as events; see `gateway.http.streaming`."""
     partial_images: int = 0
     """How many pictures may be shown before the one that was asked for."""
+    warnings: tuple[str, ...] = ()
+    """What of the request was not done as asked; told in a header."""
     events: Literal["image_generation", "image_edit"] = "image_generation"
     """What the events are called."""
 
@@ -213,6 +219,12 @@ def images_headers(delivery: Delivery, cache: Cache = "miss") -> Headers:
         (b"x-pixelgate-policy", delivery.policy.encode()),
         (b"x-pixelgate-attempts", b"%d" % delivery.attempts),
     ]
+
+
+def warning_header(warnings: Sequence[str]) -> tuple[bytes, bytes]:
+    """What was not done as asked, in one header; anything a header may not hold becomes `?`."""
+    said = "; ".join(warnings)[:1000]
+    return b"x-pixelgate-warning", "".join(c if " " <= c <= "~" else "?" for c in said).encode()
 
 
 def usual_headers(request_id: str, length: int, seconds: float) -> Headers:

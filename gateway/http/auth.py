@@ -13,7 +13,7 @@ from math import ceil
 from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.errors import Forbidden, InvalidApiKey, RateLimited
+from gateway.errors import Forbidden, InvalidApiKey, InvalidRequest, RateLimited
 from gateway.keys import hash_secret, mask, split_key
 from gateway.requests.call import Caller
 from gateway.storage.rows import KeyRow
@@ -25,32 +25,34 @@ REMEMBERED = 10_000
 
 
 class Rate:
-    """Requests per minute as a bucket of tokens that holds one minute's worth."""
+    """Requests, or pictures, per minute as a bucket of tokens that holds one minute's worth."""
 
-    def __init__(self, rpm: int, now: float) -> None:
+    def __init__(self, rpm: int, now: float, of: bytes = b"requests") -> None:
         self.rpm = rpm
         self._tokens = float(rpm)
         self._at = now
+        self._names = tuple(b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset"))
 
     def __repr__(self) -> str:
         return f"<Rate {self.rpm}/min, {self._tokens:.2f} left at {self._at:.1f}>"
 
-    def take(self, now: float) -> float:
-        """Take one token; answers 0, or the seconds until there is one."""
+    def take(self, now: float, amount: int = 1) -> float:
+        """Take so many tokens; answers 0, or the seconds until there are enough."""
         self._tokens = min(self.rpm, self._tokens + (now - self._at) * self.rpm / 60)
         self._at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._tokens >= amount:
+            self._tokens -= amount
             return 0.0
-        return (1 - self._tokens) * 60 / self.rpm
+        return (amount - self._tokens) * 60 / self.rpm
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`x-ratelimit-*` in OpenAI's form; `reset` is when the bucket will be full again."""
         full_in = (self.rpm - self._tokens) * 60 / self.rpm
+        limit, remaining, reset = self._names
         return [
-            (b"x-ratelimit-limit-requests", b"%d" % self.rpm),
-            (b"x-ratelimit-remaining-requests", b"%d" % int(self._tokens)),
-            (b"x-ratelimit-reset-requests", duration(full_in).encode()),
+            (limit, b"%d" % self.rpm),
+            (remaining, b"%d" % int(self._tokens)),
+            (reset, duration(full_in).encode()),
         ]
 
 
@@ -66,6 +68,7 @@ class Key:
             models=None if row.models is None else frozenset(row.models),
         )
         self.rate = None if row.rpm is None else Rate(row.rpm, now)
+        self.images = None if row.ipm is None else Rate(row.ipm, now, b"images")
 
     def __repr__(self) -> str:
         return f"<Key {self.row.id} of {self.row.team}>"
@@ -79,9 +82,26 @@ class Key:
                 retry_after=wait,
             )
 
+    def spend_images(self, count: int, now: float) -> None:
+        """Count pictures to be drawn; raises `RateLimited`, or `InvalidRequest` where waiting cures nothing."""
+        if self.images is None:
+            return
+        if count > self.images.rpm:
+            raise InvalidRequest(
+                f"This API key may draw {self.images.rpm} pictures per minute, so 'n' {count} is too many at once.",
+                param="n",
+            )
+        wait = self.images.take(now, count)
+        if wait:
+            raise RateLimited(
+                f"This API key may draw {self.images.rpm} pictures per minute. Try again in {duration(wait)}.",
+                retry_after=wait,
+            )
+
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What to tell the caller about the key's rate."""
-        return self.rate.headers() if self.rate else []
+        """What to tell the caller about the key's rates."""
+        rates = (rate.headers() for rate in (self.rate, self.images) if rate is not None)
+        return [header for headers in rates for header in headers]
 
 
 class KeyRecords(Protocol):

@@ -26,7 +26,7 @@ from gateway.errors import (
     RateLimited,
     Undeliverable,
 )
-from gateway.http.answers import Answer, Shape, images_body, images_headers, usual_headers
+from gateway.http.answers import Answer, Shape, images_body, images_headers, usual_headers, warning_header
 from gateway.http.auth import Key, require
 from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
@@ -136,12 +136,17 @@ class Drawing:
             repeat=repeat_of(headers),
         )
         call, shape = await read(ask)
+        if ask.repeat is None or not ask.repeat.count:  # what a repeat joins was counted before
+            key.spend_images(call.request.count, self._arrived)
         if shape.stream:
             return await self._streamed(call, shape, ask.repeat)
         delivery, cache = await self._served(call, ask.repeat)
         pieces = images_body(services, call, delivery, shape, cache)
         self._note_answered(call, delivery)
-        return Answer(200, self._headers(sum(map(len, pieces))) + images_headers(delivery, cache), pieces)
+        told = self._headers(sum(map(len, pieces))) + images_headers(delivery, cache)
+        if shape.warnings:
+            told.append(warning_header(shape.warnings))
+        return Answer(200, told, pieces)
 
     async def _streamed(self, call: Call, shape: Shape, repeat: Repeat | None) -> Answer:
         """An answer that has begun: its first event is there, or it has taken long enough for a sign of life."""
@@ -153,6 +158,8 @@ class Drawing:
         headers = [*stream_headers(self._request_id, self._seconds()), *(self._key.headers() if self._key else ())]
         if self._called:
             headers.append(self._decision())
+        if shape.warnings:
+            headers.append(warning_header(shape.warnings))
         return Answer(200, headers, (beginning,), events)
 
     async def _serve_noted(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:

@@ -118,7 +118,7 @@ MODERATION = Choice(
     name="moderation",
     words=("auto", "low"),
     default="auto",
-    about="`low` asks for the provider's laxer check where it has one.",
+    about="`low` asks for a check one level laxer than the policy's; it takes a key of the scope `moderation`.",
 )
 STREAM = Boolean(name="stream", default=False, about="`true`: the answer comes as server-sent events.")
 PARTIAL_IMAGES = Integer(

@@ -61,6 +61,7 @@ def generations(services: Services) -> ASGIApp:
             safety_identifier=wish.safety_identifier,
             stream=wish.stream,
             partial_images=wish.partial_images,
+            warnings=wish.warnings,
         )
 
     async def generate(scope: Scope, receive: Receive, send: Send) -> None:

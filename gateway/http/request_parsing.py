@@ -8,7 +8,7 @@ for clients that drop fields they do not know; the header wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -57,16 +57,20 @@ class Wish(Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat
     stream: bool = False
     partial_images: int = 0
+    warnings: tuple[str, ...] = ()
+    """What is not done as asked."""
 
 
 def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
     """What a generation body asks for; raises `InvalidRequest`, `NotFound` (model), `Forbidden` (model)."""
+    fields, warnings = known_fields(fields, names, KNOWN)
     fields = canonical(fields)
     refuse_unsupported(fields)
     model = model_name(fields)
     meaning = names.meaning(model)
     intent = intent_of(fields, names)
-    request = image_request(fields, names.policy.auto_size)
+    safety, lowered = safety_of(fields, names, caller)
+    request = msgspec.structs.replace(image_request(fields, names.policy.auto_size), safety=safety)
     safety_identifier = field.SAFETY_IDENTIFIER.read(fields)
     return Wish(
         request=request,
@@ -82,7 +86,17 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
         response_format=response_format_of(fields, names, model),
         stream=bool(field.STREAM.read(fields)),
         partial_images=partial_images_of(fields),
+        warnings=warnings + lowered,
     )
+
+
+def known_fields(fields: Fields, names: Names, known: Collection[str]) -> tuple[Fields, tuple[str, ...]]:
+    """The fields; where the policy ignores what nobody knows, without that, and a warning that names it."""
+    if not names.policy.ignore_unknown or all(name in known for name in fields):
+        return fields, ()
+    kept = {name: value for name, value in fields.items() if name in known}
+    unknown = ", ".join(name[:80] for name in fields if name not in known)
+    return kept, (f"ignored: {unknown}",)
 
 
 def canonical(fields: Fields) -> Fields:
@@ -152,7 +166,6 @@ def image_request(fields: Fields, auto_size: tuple[int, int]) -> ImageRequest:
         guidance=field.GUIDANCE.read(fields),
         negative_prompt=field.NEGATIVE_PROMPT.read(fields) or None,
         loras=loras_of(fields),
-        safety=safety_of(fields),
     )
 
 
@@ -232,9 +245,17 @@ def compression_of(fields: Fields, fmt: Format) -> int | None:
     return None
 
 
-def safety_of(fields: Fields) -> Safety:
-    """How strictly the seller should check, from OpenAI's `moderation`."""
-    return "relaxed" if field.MODERATION.read(fields) == "low" else "standard"
+def safety_of(fields: Fields, names: Names, caller: Caller) -> tuple[Safety, tuple[str, ...]]:
+    """How strictly the seller should check: as the policy says for the team; `moderation: low` lowers it by one level.
+
+    That takes a key of the scope `moderation`; with another the level stays, and a warning says so.
+    """
+    level = names.policy.safety_for(caller.team)
+    if field.MODERATION.read(fields) != "low" or level == "relaxed":
+        return level, ()
+    if "moderation" not in caller.scopes:
+        return level, (f"moderation: this key may not lower it, so it stays {level}",)
+    return ("relaxed" if level == "standard" else "standard"), ()
 
 
 def loras_of(fields: Fields) -> tuple[Lora, ...]:

@@ -193,6 +193,8 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     created: datetime
     expires: datetime | None
     revoked: datetime | None
+    ipm: int | None = None
+    """Pictures per minute; None is unlimited."""
 
 
 class BalanceRow(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from policies.policy import (
     ResponseFormat,
 )
 from policies.types import Requirements, Tier, Worth
+from providers.contract import Safety
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86_400)}
@@ -162,6 +163,17 @@ class AssetsFile(_Section):
     keep: Duration = Field(default=86_400.0, description="How long a delivered picture can be fetched (24h).")
 
 
+class ContentFile(_Section):
+    """How strictly what is drawn is checked."""
+
+    safety: Safety = Field(
+        default="standard", description="How strictly sellers check: strict, standard or relaxed (standard)."
+    )
+    teams: dict[str, Safety] = Field(
+        default_factory=dict, description="Team -> strict, standard or relaxed, where it differs; none."
+    )
+
+
 class StreamingFile(_Section):
     """Showing something early."""
 
@@ -232,6 +244,11 @@ class PolicyFile(_Section):
     sizes: SizesFile = SizesFile()
     models: ModelsFile = ModelsFile()
     assets: AssetsFile = AssetsFile()
+    unknown_fields: Literal["reject", "ignore"] = Field(
+        default="reject",
+        description="What becomes of a field nobody knows; ignored ones are named in a header (reject).",
+    )
+    content: ContentFile = ContentFile()
     streaming: StreamingFile = StreamingFile()
     crowding: CrowdingFile = CrowdingFile()
     breaker: BreakerFile = BreakerFile()
@@ -286,6 +303,9 @@ def compile_policy(file: PolicyFile) -> Policy:
         default_response_format=formats.pop("default", "url"),
         response_formats=formats,
         keep_assets=file.assets.keep,
+        ignore_unknown=file.unknown_fields == "ignore",
+        safety=file.content.safety,
+        team_safety=dict(file.content.teams),
         preview_ceiling=file.streaming.preview,
         crowding=Crowding(**file.crowding.model_dump()),
         breaker=BreakerTerms(**file.breaker.model_dump()),

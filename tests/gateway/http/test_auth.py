@@ -171,3 +171,23 @@ def test_a_bucket_never_holds_more_than_a_minutes_worth() -> None:
 )
 def test_durations_read_as_openais_do(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+async def test_a_key_may_have_a_rate_of_pictures_and_is_told_of_it(door: Door) -> None:
+    key = {"authorization": f"Bearer {await door.add_key(ipm=3)}"}
+    two = await door.generate(key, n=2)
+    assert two.headers["x-ratelimit-limit-images"] == "3"
+    assert two.headers["x-ratelimit-remaining-images"] == "1"
+    refused = await door.generate(key, n=2)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert int(refused.headers["retry-after-ms"]) <= 60_000
+    never = await door.generate(key, n=4)
+    assert (never.status_code, never.json()["error"]["param"]) == (400, "n")
+    assert len(door.painter.calls) == 1
+
+
+async def test_a_repeat_is_not_counted_as_more_pictures(door: Door) -> None:
+    key = {"authorization": f"Bearer {await door.add_key(ipm=1)}"}
+    assert (await door.generate(key | {"x-stainless-retry-count": "0"})).status_code == 200
+    assert (await door.generate(key | {"x-stainless-retry-count": "1"})).status_code == 200

@@ -52,7 +52,7 @@ def test_every_field_reaches_its_place() -> None:
     assert (request.width, request.height, request.count, request.format) == (1536, 864, 3, "webp")
     assert (request.seed, request.steps, request.guidance, request.negative_prompt) == (7, 4, 3.5, "blur")
     assert request.loras == (Lora("a/b", 1.0), Lora("c", 0.5))
-    assert request.safety == "relaxed"
+    assert (request.safety, len(wish.warnings)) == ("standard", 1)
     assert (wish.compression, wish.user, wish.tags, wish.parent) == (80, "u1", {"campaign": "autumn"}, "img_1")
     assert wish.response_format == "b64_json"
 

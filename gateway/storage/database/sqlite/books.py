@@ -74,7 +74,7 @@ _CLAIM = f"""INSERT INTO idempotency ({IDEMPOTENCY}) VALUES (?,?,?,?,?,?,?)
     ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, call_id = excluded.call_id, user = excluded.user,
     created = excluded.created, answered = 0 WHERE created < ?"""
 _CLAIMED = f"SELECT {IDEMPOTENCY} FROM idempotency WHERE team = ? AND key = ?"
-_KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 11)})"
+_KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 12)})"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
 
 

@@ -143,6 +143,7 @@ def key_columns(key: KeyRow) -> tuple[object, ...]:
         micros(key.created),
         None if key.expires is None else micros(key.expires),
         None if key.revoked is None else micros(key.revoked),
+        key.ipm,
     )
 
 

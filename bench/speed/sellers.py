@@ -20,7 +20,7 @@ from bench.speed.measure import Cost
 from bench.speed.servers import LOAD_CORE, SERVER_CORE, Server, first_200
 
 TIME_SCALE = 0.1
-CALLS_BACK = frozenset({"fal"})
+CALLS_BACK = frozenset({"fal", "replicate"})
 """Sellers that can be polled and can also report by themselves."""
 BODY = b'{"model":"flux-schnell","prompt":"a lighthouse at dusk, oil on canvas","size":"512x512"}'
 _PLENTY = {"concurrency": 1000, "rate": 100000, "burst": 100000}
@@ -40,7 +40,13 @@ class Way(Struct, frozen=True):
         return f"{self.seller}_{'webhooks' if self.callbacks else 'polling'}"
 
 
-WAYS = (Way("fal"), Way("fal", callbacks=True), Way("together"))
+WAYS = (
+    Way("fal"),
+    Way("fal", callbacks=True),
+    Way("replicate"),
+    Way("replicate", callbacks=True),
+    Way("together"),
+)
 
 
 @contextmanager

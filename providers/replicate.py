@@ -222,7 +222,8 @@ class Replicate:
         self._key = settings.key.get_secret_value()
         self._root = settings.base_url.rstrip("/").removesuffix("/v1")
         origin = str(URL(self._root).origin())
-        self._file_hosts = (*settings.file_hosts, *([] if URL(origin).host == _HOST else [origin]))
+        self._is_replicates_own = URL(origin).host == _HOST
+        self._file_hosts = (*settings.file_hosts, *([] if self._is_replicates_own else [origin]))
         self._sdk = Loading(lambda: _load(http, self._root, self._key))
         self._bells = Bells()
         self._secrets = Keys(self._read_secrets)
@@ -248,7 +249,7 @@ class Replicate:
             raise TimedOut(f"no receipt in {order.timeout:g} s") from error
         ticket = Ticket(begun.id, {"endpoint": order.endpoint})
         await on_accepted(ticket)
-        pause = self._settings.poll_called_back if order.callback_url else self._settings.poll_first
+        pause = self._settings.poll_called_back if self._webhook(order) else self._settings.poll_first
         return await self._bring_home(order, ticket, deadline, pause)
 
     async def resume(self, order: Order, ticket: Ticket) -> Generation:
@@ -270,7 +271,7 @@ class Replicate:
         return [
             ListedOrder(ticket=Ticket(each.id, {"endpoint": endpoint}), at=each.created_at.astimezone(UTC))
             async for each in self._predictions(start)
-            if _is_of(each, endpoint) and each.created_at is not None and each.created_at >= start
+            if _is_of(each, endpoint) and each.created_at is not None
         ]
 
     async def read_callback(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -294,7 +295,7 @@ class Replicate:
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for the account and for each model, which costs nothing. What credit is left, Replicate does not tell."""
         try:
-            await self._get("/v1/account", {})
+            await self._get("/v1/account")
         except Misconfigured as error:
             return [f"Replicate refuses the token of account `{self.name}`: {error.detail}"]
         except ProviderError as error:
@@ -311,8 +312,8 @@ class Replicate:
         life = max(math.ceil(order.timeout), _SHORTEST_LIFE_S)
         headers = {"Cancel-After": f"{life}s", ATTEMPT_HEADER: order.attempt_id}
         hook: dict[str, Any] = {}
-        if order.callback_url:
-            hook = {"webhook": order.callback_url, "webhook_events_filter": ["completed"]}
+        if webhook := self._webhook(order):
+            hook = {"webhook": webhook, "webhook_events_filter": ["completed"]}
         model, _, version = order.endpoint.partition(":")
         try:
             if version or "/" not in model:
@@ -324,6 +325,11 @@ class Replicate:
             raise self._not_taken(error.answer, order) from error
         except WireError as error:
             raise unsent(error) from error
+
+    def _webhook(self, order: Order) -> str | None:
+        """Where Replicate is to call back: nowhere by plain HTTP, for it refuses such an order as a whole."""
+        url = order.callback_url
+        return url if url and (url.startswith("https://") or not self._is_replicates_own) else None
 
     async def _bring_home(self, order: Order, ticket: Ticket, deadline: float, pause: float) -> Generation:
         owed: Owed = "unknown"
@@ -401,7 +407,10 @@ class Replicate:
 
     async def _input_fields(self, sdk: Client, order: Order) -> dict[str, object]:
         """Hand over the input pictures and say where they are; nothing is ordered yet, so nothing is owed."""
-        urls = [await self._handed_over(sdk, picture) for picture in order.inputs]
+        input_fields(order, [""] * len(order.inputs))  # raises before anything is uploaded
+        if order.mask is not None and not order.abilities.mask:
+            raise Unsupported(f"{order.endpoint} takes no mask")
+        urls = await asyncio.gather(*(self._handed_over(sdk, picture) for picture in order.inputs))
         fields = input_fields(order, urls)
         if order.mask is not None:
             fields["mask"] = await self._handed_over(sdk, await white_on_black(order.mask))
@@ -448,7 +457,7 @@ class Replicate:
         if "/" not in model:
             return None
         try:
-            await self._get(f"/v1/models/{model}" + (f"/versions/{version}" if version else ""), {})
+            await self._get(f"/v1/models/{model}" + (f"/versions/{version}" if version else ""))
         except Retired:
             return f"Replicate has no model {endpoint}"
         except ProviderError as error:
@@ -459,20 +468,22 @@ class Replicate:
         """Read the account's predictions from a moment on, page by page."""
         query: str | None = urlencode({"created_after": start.isoformat().replace("+00:00", "Z")})
         while query is not None:
-            page = _decode(await self._get(f"/v1/predictions?{query}", {}), _Page)
+            page = _decode(await self._get(f"/v1/predictions?{query}"), _Page)
             for prediction in page.results:
+                if prediction.created_at is not None and prediction.created_at < start:
+                    return  # newest first, so what follows is older still
                 yield prediction
             query = URL(page.next).raw_query_string if page.next else None
 
     async def _read_secrets(self) -> list[bytes]:
         """Fetch the secret Replicate signs this account's callbacks with."""
-        body = await self._get("/v1/webhooks/default/secret", {})
+        body = await self._get("/v1/webhooks/default/secret")
         return [_decode(body, _Secret).key.encode()]
 
-    async def _get(self, path: str, headers: Mapping[str, str]) -> bytes:
+    async def _get(self, path: str) -> bytes:
         async def ask() -> bytes:
             answer = await self._http.send(
-                "GET", f"{self._root}{path}", headers={"Authorization": f"Bearer {self._key}", **headers}
+                "GET", f"{self._root}{path}", headers={"Authorization": f"Bearer {self._key}"}
             )
             if answer.status != 200:
                 raise Answered(answer)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pybase64
 import pytest
 from aiohttp import web
@@ -95,6 +96,7 @@ class MiniReplicate:
         self.cancel: Callable[[], web.Response] = lambda: web.json_response(self.prediction("canceled"))
         self.files: list[bytes] = [picture()]
         self.listed: list[dict[str, Any]] = []
+        self.upload: Callable[[], web.Response] | None = None
         self.uploads: list[bytes] = []
         self.asked: list[str] = []
         self.secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"  # the published test vector's
@@ -137,6 +139,8 @@ class MiniReplicate:
             return self.cancel()
         if path == "/v1/files":
             form = await request.post()
+            if self.upload is not None:
+                return self.upload()
             content = form["content"]
             assert isinstance(content, web.FileField)
             self.uploads.append(content.file.read())
@@ -493,6 +497,7 @@ async def test_orders_are_found_page_by_page_and_no_key_follows_a_strange_link(
         twin.prediction("aborted", id="p2", version=None, **later),
         twin.prediction(id="p0", model="someone/else", **later),
         twin.prediction(id="p1"),
+        twin.prediction(id="p9", **later),  # out of order, so never read
     ]
     found = await studio.find(ENDPOINT, datetime(2026, 11, 21, 12, 0, 1, tzinfo=UTC))
     assert [each.ticket.id for each in found] == ["p3", "p2"]
@@ -560,17 +565,32 @@ async def test_masks_are_white_where_the_picture_is_drawn_anew(studio: Replicate
     assert Pillow.open(io.BytesIO(mask)).convert("L").getextrema() == (255, 255)
 
 
-async def test_an_upload_that_fails_orders_nothing(studio: Replicate, twin: MiniReplicate) -> None:
-    single = Abilities(
-        operations=("edit",),
-        sizes=SizeRule(min_side=16),
-        size_dialect="input",
-        references=(1, 1),
-        input_dialect="image",
-    )
-    asked = order(able=single, operation="edit", inputs=(given(picture()), given(picture())))
+@pytest.mark.parametrize(
+    ("wish", "inputs", "masked"), [("edit", 0, False), ("edit", 3, False), ("edit", 1, True), ("generate", 1, False)]
+)
+async def test_inputs_an_endpoint_does_not_take_are_refused_before_anything_is_uploaded(
+    studio: Replicate, twin: MiniReplicate, wish: str, inputs: int, *, masked: bool
+) -> None:
+    large = given(picture() + bytes(256 * 1024))
+    able = msgspec.structs.replace(EDITS, mask=False)
+    asked = order(able=able, operation=wish, inputs=(large,) * inputs, mask=large if masked else None)
     assert isinstance(await outcome(studio, asked), Unsupported)
+    assert twin.asked == []
+
+
+async def test_an_upload_that_fails_orders_nothing(studio: Replicate, twin: MiniReplicate) -> None:
+    twin.upload = lambda: web.json_response({"detail": "storage is down", "status": 503}, status=503)
+    error = await outcome(studio, order(able=EDITS, operation="edit", inputs=(given(picture() + bytes(256 * 1024)),)))
+    assert isinstance(error, Unavailable)
+    assert "storage is down" in str(error)
     assert twin.created == []
+
+
+async def test_replicate_itself_is_not_asked_to_call_back_by_plain_http(http: Http) -> None:
+    own = connect("studio", Settings.model_validate({"key": KEY}), http)
+    assert own._webhook(order(callback_url="http://gateway.example/hooks/replicate")) is None
+    assert own._webhook(order(callback_url="https://gateway.example/hooks/replicate")) is not None
+    await own.aclose()
 
 
 VECTOR_STAMP = 1763683200

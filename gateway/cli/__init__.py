@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("gateway.cli.demo:demo", "Sandbox providers and the gateway on this machine; needs no keys."),
     "serve": ("gateway.cli.serve:serve", "The gateway, with your configuration and keys."),
     "quote": ("gateway.cli.quote:quote", "What every offer would charge for a picture, cheapest first."),
+    "calculator": ("gateway.cli.calculator:calculator", "What volumes of pictures would cost at every offer."),
     "explain": ("gateway.cli.explain:explain", "A decision, past or hypothetical: candidates, costs, rejections."),
     "doctor": ("gateway.cli.doctor:doctor", "Looks for what would go wrong: keys, prices, folders, books."),
     "sandbox": ("gateway.cli.sandbox:sandbox", "The providers' twins alone, for your own tests."),
@@ -37,6 +38,21 @@ GROUPS = {
             "daily": ("gateway.cli.report:daily", "A day."),
             "weekly": ("gateway.cli.report:weekly", "A week, from Monday."),
             "monthly": ("gateway.cli.report:monthly", "A month."),
+        },
+    ),
+    "statement": (
+        "A provider account's month: held against its invoice, then locked.",
+        {
+            "show": ("gateway.cli.statement:show", "A month by endpoint, beside the invoice."),
+            "close": ("gateway.cli.statement:close_month", "Locks a month that agrees with its invoice."),
+            "list": ("gateway.cli.statement:list_statements", "The closed months."),
+        },
+    ),
+    "advise": (
+        "What to own, and how much of everything.",
+        {
+            "selfhost": ("gateway.cli.advise:selfhost", "Whether GPUs of your own would pay."),
+            "capacity": ("gateway.cli.advise:capacity", "Slots, credit and GPUs for a forecast peak."),
         },
     ),
     "ledger": (

@@ -87,6 +87,8 @@ class Activity(Struct, kw_only=True):
     tags: dict[Tags, Spent] = field(default_factory=dict)
     """Orders whose recipe is gone, and postings without an order, count as untagged."""
     drawn: dict[Drawn, Spent] = field(default_factory=dict)
+    hours: dict[tuple[int, str], int] = field(default_factory=dict)
+    """(hour since 1970, offer) -> pictures delivered in it."""
     failed: dict[str, Spent] = field(default_factory=dict)
     """Provider account -> orders that were billed and delivered nothing."""
     repeats: Repeats = field(default_factory=Repeats)

@@ -27,6 +27,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
+from gateway.storage.statements import Statement
 from providers.contract import Ticket
 
 Durability = Literal["power", "process"]
@@ -264,6 +265,18 @@ class Database(Protocol):
 
         With an account: only what is owed to it.
         """
+
+    async def draft_statement(self, account: str, month: str, start: datetime, end: datetime) -> Statement:
+        """What the ledger says about an account's month so far.
+
+        With what was posted to earlier months after the last close, so that nothing is on no statement.
+        """
+
+    async def statements(self, account: str | None = None) -> Sequence[Statement]:
+        """The closed statements, oldest first."""
+
+    async def close_statement(self, statement: Statement) -> bool:
+        """Lock a month; False when it was closed before."""
 
     # The connection.
 

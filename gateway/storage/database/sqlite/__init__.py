@@ -16,7 +16,7 @@ from gateway.errors import NotReady
 from gateway.storage.activity import Activity
 from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
-from gateway.storage.database.sqlite import values
+from gateway.storage.database.sqlite import statements, values
 from gateway.storage.database.sqlite.activity import activity
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
@@ -35,6 +35,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
+from gateway.storage.statements import Statement
 from providers.contract import Ticket
 
 T = TypeVar("T")
@@ -272,6 +273,18 @@ class SqliteDatabase:
     async def activity(self, start: datetime, end: datetime, zone: tzinfo, account: str | None = None) -> Activity:
         """What was posted within a period."""
         return await self._read(activity, self._reader, start, end, zone, account)
+
+    async def draft_statement(self, account: str, month: str, start: datetime, end: datetime) -> Statement:
+        """What the ledger says about an account's month so far."""
+        return await self._read(statements.draft, self._reader, account, month, start, end)
+
+    async def statements(self, account: str | None = None) -> Sequence[Statement]:
+        """The closed statements."""
+        return await self._read(statements.closed, self._reader, account)
+
+    async def close_statement(self, statement: Statement) -> bool:
+        """Lock a month."""
+        return await self._writer.submit(statements.close, self._connection, statement)
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

@@ -33,6 +33,7 @@ _SUSPENDED = """SELECT account, COUNT(*), SUM(hold_cost) FROM attempts
 K = TypeVar("K", bound=Hashable)
 Row: TypeAlias = "tuple[Any, ...]"
 
+_HOUR = 3_600_000_000
 _QUARTER = 900_000_000
 """Every time zone is a whole number of quarter hours away from UTC."""
 
@@ -114,6 +115,8 @@ class _Gathering:
         closing = kind == "settle" and note != "overrun"
         if closing:
             delivered = self._delivered(order, amount, attempt_id in promoted)
+            hour = at // _HOUR, order[5]
+            self._found.hours[hour] = self._found.hours.get(hour, 0) + delivered
         for view in views:
             view.cost += amount
             view.orders += closing

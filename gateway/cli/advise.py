@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pydantic_core import PydanticCustomError
 
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, table
+from gateway.money.currency import Currency
 from gateway.money.selfhosting import Advice, Question, advise
 from gateway.revisions import load_revision
 from gateway.settings import Settings
@@ -290,13 +291,13 @@ def _text(question: Question, found: Advice) -> list[str]:
     known = {"stated": "as stated", "measured": f"measured over {pace.orders:,} orders", "arithmetic": "by arithmetic"}
     able = pace.arithmetic
     likely = f"; arithmetic allows {float(able.likely):,.0f}, at most {float(able.most):,.0f}" if able else ""
-    machines, own = f"{found.machines} machine(s)", f"{split.own_images:,}"
+    machines, own = f"{found.machines} machine(s)", f"{_each_month(found, split.own_images):,}"
     each, hour = f"{float(pace.images_per_hour):,.0f} pictures an hour", dollars(question.hour)
     even = (
         f"a month of one machine alone {_count(found.break_even_per_month)}, all in {_count(found.break_even_all_in)}"
     )
-    every = f"{split.own_images + split.bought_images:,} pictures"
-    mix = f"{_monthly(found, split.cost)} a month, buying all {_monthly(found, split.bought_only)}"
+    every = f"{_each_month(found, split.own_images + split.bought_images):,} pictures a month"
+    mix = f"{_monthly(found, split.cost)}, buying all {_monthly(found, split.bought_only)}"
     by_second = f"{dollars(found.marginal_by_second)} where it is paid by the second"
     beside = f"with engineering ({dollars(question.engineering)} a month), licence and cold starts"
     rows = [
@@ -317,8 +318,12 @@ def _text(question: Question, found: Advice) -> list[str]:
     return [head, "", table(rows), "", found.verdict, *(f"- {remark}" for remark in found.sure)]
 
 
+def _each_month(found: Advice, amount: int) -> int:
+    return round(amount / found.split_months) if found.split_months else amount
+
+
 def _monthly(found: Advice, nano: int) -> str:
-    return dollars(round(nano / found.split_months)) if found.split_months else dollars(nano)
+    return Currency().shown(_each_month(found, nano))
 
 
 def _count(value: Fraction | int | None) -> str:

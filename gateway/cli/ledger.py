@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
 
 import msgspec
 from cyclopts import Parameter
 
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.money.focus import COLUMNS, row_of
+from gateway.money.periods import Period, month_of
 from gateway.money.reconcile import Reconciliation, drift
 from gateway.settings import Settings
 from gateway.storage.audit import Audit
@@ -20,7 +24,7 @@ from providers import registry
 from providers.errors import ProviderError
 from providers.transport import Http
 
-_PAGE = 1000
+_PAGE = 5000
 _COLUMNS = ("seq", "at", "book", "party", "kind", "amount", "attempt_id", "call_id", "offer_id", "note")
 
 
@@ -74,20 +78,39 @@ def audit(*, json: Json = False, where: Where = HERE) -> int:
 
 def export(
     *,
-    form: Annotated[Literal["csv", "jsonl"], Parameter(name="--format")] = "csv",
+    form: Annotated[Literal["csv", "jsonl", "parquet", "focus"], Parameter(name="--format")] = "csv",
     after: int = 0,
+    month: str | None = None,
+    output: Path | None = None,
     where: Where = HERE,
 ) -> None:
-    """Print the entries in the order they were written; amounts are nano-dollars.
+    """Hand out the entries in the order they were written; amounts are nano-dollars, in FOCUS dollars.
 
     Parameters
     ----------
     form
-        csv with a header line, or one JSON object a line.
+        csv with a header line, one JSON object a line, a Parquet file, or what sellers are owed as FOCUS 1.2 in CSV.
     after
         Only entries after this `seq`: for fetching what is new.
+    month
+        Only entries of this month, in UTC: 2026-11.
+    output
+        File to write; standard output when left out. Parquet needs one.
     """
-    run_async(_export(where.settings(), form, after))
+    settings = where.settings()
+    period = None if month is None else month_of(month, datetime.now(UTC))
+    if form == "parquet":
+        if output is None:
+            raise Stop("--format parquet writes a file: say --output entries.parquet")
+        run_async(_export_parquet(settings, output, after, period))
+        return
+    with (
+        contextlib.nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8", newline="") as out
+    ):
+        if form == "focus":
+            run_async(_export_focus(settings, out, after, period))
+        else:
+            run_async(_export(settings, out, form, after, period))
 
 
 async def _reconcile(settings: Settings, days: int) -> Mapping[str, Reconciliation]:
@@ -116,23 +139,57 @@ async def _audit(settings: Settings) -> Audit:
         await db.aclose()
 
 
-async def _export(settings: Settings, form: Literal["csv", "jsonl"], after: int) -> None:
-    writer = csv.writer(sys.stdout)
+async def _export(
+    settings: Settings, out: TextIO, form: Literal["csv", "jsonl"], after: int, period: Period | None
+) -> None:
+    writer = csv.writer(out)
     if form == "csv":
         writer.writerow(_COLUMNS)
-    async for entry in _entries(settings, after):
+    async for page in _entries(settings, after, period):
         if form == "csv":
-            writer.writerow([str(getattr(entry, column)) for column in _COLUMNS])
+            writer.writerows([[str(getattr(entry, column)) for column in _COLUMNS] for entry in page])
         else:
-            print(msgspec.json.encode(entry).decode())
+            out.writelines(f"{msgspec.json.encode(entry).decode()}\n" for entry in page)
 
 
-async def _entries(settings: Settings, after: int) -> AsyncIterator[EntryRow]:
+async def _export_parquet(settings: Settings, output: Path, after: int, period: Period | None) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise Stop(
+            "--format parquet needs pyarrow, which is not installed: pip install 'pixelgate[parquet]'", code=1
+        ) from None
+    types = {"seq": pa.int64(), "at": pa.timestamp("us", tz="UTC"), "amount": pa.int64()}
+    schema = pa.schema([(column, types.get(column, pa.string())) for column in _COLUMNS])
+    with parquet.ParquetWriter(output, schema) as writer:
+        async for page in _entries(settings, after, period):
+            columns = {column: [getattr(entry, column) for entry in page] for column in _COLUMNS}
+            writer.write_table(pa.Table.from_pydict(columns, schema=schema))
+
+
+async def _export_focus(settings: Settings, out: TextIO, after: int, period: Period | None) -> None:
+    kinds = {name: account.kind for name, account in settings.accounts.items()}
+    writer = csv.DictWriter(out, COLUMNS)
+    writer.writeheader()
     db = open_records(settings)
     try:
-        while page := await db.entries(after, _PAGE):
-            for entry in page:
-                yield entry
+        while page := await db.posted_costs(after, _PAGE):
+            writer.writerows([row_of(cost, kinds) for cost in page if _within(cost.at, period)])
             after = page[-1].seq
     finally:
         await db.aclose()
+
+
+async def _entries(settings: Settings, after: int, period: Period | None) -> AsyncIterator[Sequence[EntryRow]]:
+    db = open_records(settings)
+    try:
+        while page := await db.entries(after, _PAGE):
+            yield [entry for entry in page if _within(entry.at, period)]
+            after = page[-1].seq
+    finally:
+        await db.aclose()
+
+
+def _within(at: datetime, period: Period | None) -> bool:
+    return period is None or period.start <= at < period.end

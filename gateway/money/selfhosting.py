@@ -11,6 +11,7 @@ from msgspec import Struct
 from gateway.errors import InvalidRequest
 from gateway.storage.activity import Activity
 from policies.catalog import Catalog
+from policies.money import to_usd
 from policies.offline import breakeven
 from policies.offline.breakeven import HOURS_PER_MONTH, Plan, Split, best_split, break_even_hour, break_even_month
 from policies.offline.elsewhere import cheapest
@@ -30,10 +31,10 @@ class Question(Struct, frozen=True, kw_only=True):
     model: str
     width: int
     height: int
-    steps: int | None
+    steps: int | None = None
     hour: int
     """What an hour of one machine costs."""
-    images_per_hour: Fraction | None
+    images_per_hour: Fraction | None = None
     """As stated; None: as measured, else by arithmetic."""
     peak: Fraction
     share: Fraction = USUAL_SHARE
@@ -224,16 +225,20 @@ def _verdict(split: Split, all_in: int | None, price: int) -> str:
 
 
 def _sure(question: Question, pace: Pace, bought: Bought, catalog: Catalog) -> Sequence[str]:
+    """What the answer rests on, in sentences."""
     remarks = []
     if pace.known == "measured":
         remarks.append(f"The pace was measured over {pace.orders:,} orders of this model and size.")
     elif pace.known == "arithmetic":
         remarks.append(
-            f"The pace is arithmetic: {float(question.share):.0%} of the card's peak. Measured paces lie between half "
-            "and one and a half times that; draw a hundred pictures there and ask again."
+            f"The pace is arithmetic: {float(question.share):.0%} of the card's peak, where servers differ by kernels, "
+            f"batches and precision. Have {ENOUGH} orders drawn there and ask again."
         )
     elif pace.doubt is not None:
         remarks.append(f"The stated pace is doubtful: {pace.doubt}.")
+        if pace.arithmetic is not None:
+            likely = breakeven.full_load(question.hour, pace.arithmetic.likely)
+            remarks.append(f"At the likely pace a picture of a machine that never idles costs ${to_usd(likely)}.")
     else:
         remarks.append("The pace is what was stated; nothing here has measured it.")
     remarks.append(

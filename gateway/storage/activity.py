@@ -7,7 +7,7 @@ belongs to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -100,3 +100,28 @@ class Activity(Struct, kw_only=True):
     """Id of a key -> the name it was given."""
     last_seq: int = 0
     """The last entry there was."""
+
+
+class PostedCost(Struct, frozen=True, kw_only=True):
+    """One posted entry of a cost book with all that is known of its order. Money is nano-dollars, times are UTC."""
+
+    seq: int
+    at: datetime
+    kind: str
+    """settle or correction."""
+    amount: int
+    note: str
+    account: str
+    endpoint: str
+    attempt_id: str
+    """Empty for a correction of an endpoint as a whole; so is what follows."""
+    call_id: str = ""
+    team: str = ""
+    key_id: str = ""
+    offer_id: str = ""
+    width: int = 0
+    height: int = 0
+    delivered: int = 0
+    """Pictures; none for what is posted beside the order's bill: overruns and corrections."""
+    started: datetime | None = None
+    tags: Mapping[str, str] = {}

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from gateway.storage.activity import Activity
+from gateway.storage.activity import Activity, PostedCost
 from gateway.storage.audit import Audit
 from gateway.storage.rows import (
     AssetRow,
@@ -250,6 +250,9 @@ class Database(Protocol):
 
     async def entries(self, after_seq: int = 0, limit: int = 1000) -> Sequence[EntryRow]:
         """Entries in the order they were written, after one of them."""
+
+    async def posted_costs(self, after_seq: int = 0, limit: int = 1000) -> Sequence[PostedCost]:
+        """Posted entries of the cost books, with their orders, after one entry, in the order they were written."""
 
     async def corrections(self, account: str, since: datetime) -> Sequence[Correction]:
         """What was corrected in an account's cost book since a moment, without naming an attempt, oldest first."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from gateway.errors import NotReady
-from gateway.storage.activity import Activity
+from gateway.storage.activity import Activity, PostedCost
 from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
 from gateway.storage.database.sqlite import statements, values
-from gateway.storage.database.sqlite.activity import activity
+from gateway.storage.database.sqlite.activity import activity, posted_costs
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
 from gateway.storage.database.sqlite.file import connect, not_ready, open_file
@@ -255,6 +255,10 @@ class SqliteDatabase:
     async def entries(self, after_seq: int = 0, limit: int = 1000) -> Sequence[EntryRow]:
         """Entries in the order they were written."""
         return await self._all(values.entry, _ENTRIES, after_seq, limit)
+
+    async def posted_costs(self, after_seq: int = 0, limit: int = 1000) -> Sequence[PostedCost]:
+        """Posted entries of the cost books, with their orders."""
+        return await self._read(posted_costs, self._reader, after_seq, limit)
 
     async def corrections(self, account: str, since: datetime) -> Sequence[Correction]:
         """What was corrected in an account's cost book without naming an attempt."""

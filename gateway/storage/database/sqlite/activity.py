@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.storage.activity import Activity, Drawn, Open, Source, Spent
+from gateway.storage.activity import Activity, Drawn, Open, PostedCost, Source, Spent
 from gateway.storage.database.sqlite.values import micros, moment
 
 _POSTED = """
@@ -25,6 +25,12 @@ _POSTED = """
     FROM entries LEFT JOIN attempts ON attempts.id = attempt_id LEFT JOIN recipes USING (call_id)
     WHERE at >= ? AND at < ? AND kind IN ('settle', 'correction') AND (? IS NULL OR (book = 'cost' AND party = ?))
     ORDER BY seq
+"""
+_COSTS = """
+    SELECT seq, at, kind, amount, note, party, COALESCE(attempts.endpoint, entries.endpoint), attempt_id, call_id,
+        attempts.team, key_id, offer_id, width, height, started, outcome, request
+    FROM entries LEFT JOIN attempts ON attempts.id = attempt_id LEFT JOIN recipes USING (call_id)
+    WHERE seq > ? AND book = 'cost' AND kind IN ('settle', 'correction') ORDER BY seq LIMIT ?
 """
 _PROMOTED = """SELECT attempt_id, parent_id FROM assets WHERE parent_id IS NOT NULL AND created >= ? AND created < ?"""
 _SUSPENDED = """SELECT account, COUNT(*), SUM(hold_cost) FROM attempts
@@ -70,6 +76,47 @@ def activity(
         return _Gathering(connection, zone).gather(micros(start), micros(end), account)
     finally:
         connection.execute("COMMIT")
+
+
+def posted_costs(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[PostedCost]:
+    """Posted entries of the cost books after one of them, in the order they were written."""
+    return [_posted_cost(row) for row in connection.execute(_COSTS, (after_seq, limit))]
+
+
+def _posted_cost(row: Row) -> PostedCost:
+    seq, at, kind, amount, note, account, endpoint, attempt_id, call_id, team, key_id, offer_id, *rest = row
+    if not attempt_id:
+        return PostedCost(
+            seq=seq,
+            at=moment(at),
+            kind=kind,
+            amount=amount,
+            note=note,
+            account=account,
+            endpoint=endpoint,
+            attempt_id="",
+        )
+    width, height, started, outcome, request = rest
+    bill = kind == "settle" and note != "overrun"
+    return PostedCost(
+        seq=seq,
+        at=moment(at),
+        kind=kind,
+        amount=amount,
+        note=note,
+        account=account,
+        endpoint=endpoint,
+        attempt_id=attempt_id,
+        call_id=call_id,
+        team=team,
+        key_id=key_id,
+        offer_id=offer_id,
+        width=width,
+        height=height,
+        delivered=_outcome(outcome).delivered if bill and outcome else 0,
+        started=moment(started),
+        tags=_recipe(request).tags if request else {},
+    )
 
 
 class _Gathering:

@@ -56,10 +56,17 @@ PRESETS: Mapping[str, tuple[int, int]] = {
 }
 """fal's names for sizes, and the pixels fal means by them."""
 SIZE_PATTERN = r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})"
+LORA_PATTERN = (
+    r"([A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}"
+    r"|https://([A-Za-z0-9-]+\.)+[A-Za-z]{2,}(:[0-9]{1,5})?(/[!-~]*)?)"
+)
+"""A name, or an https address by a name of the public net: our own machines fetch these, too, from within."""
+INWARD = (".internal", ".local", ".localhost", ".lan", ".home", ".corp")
+"""Ends of names that lead into somebody's own network."""
 _LORA: Schema = {
     "type": "object",
     "properties": {
-        "path": {"type": "string", "minLength": 1, "maxLength": 2000},
+        "path": {"type": "string", "maxLength": 2000, "pattern": f"^{LORA_PATTERN}$"},
         "scale": {"type": ["number", "null"], "minimum": -MAX_LORA_SCALE, "maximum": MAX_LORA_SCALE, "default": 1.0},
     },
     "required": ["path"],
@@ -164,7 +171,7 @@ LORAS = Structure(
     name="loras",
     extension=True,
     shape={"type": "array", "maxItems": MAX_LORAS, "items": _LORA},
-    about="LoRA weights; only offers that take them may serve.",
+    about="LoRA weights, each by name or https address; only offers that take them may serve.",
 )
 INTENT = Word(
     name="intent",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +37,7 @@ from policies.types import Constraints, Worth
 from providers.contract import Format, ImageRequest, Lora, Safety
 
 HEADER_PREFIX = b"x-pixelgate-"
+_LORA = re.compile(field.LORA_PATTERN, re.ASCII)
 _SIZE = re.compile(field.SIZE_PATTERN, re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -276,6 +278,12 @@ def _lora(value: object, param: str) -> Lora:
     if not path:
         raise InvalidRequest(
             f"Missing required parameter: '{param}.path'.", param=f"{param}.path", code="missing_required_parameter"
+        )
+    if not _LORA.fullmatch(path) or (urlsplit(path).hostname or "").lower().endswith(field.INWARD):
+        raise InvalidRequest(
+            f"Invalid '{param}.path': {shown(path)} is neither a name such as 'owner/weights' nor a public address "
+            "such as 'https://example.com/weights.safetensors'.",
+            param=f"{param}.path",
         )
     scale = number(value, "scale", -MAX_LORA_SCALE, MAX_LORA_SCALE, f"{param}.scale")
     return Lora(path=path, scale=1.0 if scale is None else scale)

@@ -98,3 +98,20 @@ async def test_a_caller_who_waits_is_answered_although_the_door_listens_for_its_
     assert next(message.get("status") for message in visitor.heard) == 200
     await place.assert_books_agree()
     assert await place.charged() > 0
+
+
+async def test_two_thousand_at_once_spend_no_more_than_their_budget(place: Town) -> None:
+    body: dict[str, object] = {"prompt": "a crowd", "size": "256x256", "providers": {"only": ["fal"]}}
+    await Visitor(place, await make(place), body).ask()
+    first = await place.charged()
+    budget = 7 * first + first // 2
+    key = await make(place, budget=budget)
+    crowd = [Visitor(place, key, body) for _ in range(2000)]
+    await asyncio.gather(*(visitor.ask() for visitor in crowd))
+    heard = [message for visitor in crowd for message in visitor.heard]
+    statuses = [message["status"] for message in heard if message["type"] == "http.response.start"]
+    assert len(statuses) == len(crowd)
+    assert set(statuses) <= {200, 429, 503}  # 503: nothing was free in time, so nothing was ordered
+    assert 1 <= statuses.count(200) <= 7
+    await place.assert_books_agree()
+    assert await place.charged() - first <= budget

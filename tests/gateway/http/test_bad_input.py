@@ -71,6 +71,16 @@ BAD_FIELDS: list[tuple[dict[str, object], str | None, str]] = [
     (P | {"loras": {"path": "a"}}, "loras", "invalid_type"),
     (P | {"loras": [{"scale": 1}]}, "loras[0].path", "missing_required_parameter"),
     (P | {"loras": [{"path": "a", "weight": 1}]}, "loras[0].weight", "unknown_parameter"),
+    (P | {"loras": [{"path": "/etc/passwd"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "../weights"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "file:///weights"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "http://example.com/a.safetensors"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://127.0.0.1/a.safetensors"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://[::1]/a.safetensors"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://2130706433/a.safetensors"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://metadata/a.safetensors"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://metadata.google.Internal/token"}]}, "loras[0].path", "invalid_value"),
+    (P | {"loras": [{"path": "https://user@example.com/a.safetensors"}]}, "loras[0].path", "invalid_value"),
     (P | {"loras": [{"path": "a", "scale": 9}]}, "loras[0].scale", "invalid_value"),
     (P | {"intent": "draft"}, "intent", "invalid_value"),
     (P | {"max_cost": -1}, "max_cost", "invalid_value"),
@@ -142,6 +152,23 @@ async def test_a_malformed_body_is_the_callers_error(door: Door) -> None:
         assert answer.status_code == 400, name
         assert answer.json()["error"]["type"] == "invalid_request_error"
     assert door.painter.calls == []
+
+
+def long_objects() -> dict[str, bytes]:
+    """Bodies that a decoder must not think about for long."""
+    names = ",".join(f'"a{number}":1' for number in range(90_000))
+    return {
+        "a key twice, at the end of many": f'{{{names},"z":1,"z":1}}'.encode(),
+        "two million objects": b'{"prompt": [' + b"{}," * 2_000_000 + b"{}]}",
+        "four million numbers": b'{"prompt": [' + b"1," * 4_000_000 + b"1]}",
+    }
+
+
+@pytest.mark.timeout(20)  # the first took an hour, while which nobody else was answered
+async def test_a_body_that_is_long_to_decode_is_refused_at_once(door: Door) -> None:
+    for name, body in long_objects().items():
+        answer = await door.raw_post(body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json"), name
 
 
 async def test_a_pair_of_surrogates_is_a_character(door: Door) -> None:

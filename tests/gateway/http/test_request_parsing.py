@@ -45,13 +45,14 @@ def test_every_field_reaches_its_place() -> None:
     wish = parse(
         n=3, size="1536x864", output_format="webp", output_compression=80, moderation="low", user="u1", style="vivid",
         seed=7, num_inference_steps=4, guidance_scale=3.5, negative_prompt="blur", tags={"campaign": "autumn"},
-        loras=[{"path": "a/b"}, {"path": "c", "scale": 0.5}], parent="img_1", background="opaque", stream=False,
+        loras=[{"path": "a/b"}, {"path": "https://example.com:8443/c?v=1", "scale": 0.5}],
+        parent="img_1", background="opaque", stream=False,
         partial_images=0, complexity="low", response_format="base64",
     )  # fmt: skip
     request = wish.request
     assert (request.width, request.height, request.count, request.format) == (1536, 864, 3, "webp")
     assert (request.seed, request.steps, request.guidance, request.negative_prompt) == (7, 4, 3.5, "blur")
-    assert request.loras == (Lora("a/b", 1.0), Lora("c", 0.5))
+    assert request.loras == (Lora("a/b", 1.0), Lora("https://example.com:8443/c?v=1", 0.5))
     assert (request.safety, len(wish.warnings)) == ("standard", 1)
     assert (wish.compression, wish.user, wish.tags, wish.parent) == (80, "u1", {"campaign": "autumn"}, "img_1")
     assert wish.response_format == "b64_json"

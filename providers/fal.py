@@ -186,6 +186,19 @@ class _Prices(Struct):
     prices: list[_Price]
 
 
+class _Metadata(Struct, frozen=True):
+    status: str = "active"
+
+
+class _Model(Struct):
+    endpoint_id: str
+    metadata: _Metadata = _Metadata()
+
+
+class _ModelPage(Struct):
+    models: list[_Model]
+
+
 class _Page(Struct):
     next_cursor: str | None = None
 
@@ -326,14 +339,25 @@ class Fal:
         return True
 
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
-        """Ask for prices, which costs nothing, needs a good key and knows every endpoint."""
+        """Ask for models and prices, which costs nothing; prices need a good key, and name no missing endpoint."""
         try:
-            known = {price.endpoint for price in await self.list_prices(endpoints)}
+            known = [endpoint for page in _pages(endpoints) for endpoint in await self._active(page)]
+            priced = {price.endpoint for price in await self.list_prices(known)} if known else set()
         except Misconfigured as error:
             return [f"fal refuses the key of account `{self.name}`: {error.detail}"]
         except ProviderError as error:
             return [f"fal's price list cannot be read: {error.detail}"]
-        return [f"fal has no endpoint {endpoint}" for endpoint in endpoints if endpoint not in known]
+        gone = [f"fal has no endpoint {endpoint} any more" for endpoint in endpoints if endpoint not in known]
+        return gone + [f"fal names no price for {endpoint}" for endpoint in known if endpoint not in priced]
+
+    async def _active(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints that fal still runs."""
+        found: list[str] = []
+        async for answer in self._platform("/v1/models", {"endpoint_id": ",".join(endpoints)}):
+            found += (
+                model.endpoint_id for model in _decode(answer, _ModelPage).models if model.metadata.status == "active"
+            )
+        return found
 
     async def aclose(self) -> None:
         """Let go of the SDK's client; the connections are the transport's."""

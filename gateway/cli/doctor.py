@@ -6,12 +6,12 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import Literal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from gateway.cli.shell import HERE, Json, Where, open_records, print_json, run_async
+from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async
 from gateway.revisions import Revision, load_revision
 from gateway.settings import Settings
 from policies.offer_prices import quote_at
@@ -20,6 +20,9 @@ from policies.types import Offer
 from providers import registry
 from providers.contract import ChecksAccount, ImageRequest
 from providers.transport import Http
+
+if TYPE_CHECKING:
+    from gateway.cli.doctor_spend import Drawn
 
 _ROOM_BYTES = 1_000_000_000
 
@@ -34,27 +37,51 @@ class Finding(Struct, frozen=True):
     says: str
 
 
-def doctor(*, offline: bool = False, json: Json = False, where: Where = HERE) -> int:
-    """Check settings, keys, prices, folders and books. Exit code 1: something would go wrong.
+def doctor(*, offline: bool = False, spend: bool = False, json: Json = False, where: Where = HERE) -> int:
+    """Check settings, keys, prices, folders and books. Exit codes: 0 all is well, 1 something would go wrong.
+
+    2: the configuration cannot be read, or `--spend` and `--offline` together.
 
     Parameters
     ----------
     offline
         Do not ask the providers whether keys and endpoints are good. (Asking costs nothing.)
+    spend
+        Draw the cheapest picture at each account, through the ledger, and say what it cost: the only way to learn
+        whether an account has credit, and the tier its models want.
     """
+    if offline and spend:
+        raise Stop("--spend orders pictures, which --offline forbids; leave one of them out")
     settings = where.settings()
-    revision = load_revision(settings, every_account=True)
-    findings = run_async(_all(settings, revision, offline))
+    findings = run_async(examine(settings, offline=offline))
+    drawn = run_async(_drawn(settings)) if spend and settings.accounts_on() else []
+    findings += [_finding_of(one) for one in drawn]
     if json:
-        print_json({"findings": findings})
+        spent = [{"account": one.account, "offer": one.offer, "nano_usd": one.nano_usd} for one in drawn]
+        print_json({"findings": findings, "spent": spent})
     else:
         marks = {"ok": "ok  ", "warn": "--  ", "fail": "BAD "}
         print("\n".join(f"{marks[finding.verdict]} {finding.about}: {finding.says}" for finding in findings))
     return 1 if any(finding.verdict == "fail" for finding in findings) else 0
 
 
-async def _all(settings: Settings, revision: Revision, offline: bool) -> list[Finding]:
-    findings = [*_machine(), *_files(settings, revision), *_prices(revision), *_accounts(settings)]
+async def _drawn(settings: Settings) -> list[Drawn]:
+    from gateway.cli.doctor_spend import draw_one_each
+
+    return [one async for one in draw_one_each(settings)]
+
+
+def _finding_of(one: Drawn) -> Finding:
+    cost = dollars(one.nano_usd)
+    if one.fault is not None:
+        return Finding("fail" if one.ordered else "warn", f"account {one.account}", f"{one.fault} (spent {cost})")
+    return Finding("ok", f"account {one.account}", f"drew a picture at {one.offer} for {cost}")
+
+
+async def examine(settings: Settings, *, offline: bool = False) -> list[Finding]:
+    """Look at everything that can be looked at without spending; raises `BadFile`."""
+    revision = load_revision(settings, every_account=True)
+    findings = [*_machine(), *_files(settings, revision), *_prices(revision), *_accounts(settings, revision)]
     findings += [finding async for finding in _books(settings)]
     if not offline:
         findings += [finding async for finding in _providers(settings, revision)]
@@ -93,6 +120,8 @@ def _prices(revision: Revision) -> Iterator[Finding]:
 def _unpriced(offer: Offer) -> str | None:
     sizes = offer.abilities.sizes
     width, height = next(iter(sizes.named.values()), (sizes.max_side - sizes.max_side % sizes.multiple,) * 2)
+    if sizes.max_pixels is not None and width * height > sizes.max_pixels:
+        width = height = sizes.min_side + -sizes.min_side % sizes.multiple
     try:
         quote_at(offer, ImageRequest(width=width, height=height))
     except Unpriced as error:
@@ -100,20 +129,40 @@ def _unpriced(offer: Offer) -> str | None:
     return None
 
 
-def _accounts(settings: Settings) -> Iterator[Finding]:
+def _accounts(settings: Settings, revision: Revision) -> Iterator[Finding]:
     off = settings.accounts_off()
     for name in settings.accounts:
-        yield (
-            Finding("warn", f"account {name}", f"off: {off[name]}")
-            if name in off
-            else Finding("ok", f"account {name}", "on")
-        )
+        if name in off:
+            yield Finding("warn", f"account {name}", f"off: {off[name]}")
+            continue
+        offers = [offer for offer in revision.catalog.offers.values() if offer.account == name]
+        yield Finding("ok" if offers else "warn", f"account {name}", f"on; {_limits(revision, name)}; {_sells(offers)}")
     if len(off) == len(settings.accounts):
         yield Finding(
             "fail",
             "accounts",
             "no provider is on; set FAL_KEY, TOGETHER_API_KEY or REPLICATE_API_TOKEN, or connect your own GPUs",
         )
+
+
+def _limits(revision: Revision, name: str) -> str:
+    """What our settings allow the account; what the seller allows shows in its answers."""
+    slots, rate = revision.catalog.capacities.get(name), revision.catalog.capacities.get(f"{name}/rate")
+    told = [f"at most {slots.slots} orders at once"] if slots else []
+    told += [f"{rate.rate:g} orders a second"] if rate and rate.rate else []
+    return ", ".join(told) or "no limit set"
+
+
+def _sells(offers: Sequence[Offer]) -> str:
+    """One quote: the cheapest picture, so that a price in the wrong unit is seen."""
+    from gateway.cli.doctor_spend import cheapest
+
+    found = cheapest(offers)
+    if found is None:
+        return f"{len(offers)} offers, none drawn from words"
+    offer, request = found
+    size, amount = f"{request.width}x{request.height}", dollars(quote_at(offer, request).amount)
+    return f"{len(offers)} offers, the cheapest picture {size} at {offer.id} for {amount}"
 
 
 async def _books(settings: Settings) -> AsyncIterator[Finding]:

@@ -151,6 +151,9 @@ def platform(request: web.Request) -> web.Response:
         unit = "image" if page else "megapixels"
         price = {"endpoint_id": f"e{page}", "unit_price": 0.0031, "unit": unit, "currency": "USD"}
         return web.json_response({"prices": [price], **following})
+    if request.path.endswith("models"):
+        models = [{"endpoint_id": f"e{page}"}, {"endpoint_id": "e8", "metadata": {"status": "deprecated"}}]
+        return web.json_response({"models": models, **following})
     event = {
         "request_id": f"r{page}",
         "endpoint_id": "e0",
@@ -548,7 +551,10 @@ async def test_prices_and_usage_are_read_page_by_page_exactly(fal: Fal) -> None:
 
 async def test_checks_key_and_endpoints_without_drawing(http: Http, fal: Fal, twin: MiniFal) -> None:
     assert list(await fal.check(["e0", "e1"])) == []
-    assert "e9" in (await fal.check(["e0", "e9"]))[0]
+    assert list(await fal.check(["e0", "e8", "e9"])) == [
+        "fal has no endpoint e8 any more",
+        "fal has no endpoint e9 any more",
+    ]
     stranger = connect("x", settings(twin, key="11112222-3333-4444-5555-666677778888:wrong0wrong0"), http)
     assert "refuses the key" in (await stranger.check(["e0"]))[0]
     await stranger.aclose()

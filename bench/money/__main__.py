@@ -98,12 +98,12 @@ def _director(
 
 
 def _settle(gateway: stage.Gateway, sandbox: stage.Sandbox) -> float:
-    """Wait until no order is open or suspended and both books agree, or time is up; answers the seconds it took."""
+    """Wait until no order is open, no seller draws and both books agree, or time is up; answers the seconds it took."""
     began = time.monotonic()
     while time.monotonic() - began < SETTLE_S:
         gateway.must_live()
         ours = judge.read_books(gateway.home.state / "pixelgate.db")
-        if not ours.unfinished and not any(judge.drift(ours, sandbox.books()).values()):
+        if not (ours.unfinished or sandbox.at_work() or any(judge.drift(ours, sandbox.books()).values())):
             break
         time.sleep(0.5)
     return time.monotonic() - began

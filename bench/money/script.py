@@ -62,6 +62,22 @@ STORM = (
 )
 
 
+TROUBLE = {
+    "rack1": {"state": "killed"},
+    "rack2": {"lies": ["format"]},
+    "rack3": {"state": "hanging"},
+}
+"""What becomes of our own machines..."""
+WORSE = {
+    "rack1": {"state": "up", "lies": ["url"]},
+    "rack2": {"state": "killed", "lies": []},
+    "rack3": {"state": "up", "lies": ["seed", "answer_model"]},
+}
+"""...and then..."""
+MENDED = {name: {"state": "up", "lies": []} for name in TROUBLE}
+"""...until they are well again."""
+
+
 def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequence[Act]:
     """The acts in order; `limits` are those the gateway was told, `lowered` those it is not told of."""
     return (
@@ -72,6 +88,8 @@ def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequenc
         Act("broken connections", {"rules": NETWORK}),
         Act("lowered limits", {"rules": [], "limits": lowered}),
         Act("other prices", {"rules": [], "limits": limits, "prices": PRICES}),
-        Act("everything", {"rules": [*BODIES, *NETWORK, *ERRORS]}),
+        Act("own machines die, hang and lie", {"rules": [], "machines": TROUBLE}),
+        Act("and die again", {"machines": WORSE}),
+        Act("everything", {"rules": [*BODIES, *NETWORK, *ERRORS], "machines": MENDED}),
         Act("calm again", {"rules": []}),
     )

@@ -16,13 +16,20 @@ from bench.money.judge import SandboxBooks
 from bench.money.traffic import TEAMS
 from bench.processes import Child, free_port, python, running
 
-ACCOUNTS: Mapping[str, str] = {"fal": "fal", "fal-eu": "fal", "together": "together", "replicate": "replicate"}
+ACCOUNTS: Mapping[str, str] = {
+    "fal": "fal",
+    "fal-eu": "fal",
+    "together": "together",
+    "replicate": "replicate",
+    "own": "selfhosted",
+}
 """Provider account -> seller. The sandbox takes the key `sandbox-NAME` for its account NAME."""
 
 TOLD: Mapping[str, Mapping[str, float]] = {
     "fal": {"concurrency": 10},
     "together": {"rate": 20.0, "burst": 20},
     "replicate": {"rate": 10.0, "burst": 20},
+    "selfhosted": {},
 }
 """Seller -> the limits the gateway is configured with."""
 LOWERED: Mapping[str, object] = {
@@ -31,6 +38,14 @@ LOWERED: Mapping[str, object] = {
     "replicate": {"rate": 4.0, "burst": 8},
 }
 """Limits it is not told of."""
+
+
+MACHINES: Mapping[str, Mapping[str, object]] = {
+    "rack1": {"dialect": "sglang", "models": ["flux-schnell"], "slots": 1},
+    "rack2": {"dialect": "vllm-omni", "models": ["flux-schnell"], "slots": 4},
+    "rack3": {"dialect": "openai", "models": ["flux-dev"], "slots": 2},
+}
+"""Our own GPUs, at the gateway and in the sandbox alike."""
 
 
 class Sandbox:
@@ -47,11 +62,18 @@ class Sandbox:
         """Leave the invoice behind, line by line, beside the gateway's database."""
         (folder / "invoice.json").write_bytes(ask(self.port, "/_sandbox/invoice", within_s=60)[1])
 
+    def at_work(self) -> bool:
+        """Whether it still draws: what it finishes later is on no invoice yet."""
+        return any(account.in_flight for account in self._seen().values())
+
+    def _seen(self) -> Mapping[str, AccountStats]:
+        stats = msgspec.convert(ask_json(self.port, "/_sandbox/stats", within_s=60), dict[str, dict[str, AccountStats]])
+        return {name: account for accounts in stats.values() for name, account in accounts.items()}
+
     def books(self) -> SandboxBooks:
         """What it billed and counted."""
         invoice = msgspec.convert(ask_json(self.port, "/_sandbox/invoice", within_s=60), Invoice)
-        stats = msgspec.convert(ask_json(self.port, "/_sandbox/stats", within_s=60), dict[str, dict[str, AccountStats]])
-        seen = {name: account for accounts in stats.values() for name, account in accounts.items()}
+        seen = self._seen()
         return SandboxBooks(
             invoice={name: invoice.by_account.get(seller, {}).get(name, 0) for name, seller in ACCOUNTS.items()},
             submissions={name: account.submissions for name, account in seen.items()},
@@ -70,6 +92,7 @@ class AccountStats(Struct):
     """As much of the sandbox's counts as is compared."""
 
     submissions: int = 0
+    in_flight: int = 0
     limit_violations: int = 0
     attempts: dict[str, int] = {}
     """Attempt of ours -> how often it was submitted, where the seller's protocol shows it."""
@@ -82,7 +105,9 @@ def sandbox(folder: Path, *, time_scale: float, seed: int) -> Iterator[Sandbox]:
     command = python("providers.sandbox", "--port", str(port), "--time-scale", str(time_scale), "--seed", str(seed))
     with running(command, log=folder / "sandbox.log") as child:
         wait_for_200(child, port, "/_sandbox/stats")
-        yield Sandbox(port)
+        started = Sandbox(port)
+        started.script({"machines": MACHINES})
+        yield started
 
 
 class Gateway:
@@ -141,7 +166,7 @@ def gateway(folder: Path, sandbox_port: int, *, time_scale: float) -> Iterator[G
 def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
     """An account or two at each seller, webhooks on, and every wait short, because the sandbox's time runs fast."""
     url = f"http://{HOST}:{sandbox_port}"
-    accounts = {
+    accounts: dict[str, Mapping[str, object]] = {
         name: {
             "kind": seller,
             "key_env": _variable(name),
@@ -149,6 +174,17 @@ def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
             **TOLD[seller],
         }
         for name, seller in ACCOUNTS.items()
+        if seller != "selfhosted"
+    }
+    accounts["own"] = {
+        "kind": "selfhosted",
+        "key_env": _variable("own"),
+        "machine_hour": "$0.34",
+        "nodes": [
+            {"name": name, "base_url": f"{url}/selfhosted/machines/{name}", **machine}
+            for name, machine in MACHINES.items()
+        ],
+        "options": {"usage": True, "probe_every": 0.5, "quarantine": 1, "linger": 5, "wait": 1},
     }
     return {
         "accounts": accounts,

@@ -37,11 +37,11 @@ PRO_SIZES = ("256x256", "512x512", "512x544", "768x768", "768x800", "1024x1024",
 RATIO_SIZES = ("512x512", "1024x1024", "1344x768", "672x384", "448x576")
 
 PRODUCTS = (
-    Product("flux-schnell", 30, PREVIEW_SIZES, ("fal", "together")),
+    Product("flux-schnell", 30, PREVIEW_SIZES, ("fal", "together", "selfhosted")),
     Product("flux-schnell", 3, ("2048x2048", "1536x2048", "2048x256")),
     Product("flux-schnell", 8, RATIO_SIZES, ("fal", "together", "replicate")),
     Product("flux-dev", 4, RATIO_SIZES, ("fal", "replicate")),
-    Product("flux-dev", 8, ("256x256", *SIZES, "2048x2048"), ("fal",)),
+    Product("flux-dev", 8, ("256x256", *SIZES, "2048x2048"), ("fal", "selfhosted")),
     Product("flux-1.1-pro", 8, PRO_SIZES, ("fal", "together", "replicate")),
     Product("flux-1.1-pro-ultra", 3, ("2048x2048", "2752x1536", "1344x3136"), ("fal",)),
     Product("flux-2-dev", 5, SIZES, ("fal", "together")),

@@ -74,7 +74,7 @@ class LostOrders(Struct, frozen=True, kw_only=True):
                 await self.db.accept(row.owner, row.id, claimed[row.id])
             else:
                 await post(self.db, account, Release(row), self.clock.utc())
-        log.info("orders_looked_for", account=account, endpoint=endpoint, looked=len(rows), found=len(claimed))
+        log.info("orders_looked_for", account=account, suspended=len(rows), resolved=len(claimed))
 
     async def _follow(self, attempt: AttemptRow, ticket: Ticket, offer: Offer, provider: Resumable) -> None:
         """Post what an order turned out to cost, once its seller tells how it ended; the team owes nothing."""

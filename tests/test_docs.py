@@ -190,3 +190,11 @@ def test_the_clients_page_names_the_versions_that_are_tested() -> None:
 def test_the_committed_openapi_document_is_the_one_that_is_served() -> None:
     committed = (DOCS / "openapi.json").read_bytes()
     assert committed == openapi.document(), "write it anew: .venv/bin/python -m gateway.http.openapi"
+
+
+def test_no_link_is_part_of_the_tree() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"],  # noqa: S607 - whichever git there is
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []

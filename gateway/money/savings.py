@@ -29,7 +29,7 @@ class Baseline(Struct, frozen=True, kw_only=True):
     """What the same orders did cost."""
     orders: int
     not_served: int
-    """Orders the rule's sellers cannot draw; they count at what they did cost."""
+    """Orders the rule's sellers cannot draw, and edits; they count at what they did cost."""
     certain: bool
     """Whether every price is exact; those by time are estimates."""
 
@@ -96,7 +96,7 @@ def _priced(name: str, about: str, saves_by: str, activity: Activity, rule: Rule
     cost, not_served, certain, total = 0, 0, True, Spent()
     for drawn, spent in activity.drawn.items():
         total.add(spent)
-        price = rule(drawn)
+        price = rule(drawn) if drawn.operation == "generate" else None
         if price is None:
             cost, not_served = cost + spent.cost, not_served + spent.orders
         else:

@@ -170,7 +170,11 @@ def bought_at(question: Question, activity: Activity, catalog: Catalog) -> Bough
     ids = {offer.id for offer in listed}
     cost = images = 0
     for drawn, spent in activity.drawn.items():
-        if drawn.offer_id in ids and (drawn.width, drawn.height) == (question.width, question.height):
+        if (
+            drawn.operation == "generate"
+            and drawn.offer_id in ids
+            and (drawn.width, drawn.height) == (question.width, question.height)
+        ):
             cost, images = cost + spent.cost, images + spent.images
     if images >= ENOUGH:
         return Bought(price=round(Fraction(cost, images)), known=f"paid for {images:,} pictures")

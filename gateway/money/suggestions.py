@@ -69,7 +69,7 @@ def _preview_first(activity: Activity, catalog: Catalog, months: float) -> Itera
     drafts = [offer for offer in catalog.offers.values() if offer.tier is Tier.PREVIEW]
     for drawn, spent in activity.drawn.items():
         offer = catalog.offers.get(drawn.offer_id)
-        if offer is None:
+        if offer is None or drawn.operation != "generate":
             continue
         if offer.tier is Tier.PREVIEW:
             previews += spent.images
@@ -122,7 +122,7 @@ def _smaller_sizes(activity: Activity, catalog: Catalog, months: float) -> Itera
     for drawn, spent in activity.drawn.items():
         offer = catalog.offers.get(drawn.offer_id)
         smaller = None if offer is None else _just_below(offer, drawn)
-        if offer is None or smaller is None:
+        if offer is None or smaller is None or drawn.operation != "generate":
             continue
         try:
             less = quote_at(offer, request_of(drawn)).amount - quote_at(offer, smaller).amount

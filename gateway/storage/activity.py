@@ -57,6 +57,8 @@ class Drawn(Struct, frozen=True):
     steps: int | None
     promoted: bool
     """Whether it drew a kept picture again at a higher tier."""
+    operation: str = "generate"
+    """What was done; only drawing from words is priced elsewhere, for the sizes of input pictures are not kept."""
 
 
 class Repeats(Struct):

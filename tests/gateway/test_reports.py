@@ -227,6 +227,14 @@ async def test_the_same_request_twice_is_pointed_out_and_another_seed_is_not(db:
     assert found.evidence.startswith("1 orders")
 
 
+async def test_edits_are_neither_priced_elsewhere_nor_taken_for_repeats(db: SqliteDatabase) -> None:
+    for _ in range(2):  # of two pictures, which the records tell apart only by their sizes
+        await order(db, NOON, offer="fal:flux-2-pro", cost=45_000_000, prompt="remove the car", operation="edit")
+    found = await read(db)
+    assert {name: cost for name, (cost, _) in saved(found).items()} == dict.fromkeys(saved(found), 90_000_000)
+    assert found.suggestions == []
+
+
 async def test_a_size_just_above_a_whole_megapixel_is_pointed_out(db: SqliteDatabase) -> None:
     await order(db, NOON, offer="fal:flux-dev", cost=50_000_000, size=(1040, 1024))
     (found,) = [each for each in (await read(db)).suggestions if each.name == "size-just-above"]

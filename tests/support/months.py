@@ -27,6 +27,7 @@ async def order(
     tags: Mapping[str, str] | None = None,
     prompt: str | None = None,
     parent: str | None = None,
+    operation: str = "generate",
 ) -> AssetRow:
     """Place and settle one order; its first picture."""
     charge = cost if charge is None else charge
@@ -37,7 +38,12 @@ async def order(
     )  # fmt: skip
     await db.hold("own_1", [hold], [], at - timedelta(seconds=1))
     picture = replace(asset(hold.attempt_id, team=team, parent=parent), created=at, offer_id=offer)
-    request: dict[str, object] = {"prompt": prompt or hold.attempt_id, "width": size[0], "height": size[1]}
+    request: dict[str, object] = {
+        "operation": operation,
+        "prompt": prompt or hold.attempt_id,
+        "width": size[0],
+        "height": size[1],
+    }
     recipe = RecipeRow(
         call_id=hold.call_id, team=team, user=None, request={**request, "tags": dict(tags or {})}, created=at
     )

@@ -33,6 +33,7 @@ _COSTS = """
     WHERE seq > ? AND book = 'cost' AND kind IN ('settle', 'correction') ORDER BY seq LIMIT ?
 """
 _PROMOTED = """SELECT attempt_id, parent_id FROM assets WHERE parent_id IS NOT NULL AND created >= ? AND created < ?"""
+# The first two conditions are those of the partial index.
 _SUSPENDED = """SELECT account, COUNT(*), SUM(hold_cost) FROM attempts
     WHERE state <> 'settled' AND state <> 'released' AND state = 'suspended' GROUP BY account"""
 
@@ -45,7 +46,7 @@ _QUARTER = 900_000_000
 
 
 class _Recipe(Struct):
-    """What is read of a recipe."""
+    """What is read of a recipe: all that makes a picture another one."""
 
     model: str = ""
     prompt: str = ""
@@ -54,6 +55,10 @@ class _Recipe(Struct):
     count: int = 1
     seed: int | None = None
     steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    loras: list[Any] = []
+    transparent: bool = False
     intent: str = ""
     operation: str = "generate"
     tags: dict[str, str] = {}
@@ -187,8 +192,9 @@ class _Gathering:
         delivered = _outcome(outcome).delivered if outcome else 0
         posted = Spent(cost, 0, 1, delivered)
         if delivered and charge:
-            _sum(self._found.drawn, Drawn(offer_id, width, height, delivered, steps, promoted)).add(posted)
-            if self._asked is not None:
+            operation = self._asked.operation if self._asked else "generate"
+            _sum(self._found.drawn, Drawn(offer_id, width, height, delivered, steps, promoted, operation)).add(posted)
+            if self._asked is not None and operation == "generate":
                 self._note(self._asked, team, part, call_id, cost)
         elif not delivered and cost:
             _sum(self._found.failed, account).add(posted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +19,12 @@ from policies import eligibility
 from policies.catalog import AccountTerms, Catalog, compile_offers
 from policies.catalog_file import ModelFile, Price
 from policies.services import ServicesFile, price_of
-from policies.tariffs import Unpriced, bill, quote
+from policies.tariffs import ComputeSecond, MachineSecond, Tariff, Unpriced, bill, quote
 from policies.types import Ask, Constraints, Offer
-from providers.contract import ImageRequest, Operation, Usage
+from providers.contract import ImageRequest, Operation, Tokens, Usage
 from providers.sandbox.endpoints import TOGETHER, Endpoint
 from providers.sandbox.fal_endpoints import FAL
-from providers.sandbox.invoice import BESIDE_PICTURES, PUBLISHED, Work, charge
+from providers.sandbox.invoice import BESIDE_PICTURES, PUBLISHED, Work, charge, machine_hour
 from providers.sandbox.invoice import Price as ListPrice
 from providers.sandbox.replicate_endpoints import REPLICATE
 
@@ -98,9 +99,9 @@ def sizes_of(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
         yield int(width), int(height)
 
 
-def shipped() -> Catalog:
+def shipped(*kinds: str) -> Catalog:
     models = [load(path, ModelFile) for path in sorted((ROOT / "config/catalog").glob("*.yaml"))]
-    return compile_offers(models, [AccountTerms(name=kind, kind=kind) for kind in KINDS], revision=1)
+    return compile_offers(models, [AccountTerms(name=kind, kind=kind) for kind in kinds], revision=1)
 
 
 def hand_written() -> list[Vector]:
@@ -111,7 +112,7 @@ def hand_written() -> list[Vector]:
     return found
 
 
-CATALOG = shipped()
+CATALOG = shipped(*KINDS)
 OFFERS: Mapping[tuple[str, str], Offer] = {(offer.kind, offer.endpoint): offer for offer in CATALOG.offers.values()}
 TWINS: Mapping[tuple[str, str], Endpoint] = {
     **{("fal", name): twin for name, twin in FAL.items()},
@@ -121,6 +122,7 @@ TWINS: Mapping[tuple[str, str], Endpoint] = {
 INVOICED: Mapping[tuple[str, str], ListPrice] = {
     (seller, endpoint): price for (seller, endpoint), price in PUBLISHED.items() if seller != "openai"
 }
+BY_TOKENS = {offer.model: offer for offer in shipped("openai").offers.values()}
 VECTORS = hand_written()
 
 sizes = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
@@ -238,6 +240,74 @@ def test_a_price_of_another_source_can_be_put_in_force_and_is_quoted_exactly(oth
     usage = Usage(images=(request.size,) * other.count, steps=other.steps)
     assert quote(tariff, request).amount == bill(tariff, usage) == other.nano_usd
     assert other.model in CATALOG.models
+
+
+class Metered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a meter counted, and what it costs."""
+
+    tariff: str
+    """A model that is billed by tokens, or a machine."""
+    width: int = 1024
+    height: int = 1024
+    text_in: int = 0
+    image_in: int = 0
+    image_out: int = 0
+    machine_ns: int = 0
+    nano_usd: int
+
+
+MACHINES: Mapping[str, Tariff] = {
+    "own-rtx-4090": MachineSecond(340_000_000),
+    **{
+        name: ComputeSecond(price, name)
+        for name, price in (
+            ("cpu", 100_000),
+            ("gpu-t4", 225_000),
+            ("gpu-a40-small", 575_000),
+            ("gpu-a40-large", 725_000),
+            ("gpu-l40s", 975_000),
+            ("gpu-a100-large", 1_400_000),
+            ("gpu-h100", 1_525_000),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("vector", entries("metered", Metered), ids=lambda v: f"{v.tariff}-{v.nano_usd}")
+def test_what_a_meter_counted_costs_what_was_reckoned_by_hand(vector: Metered) -> None:
+    size = (vector.width, vector.height)
+    tokens = Tokens(text_in=vector.text_in, image_in=vector.image_in, image_out=vector.image_out)
+    usage = Usage(images=(size,), tokens=tokens, machine_ns=vector.machine_ns)
+    work = Work(
+        pictures=[size],
+        machine_ns=vector.machine_ns,
+        text_tokens=vector.text_in,
+        input_tokens=vector.image_in,
+        output_tokens=vector.image_out,
+    )
+    tariff = MACHINES.get(vector.tariff) or BY_TOKENS[vector.tariff].tariff
+    assert bill(tariff, usage) == vector.nano_usd
+    if isinstance(tariff, MachineSecond):
+        assert charge(machine_hour(Fraction("0.34")), work).nano_usd == vector.nano_usd
+    elif vector.tariff in BY_TOKENS:
+        assert charge(PUBLISHED["openai", "gpt-image-2"], work).nano_usd == vector.nano_usd
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "cents"),
+    [
+        ("gpt-image-2-low", (1024, 1024), 0.6),
+        ("gpt-image-2-low", (1024, 1536), 0.5),
+        ("gpt-image-2-medium", (1024, 1024), 5.3),
+        ("gpt-image-2-medium", (1024, 1536), 4.1),
+        ("gpt-image-2-high", (1024, 1024), 21.1),
+        ("gpt-image-2-high", (1024, 1536), 16.5),
+    ],
+)
+def test_a_quote_by_tokens_is_what_openai_says_a_picture_costs(model: str, size: tuple[int, int], cents: float) -> None:
+    quoted = quote(BY_TOKENS[model].tariff, ImageRequest(width=size[0], height=size[1]))
+    assert round(quoted.amount / 10_000_000, 1) == cents
+    assert not quoted.certain
 
 
 def test_the_catalogue_and_the_sandbox_sell_the_same_endpoints() -> None:

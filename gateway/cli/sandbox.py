@@ -40,7 +40,7 @@ async def _run(host: str, port: int, time_scale: float, seed: int) -> None:
         say(f"Together:   {twins.url}/together    key: sandbox-together")
         say(f"Replicate:  {twins.url}/replicate   key: sandbox-replicate")
         say(f"OpenAI:     {twins.url}/openai      key: sandbox-openai")
-        say(f"own server: {twins.url}/selfhosted")
+        say(f"own server: {twins.url}/selfhosted  and machines: {twins.url}/selfhosted/machines/sglang-1")
         say(f"invoice:    {twins.url}/_sandbox/invoice")
         say("Ctrl-C ends it.")
         await asyncio.Event().wait()

@@ -101,6 +101,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     trouble: str = ""
     """Why it cannot draw; empty when it can."""
+    silent: bool = False
+    """It did not answer in time, which a server that is busy drawing may not."""
     models: frozenset[str] = frozenset()
     """Names of what it has loaded; empty when it does not say."""
     busy: int | None = None
@@ -180,7 +182,8 @@ class Selfhosted:
                     return Status(trouble=_trouble(dialect.models, listed.status))
                 load = await self._get(dialect.load) if dialect.load else None
         except (TimeoutError, WireError) as error:
-            return Status(trouble=f"does not answer ({str(error) or type(error).__name__})")
+            why = f"does not answer ({str(error) or type(error).__name__})"
+            return Status(trouble=why, silent=isinstance(error, TimeoutError))
         try:
             said = _MODELS.decode(listed.body)
         except (msgspec.MsgspecError, ValueError):

@@ -140,6 +140,8 @@ class Node:
         Its queue is trusted in one point only: when it has no more to do than what we are still listening for, then
         what we had lost sight of is over.
         """
+        if status.silent and before & self._running and not self.trouble:
+            return  # too busy with what it draws; whether it hangs, the orders themselves will tell
         self.status = status
         self.trouble = status.trouble
         if status.trouble:

@@ -54,6 +54,9 @@ OFFICIAL: Mapping[str, Case] = {
     "dall_e_2": {"model": "dall-e-2", "size": "256x256", "n": 3, "form": URL},
     "asked_for_base64": {"model": "dall-e-3", "size": "1024x1024", "response_format": B64, "form": B64},
     "own_name": {"model": "flux-schnell", "size": "512x768", "response_format": URL, "form": URL},
+    "streamed": {"model": "gpt-image-1", "size": "1024x1024", "stream": True, "form": B64},
+    "streamed_by_an_old_name": {"model": "dall-e-3", "size": "512x512", "n": 2, "stream": True, "form": B64},
+    "as_azures": {"model": "gpt-image-1", "size": "1024x1024", "azure": True, "form": B64},
     "webp": {"model": "gpt-image-1", "size": "1024x1024", "output_format": "webp", "form": B64},
 }
 

@@ -18,6 +18,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.http import generations, routes
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
+from gateway.http.forms import MAX_FILE
 from gateway.http.front import front
 from gateway.http.services import Services
 from gateway.ids import new_id
@@ -143,6 +144,12 @@ class App:
             unknown_after=self.settings.recovery.unknown_after,
         )
 
+    async def _fetch_named(self, url: str) -> bytes:
+        """The picture behind a URL that a caller names."""
+        inputs = self.settings.inputs
+        deadline = asyncio.get_running_loop().time() + inputs.fetch_timeout
+        return await self._http.fetch_named(url, origins=inputs.origins, limit=MAX_FILE, deadline=deadline)
+
     def _doors(self) -> ASGIApp:
         services = Services(
             serve=self.pipeline.serve,
@@ -155,6 +162,7 @@ class App:
             clock=self.clock,
             public_base=self.settings.public_base,
             blobs=self.assets,
+            fetch=self._fetch_named,
             providers=self.providers,
             ready=self.ready,
         )

@@ -181,6 +181,9 @@ def _unknown_models(settings: Settings, policy: Policy, catalog: Catalog) -> Ite
             names = sorted([*catalog.models, *catalog.aliases])
             message = f"models.aliases: there is no model called {model!r}"
             yield read(path).fault(("models", "aliases", prefix), message, hint=nearest(model, names))
+    for model in sorted((policy.edit_models or frozenset()) - catalog.models.keys()):
+        message = f"models.edits: there is no model called {model!r}"
+        yield read(path).fault(("models", "edits"), message, hint=nearest(model, sorted(catalog.models)))
 
 
 def _placed(fault: CatalogFault, models: Sequence[tuple[Document, ModelFile]], settings: Settings) -> Fault:

@@ -152,6 +152,17 @@ class AssetSettings(_Typed):
     folder: Path | None = Field(default=None, description="`assets` in the state folder when left out.")
 
 
+class Inputs(_Typed):
+    """Pictures that callers hand in by their address."""
+
+    origins: tuple[str, ...] = Field(
+        default_factory=tuple,
+        description="Origins such as http://images.internal:9000 that may be fetched from wherever they lie; "
+        "any other address must be public.",
+    )
+    fetch_timeout: Duration = Field(default=15.0, gt=0, description="A picture that has not come by then is refused.")
+
+
 class Orders(_Typed):
     """How long an order may take, and what happens to one that takes longer."""
 
@@ -201,6 +212,7 @@ class Settings(_Typed):
     database: DatabaseSettings = DatabaseSettings()
     assets: AssetSettings = AssetSettings()
     limits: Limits = Limits()
+    inputs: Inputs = Inputs()
     orders: Orders = Orders()
     recovery: Recovery = Recovery()
     policy: str = Field(default="default", pattern=_NAME, description="Which file of config/policies is in force.")

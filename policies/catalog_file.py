@@ -297,7 +297,7 @@ class References(Document):
     min: Annotated[int, Field(ge=0)] = 0
     max: PositiveInt
     dialect: InputDialect
-    mask: bool = False
+    mask: bool | Literal["required"] = False
     strength: Strength | None = None
 
     @model_validator(mode="after")
@@ -344,6 +344,7 @@ class AbilitiesEntry(Document):
             transparent=self.transparent,
             references=(inputs.min, inputs.max) if inputs else (0, 0),
             mask=bool(inputs and inputs.mask),
+            needs_mask=bool(inputs and inputs.mask == "required"),
             strength=(strength.min, strength.max) if strength else None,
             input_dialect=inputs.dialect if inputs else None,
             size_dialect=self.size_dialect,

@@ -7,7 +7,7 @@ cured by waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import log, sqrt
 from typing import TypeAlias
 
@@ -21,6 +21,8 @@ from policies.tariffs import Quote, Unpriced
 from policies.types import Ask, Offer, Rejection, Tried, View
 from providers.contract import ImageRequest, SizeRule
 
+_SHAPES_ALIKE = 0.1
+"""Difference of two shapes, as the logarithm of their ratio, below which nobody minds."""
 Objection: TypeAlias = Callable[[Offer, Ask], str | None]
 """A reason why an offer may not serve an ask, or None."""
 
@@ -88,7 +90,9 @@ def _wrong_inputs(offer: Offer, request: ImageRequest) -> str | None:
         return f"{offer.id} takes {f'at most {most}' if most else 'no'} input pictures, not {given}"
     if given < fewest:
         return f"{offer.id} works from at least {fewest} input pictures, not from {given or 'none'}"
-    return f"{offer.id} takes no mask" if request.mask and not offer.abilities.mask else None
+    if request.mask and not offer.abilities.mask:
+        return f"{offer.id} takes no mask"
+    return f"{offer.id} works only under a mask" if offer.abilities.needs_mask and not request.mask else None
 
 
 def size(offer: Offer, ask: Ask) -> str | None:
@@ -211,6 +215,32 @@ def nearest_feasible(ask: Ask, view: View) -> tuple[Offer, str] | None:
     near = [found for offer in view.offers(None) if (found := _near(offer, ask)) is not None]
     best = min(near, key=lambda each: each.rank, default=None)
     return None if best is None else (best.offer, best.change)
+
+
+def nearest_drawn(ask: Ask, offers: Iterable[Offer]) -> tuple[int, int] | None:
+    """The asked size where an offer without other objections draws it; else the cheapest in nearly the asked shape."""
+    found = [sized for offer in offers if (sized := _sized(offer, ask)) is not None]
+    best = min(found, key=lambda sized: sized.rank, default=None)
+    return None if best is None else best.size
+
+
+class _Sized(Struct, frozen=True):
+    """The nearest size of an offer that nothing but a size stands in the way of."""
+
+    rank: tuple[bool, int, int, tuple[int, int]]
+    size: tuple[int, int]
+
+
+def _sized(offer: Offer, ask: Ask) -> _Sized | None:
+    if any(code != "size" and gate(offer, ask) is not None for code, gate in GATES):
+        return None
+    wish = ask.request
+    request = wish if size(offer, ask) is None else _resized(offer, wish)
+    price = _price_or_none(offer, request)
+    if price is None:
+        return None
+    shape = abs(log(request.width / request.height) - log(wish.width / wish.height))
+    return _Sized((request.size != wish.size, round(shape / _SHAPES_ALIKE), price, request.size), request.size)
 
 
 class _Near(Struct, frozen=True):

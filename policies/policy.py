@@ -98,6 +98,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Width and height where the caller leaves the size to us."""
     model_prefixes: Mapping[str, str] = {}
     """Beginning of a foreign model name -> what it means here: `auto` or a model of the catalogue."""
+    edit_models: frozenset[str] | None = None
+    """Models that may serve an edit whose caller leaves the model to us; None: any that can."""
     response_formats: Mapping[str, ResponseFormat] = {}
     """Beginning of a model name -> response format where the caller names none."""
     default_response_format: ResponseFormat = "url"

@@ -75,6 +75,8 @@ class Abilities(Struct, frozen=True, kw_only=True):
     """Fewest and most input pictures one order takes."""
     mask: bool = False
     """Whether an order may say by a mask which part of the first input picture to draw anew."""
+    needs_mask: bool = False
+    """Whether it must."""
     strength: tuple[float, float] | None = None
     """Accepted range of how far the picture may leave its first input, or None where the endpoint decides by itself."""
     input_dialect: InputDialect | None = None

@@ -71,6 +71,15 @@ def complete(data: bytes) -> bool:
     return False
 
 
+def has_alpha(data: bytes) -> bool:
+    """Whether a picture can be transparent somewhere, from its header."""
+    if data.startswith(_PNG):
+        return len(data) > 25 and (data[25] in {4, 6} or b"tRNS" in data[: max(data.find(b"IDAT"), 0)])
+    if data[:4] == b"RIFF" and data[12:16] == b"VP8X":
+        return bool(data[20] & 0x10)
+    return data[:4] == b"RIFF" and data[12:16] == b"VP8L" and len(data) > 24 and bool(data[24] & 0x10)
+
+
 def steps_of(order: Order) -> int | None:
     """How many steps an order draws with: as asked, else the endpoint's default; None where it decides alone."""
     if order.abilities.steps is None:

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -57,6 +57,9 @@ _DENIED: Final = tuple(
     for block in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/23", "2002::/16", "fec0::/10", "0.0.0.0/8")
 )
 """Ranges that lead to private addresses or nowhere, though Python 3.11's `is_global` lets most of them pass."""
+Reach = Literal["public", "loopback", "any"]
+"""Where a file may be fetched from: public addresses; this machine beside them; or, for an origin that is trusted by
+name, wherever that leads."""
 _KEYS: Final = re.compile(
     r"(?i)\b(?:key|bearer)\s+(?=\S*\d)[\w.:~+/-]{8,}=*|\b(?:sk|r8|tgp|whsec|hf)[_-][\w-]{8,}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:\w{8,}"
@@ -108,14 +111,14 @@ class Answered(WireError):
 class Http:
     """Every connection the sellers' adapters share. Make it inside a running loop; close it when all are closed.
 
-    One session for calls with keys and, made on first need, one for files, which dials guarded addresses only.
+    One session for calls with keys and, made on first need, others for files, which dial guarded addresses only.
     """
 
     def __init__(self, *, limit: int = MAX_BYTES) -> None:
         """`limit` is the longest body to read, in decompressed bytes."""
         self._limit = limit
         self._session = _session(aiohttp.TCPConnector(limit=0))
-        self._files: dict[bool, aiohttp.ClientSession] = {}
+        self._files: dict[Reach, aiohttp.ClientSession] = {}
 
     async def send(
         self,
@@ -191,27 +194,36 @@ class Http:
         """
 
         async def once() -> bytes:
-            data = await self._fetch_once(url, hosts)
+            data = await self._fetch_once(url, lambda target: _permitted(target, hosts), self._limit)
             if whole is not None and not whole(data):
                 raise Cut("the file is not whole", 200)
             return data
 
         return await read(once, deadline=deadline, attempts=_FETCHES)
 
-    async def _fetch_once(self, url: str, hosts: Sequence[str]) -> bytes:
+    async def fetch_named(self, url: str, *, origins: Sequence[str], limit: int, deadline: float) -> bytes:
+        """Fetch a file that a caller names, once and without keys: from public addresses on ports 80 and 443 only.
+
+        `origins` ("http://images.internal:9000") alone may lie anywhere. `limit` is in decompressed bytes, `deadline`
+        on the loop's clock. Raises a `WireError`, whose text never holds an address, or `TimeoutError`.
+        """
+        async with asyncio.timeout_at(deadline):
+            return await self._fetch_once(url, lambda target: _nameable(target, origins), limit)
+
+    async def _fetch_once(self, url: str, permit: Callable[[URL], Reach], limit: int) -> bytes:
         target = _url(url)
         for _ in range(_HOPS + 1):
-            loopback = _permitted(target, hosts)
+            reach = permit(target)
             status = 0
             try:
-                async with self._file_session(loopback=loopback).get(
+                async with self._file_session(reach).get(
                     target, headers={"User-Agent": USER_AGENT, "Accept": "image/*"}, allow_redirects=False
                 ) as response:
                     status = response.status
                     if 300 <= status < 400 and "Location" in response.headers:
                         target = target.join(_url(response.headers["Location"]))
                         continue
-                    answer = Answer(status, response.headers, await _body(response, self._limit))
+                    answer = Answer(status, response.headers, await _body(response, limit))
             except _NEVER_SENT as error:
                 raise NotSent("the file's host cannot be reached") from error
             except (aiohttp.ClientError, OSError) as error:
@@ -221,10 +233,11 @@ class Http:
             return answer.body
         raise Forbidden(f"the file is behind more than {_HOPS} redirects")
 
-    def _file_session(self, *, loopback: bool) -> aiohttp.ClientSession:
-        if loopback not in self._files:
-            self._files[loopback] = _session(aiohttp.TCPConnector(limit=0, socket_factory=_guard(loopback=loopback)))
-        return self._files[loopback]
+    def _file_session(self, reach: Reach) -> aiohttp.ClientSession:
+        if reach not in self._files:
+            guard = None if reach == "any" else _guard(loopback=reach == "loopback")
+            self._files[reach] = _session(aiohttp.TCPConnector(limit=0, socket_factory=guard))
+        return self._files[reach]
 
     async def aclose(self) -> None:
         """Give back every connection."""
@@ -313,17 +326,32 @@ def _url(text: str) -> URL:
         raise Forbidden("the file's address is no URL") from error
 
 
-def _permitted(url: URL, hosts: Sequence[str]) -> bool:
-    """Whether a file URL may lead to loopback; raises `Forbidden` when it may not be fetched at all."""
-    if url.scheme not in {"http", "https"} or not url.host or url.user or url.password:
-        raise Forbidden("the file's address is not one to fetch from")
+def _permitted(url: URL, hosts: Sequence[str]) -> Reach:
+    """How far a seller's file URL may lead; raises `Forbidden` when it may not be fetched at all."""
+    named = _host_of(url)
     for host in hosts:
         if "://" in host:
             if url.origin() == URL(host).origin():
-                return is_loopback(url.host)
-        elif url.scheme == "https" and url.port == 443 and (url.host == host or url.host.endswith("." + host)):
-            return False
+                return "loopback" if is_loopback(named) else "public"
+        elif url.scheme == "https" and url.port == 443 and (named == host or named.endswith("." + host)):
+            return "public"
     raise Forbidden("the file's host is not one this seller keeps files at")
+
+
+def _nameable(url: URL, origins: Sequence[str]) -> Reach:
+    """How far a caller's file URL may lead; raises `Forbidden` when it may not be fetched at all."""
+    _host_of(url)
+    if any(url.origin() == URL(origin).origin() for origin in origins):
+        return "any"
+    if (url.scheme, url.port) not in {("https", 443), ("http", 80)}:
+        raise Forbidden("the file's address names a port of its own")
+    return "public"
+
+
+def _host_of(url: URL) -> str:
+    if url.scheme not in {"http", "https"} or not url.host or url.user or url.password:
+        raise Forbidden("the file's address is not one to fetch from")
+    return url.host
 
 
 def is_loopback(host: str) -> bool:

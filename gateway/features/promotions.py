@@ -40,6 +40,12 @@ async def find_original(db: Database, policy: Policy, caller: Caller, image_id: 
         raise NotFound(f"There is no image '{image_id[:80]}'.", param="id")
     if recipe is None:
         raise NotFound(f"What image '{asset.id}' was drawn from has been erased.", param="id")
+    if recipe.request.get("references"):
+        raise InvalidRequest(
+            "An edited image cannot be promoted: the pictures it was made from are not kept. "
+            "Send them again to POST /v1/images/edits with 'intent': 'export'.",
+            param="id",
+        )
     try:
         return Original(asset=asset, recipe=recipe, intent=promoting_intent(policy, intent, Tier[asset.tier.upper()]))
     except NotPromotable as error:

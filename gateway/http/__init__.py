@@ -15,10 +15,10 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
     from litestar import Router
 
     from gateway.http import (
-        absent,
         assets,
         azure,
         decisions,
+        edits,
         generations,
         health,
         images,
@@ -37,13 +37,13 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         quotes.quotes(services),
         assets.assets(services),
         *health.health(services),
-        *absent.absent(),
         provider_webhooks.provider_webhooks(services),
         openapi.openapi(),
     ]
-    generate = generations.generations(services)
+    generate, edit = generations.generations(services), edits.edits(services)
     return [
         generations.route(generate),
-        azure.azure({"generations": generate}),
+        *edits.routes(edit, edits.variations(services)),
+        azure.azure({"generations": generate, "edits": edit}),
         Router(path="/", route_handlers=usual, after_request=resources.stamp),
     ]

@@ -24,6 +24,7 @@ from gateway.requests.call import Call, Delivered, Delivery
 from gateway.requests.coalescing import Cache
 from policies.money import to_usd
 from policies.policy import ResponseFormat
+from providers.contract import ImageRequest
 
 QUALITY_OF_TIER: Mapping[str, str] = {"preview": "low", "standard": "medium", "export": "high"}
 """The `quality` reported: the one drawn, never `auto`."""
@@ -169,9 +170,9 @@ def images_body(
         created=int(first.created.timestamp()),
         size=f"{first.width}x{first.height}",
         quality=QUALITY_OF_TIER.get(first.tier, "medium"),
-        background="opaque",
+        background="transparent" if call.request.transparent else "opaque",
         output_format=call.request.format,
-        usage=usage_of(call.request.prompt, delivery.images),
+        usage=usage_of(call.request, delivery.images),
         pixelgate=account_of(services, call, delivery, cache),
         safety_identifier=shape.safety_identifier,
     )
@@ -238,11 +239,16 @@ def usual_headers(request_id: str, length: int, seconds: float) -> Headers:
     ]
 
 
-def usage_of(prompt: str, images: tuple[Delivered, ...]) -> TokenUsage:
+def usage_of(request: ImageRequest, images: tuple[Delivered, ...]) -> TokenUsage:
     """Tokens, by the rule above."""
-    text = -(-len(prompt) // CHARACTERS_PER_TOKEN)
-    output = sum(-(-image.asset.width // BLOCK) * -(-image.asset.height // BLOCK) for image in images)
-    return TokenUsage(text, output, text + output, InputTokens(text, 0))
+    text = -(-len(request.prompt) // CHARACTERS_PER_TOKEN)
+    given = sum(_blocks(*size) for size in request.references)
+    output = sum(_blocks(image.asset.width, image.asset.height) for image in images)
+    return TokenUsage(text + given, output, text + given + output, InputTokens(text, given))
+
+
+def _blocks(width: int, height: int) -> int:
+    return -(-width // BLOCK) * -(-height // BLOCK)
 
 
 def provider_of(services: Services, offer_id: str) -> str:

@@ -18,7 +18,7 @@ MAX_BODY = 8 * 1024 * 1024
 """Bytes; a prompt of 32,000 characters takes at most 0.4 MB even when every character is escaped."""
 MAX_VALUES = 100_000
 """Commas and opening brackets in a body. A second of everybody's time goes into decoding a million values."""
-MAX_DRAIN = 64 * 1024 * 1024
+MAX_DRAIN = 128 * 1024 * 1024
 """Bytes of a too large body that we read and forget: a client that is still sending cannot read our 413."""
 MAX_BUFFERED = 256 * 1024 * 1024
 """Bytes of all bodies that are arriving at the same time, beyond the first piece of each."""
@@ -30,10 +30,13 @@ class ClientGone(InvalidRequest):
     """The client left before its request was complete, so nobody will read this."""
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, object]:
-    """The JSON object in a body; raises `TooLarge`, `UnsupportedMediaType`, `InvalidRequest`, `ClientGone`."""
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int = MAX_BODY) -> dict[str, object]:
+    """The JSON object in a body of at most `limit` bytes.
+
+    Raises `TooLarge`, `UnsupportedMediaType`, `InvalidRequest`, `ClientGone`.
+    """
     refusal = _refusal(headers)
-    body = await read_body(headers, receive)
+    body = await read_body(headers, receive, limit)
     if refusal:
         raise refusal
     return decode_object(body)
@@ -176,6 +179,11 @@ def _refusal(headers: Mapping[bytes, bytes]) -> UnsupportedMediaType | None:
         return UnsupportedMediaType(f"Send the body as 'Content-Type: application/json'; it came as: {shown}.")
     if charset not in {b"", b"utf-8", b"utf8"}:
         return UnsupportedMediaType("Send JSON in UTF-8; the Content-Type names another charset.")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        return UnsupportedMediaType("Send the body without Content-Encoding; compressed bodies are not read.")
-    return None
+    return compressed(headers)
+
+
+def compressed(headers: Mapping[bytes, bytes]) -> UnsupportedMediaType | None:
+    """The refusal of a compressed body."""
+    if headers.get(b"content-encoding", b"identity").lower() == b"identity":
+        return None
+    return UnsupportedMediaType("Send the body without Content-Encoding; compressed bodies are not read.")

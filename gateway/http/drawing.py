@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import structlog
-from litestar.types import HTTPScope, Receive
+from litestar.enums import ScopeType
+from litestar.types import HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
 from gateway.errors import (
@@ -101,6 +102,16 @@ async def draw(services: Services, read: Read, scope: HTTPScope, receive: Receiv
         return None
     except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an envelope, and we a log line)
         return drawing.refusal(error)
+
+
+async def respond(services: Services, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request for pictures as a raw ASGI application does."""
+    if scope["type"] == ScopeType.WEBSOCKET:
+        await send({"type": "websocket.close", "code": 1008, "reason": "Send a POST request."})
+        return
+    answer = await draw(services, read, scope, receive)
+    if answer is not None:
+        await answer.send(send)
 
 
 class Drawing:

@@ -39,6 +39,7 @@ INVALID_CODES = (
     "string_above_max_length",
     "invalid_json",
     "invalid_http",
+    "invalid_form",
 )
 """Every `code` that `InvalidRequest` is raised with."""
 

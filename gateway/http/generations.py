@@ -10,7 +10,6 @@ import re
 
 import msgspec
 from litestar import asgi
-from litestar.enums import ScopeType
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -18,7 +17,7 @@ from gateway.errors import NotFound
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
 from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
-from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
+from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
 from gateway.http.generation_fields import extension_headers, generation_schema
 from gateway.http.operations import Content, Operation
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
@@ -65,12 +64,7 @@ def generations(services: Services) -> ASGIApp:
         )
 
     async def generate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.WEBSOCKET:
-            await send({"type": "websocket.close", "code": 1008, "reason": "Send a POST request."})
-            return
-        answer = await draw(services, read, scope, receive)
-        if answer is not None:
-            await answer.send(send)
+        await respond(services, read, scope, receive, send)
 
     return generate
 

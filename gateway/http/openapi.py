@@ -17,10 +17,10 @@ from litestar.handlers import HTTPRouteHandler
 
 from gateway.errors import GatewayError, InvalidRequest, NotFound
 from gateway.http import (
-    absent,
     assets,
     azure,
     decisions,
+    edits,
     generations,
     health,
     images,
@@ -76,7 +76,7 @@ def operations() -> list[Operation]:
         head=True,
         answers={200: Content(about="OpenAPI 3.1.", schema={"type": "object"})},
     )
-    resources = (generations, azure, images, absent, models, decisions, quotes, assets, health, provider_webhooks)
+    resources = (generations, edits, azure, images, models, decisions, quotes, assets, health, provider_webhooks)
     return [*(operation for resource in resources for operation in resource.OPERATIONS), own]
 
 
@@ -140,8 +140,8 @@ def _operation(operation: Operation, *, head: bool = False) -> Json:
         told["security"] = []
     if operation.parameters:
         told["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if operation.body is not None:
-        content = {"application/json": {"schema": operation.body}}
+    bodies = {"multipart/form-data": operation.form, "application/json": operation.body}
+    if content := {media: {"schema": schema} for media, schema in bodies.items() if schema is not None}:
         told["requestBody"] = {"required": operation.body_required, "content": content}
     answers = {str(status): _answer(content, head=head) for status, content in operation.answers.items()}
     told["responses"] = answers | _errors(operation.raised(), head=head)

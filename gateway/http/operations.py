@@ -57,6 +57,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     about: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
+    form: Schema | None = None
+    """The same as `multipart/form-data`, where it may come so."""
     body_required: bool = True
     answers: Mapping[int, Content]
     errors: Raised = ()
@@ -68,7 +70,8 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     def raised(self) -> Raised:
         """Every error it may answer."""
-        always: Raised = (*(UNKNOWN_KEY if self.key else ()), *(BAD_BODY if self.body else ()), Unexpected)
+        reads = self.body is not None or self.form is not None
+        always: Raised = (*(UNKNOWN_KEY if self.key else ()), *(BAD_BODY if reads else ()), Unexpected)
         return (*always, *self.errors)
 
 

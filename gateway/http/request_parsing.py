@@ -69,26 +69,41 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
     fields = canonical(fields)
     refuse_unsupported(fields)
     model = model_name(fields)
-    meaning = names.meaning(model)
     intent = intent_of(fields, names)
+    request = image_request(fields, names.policy.auto_size)
+    constraints = constraints_of(fields, names, caller, names.meaning(model), intent)
+    return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
+
+
+class Asked(NamedTuple):
+    """What a request asks for, before what is read alike of every request for pictures."""
+
+    model: str
+    intent: Intent
+    request: ImageRequest
+    constraints: Constraints
+    warnings: tuple[str, ...]
+
+
+def wish_of(fields: Fields, names: Names, caller: Caller, asked: Asked) -> Wish:
+    """The wish, with what is read alike of every request for pictures: safety, format, end user, labels, form."""
     safety, lowered = safety_of(fields, names, caller)
-    request = msgspec.structs.replace(image_request(fields, names.policy.auto_size), safety=safety)
     safety_identifier = field.SAFETY_IDENTIFIER.read(fields)
     return Wish(
-        request=request,
-        constraints=constraints_of(fields, names, caller, meaning, intent),
-        worth=intent.worth,
-        intent=intent.name,
-        model=model,
-        compression=compression_of(fields, request.format),
+        request=msgspec.structs.replace(asked.request, safety=safety),
+        constraints=asked.constraints,
+        worth=asked.intent.worth,
+        intent=asked.intent.name,
+        model=asked.model,
+        compression=compression_of(fields, asked.request.format),
         user=safety_identifier or field.USER.read(fields) or None,
         safety_identifier=safety_identifier or None,
         tags=tags_of(fields),
         parent=field.PARENT.read(fields),
-        response_format=response_format_of(fields, names, model),
+        response_format=response_format_of(fields, names, asked.model),
         stream=bool(field.STREAM.read(fields)),
         partial_images=partial_images_of(fields),
-        warnings=warnings + lowered,
+        warnings=asked.warnings + lowered,
     )
 
 
@@ -101,9 +116,9 @@ def known_fields(fields: Fields, names: Names, known: Collection[str]) -> tuple[
     return kept, (f"ignored: {unknown}",)
 
 
-def canonical(fields: Fields) -> Fields:
+def canonical(fields: Fields, known: Collection[str] = KNOWN) -> Fields:
     """The fields under their first names; raises for unknown ones, and for a field and its alias that disagree."""
-    refuse_unknown(fields, KNOWN)
+    refuse_unknown(fields, known)
     used = ALIASES.keys() & fields.keys()
     if not used:
         return fields
@@ -116,9 +131,9 @@ def canonical(fields: Fields) -> Fields:
     return merged
 
 
-def refuse_unsupported(fields: Fields) -> None:
+def refuse_unsupported(fields: Fields, unsupported: Mapping[str, str] = UNSUPPORTED) -> None:
     """Raise for what OpenAI or other servers know and we do not do; checks fields that have no effect, too."""
-    for name, why in UNSUPPORTED.items():
+    for name, why in unsupported.items():
         if fields.get(name) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
     if field.BACKGROUND.read(fields) == "transparent":

@@ -43,6 +43,8 @@ class Services:
     public_base: str
     """Where clients reach us, without a trailing slash: "http://127.0.0.1:8080"; asset URLs start with it."""
     blobs: Blobs
+    fetch: Callable[[str], Awaitable[bytes]]
+    """The picture behind a URL that a caller names; raises a `providers.transport.WireError` or `TimeoutError`."""
     providers: Mapping[str, Provider]
     """Provider account -> its connection, for sellers that call back."""
     ready: Callable[[], Mapping[str, str]]

@@ -153,7 +153,7 @@ class Stream:
             background="opaque",
             output_format=call.request.format,
             partial_image_index=None if whole else 0,
-            usage=usage_of(call.request.prompt, (picture,)) if whole else None,
+            usage=usage_of(call.request, (picture,)) if whole else None,
             safety_identifier=self._shape.safety_identifier if whole else None,
             id=asset.id,
             seed=asset.seed,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from gateway.storage.rows import AssetRow
 from policies.types import Constraints, Worth
-from providers.contract import ImageRequest
+from providers.contract import ImageRequest, Input
 
 Purpose = Literal["live", "promotion", "quote"]
 
@@ -32,6 +32,9 @@ class Call(Struct, frozen=True, kw_only=True):
     request: ImageRequest
     """What to draw; `count` is all pictures of the call, `seed` the caller's own or None."""
     constraints: Constraints
+    inputs: tuple[Input, ...] = ()
+    """The pictures to work from, as many as `request.references`; in memory only, never recorded."""
+    mask: Input | None = None
     worth: Worth = Worth()
     intent: str = "preview"
     model: str = "auto"

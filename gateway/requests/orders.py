@@ -199,6 +199,8 @@ class RunningOrder:
             abilities=self.candidate.offer.abilities,
             request=self.plan.request,
             timeout=self.shop.order_timeout,
+            inputs=self.call.inputs,
+            mask=self.call.mask,
             callback_url=self._callback_url(),
         )
         try:

@@ -151,6 +151,11 @@ class ModelsFile(_Section):
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Beginning of a model name -> auto or a model of the catalogue; none."
     )
+    edits: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Models that may serve an edit whose caller leaves the model to us; any that can, as long as none.",
+    )
     default_response_format: dict[str, ResponseFormat] = Field(
         default_factory=dict,
         description="Beginning of a model name -> url or b64_json, for callers who do not say; `default` is url.",
@@ -300,6 +305,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         images_per_order=file.images_per_order,
         auto_size=file.sizes.auto,
         model_prefixes=dict(file.models.aliases),
+        edit_models=frozenset(file.models.edits) or None,
         default_response_format=formats.pop("default", "url"),
         response_formats=formats,
         keep_assets=file.assets.keep,

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from policies.eligibility import exhausted, nearest_feasible, nearest_size, objection, price_objection, tried_objection
+from policies.eligibility import (
+    exhausted,
+    nearest_drawn,
+    nearest_feasible,
+    nearest_size,
+    objection,
+    price_objection,
+    tried_objection,
+)
 from policies.policy import Fallback
 from policies.tariffs import PerImage, ResolutionTable, quote
 from policies.types import Ask, DataTerms, Licence, Live, Offer, Rejection, Requirements, Tier, Tried
@@ -47,6 +55,11 @@ def requiring(**terms: object) -> Ask:
         (PLAIN, drawing(steps=4), "ability: a:m takes no steps"),
         (offer("a:m", abilities=ABLE), drawing(steps=51), "ability: a:m takes steps from 1 to 50, not 51"),
         (offer("a:m", abilities=ABLE), drawing(guidance=20.5), "ability: a:m takes guidance from 0 to 20, not 20.5"),
+        (
+            offer("a:m", abilities=Abilities(operations=("edit",), references=(1, 1), mask=True, needs_mask=True)),
+            drawing(operation="edit", references=((64, 64),)),
+            "ability: a:m works only under a mask",
+        ),
         (
             offer("a:m", abilities=Abilities(operations=("edit",), references=(1, 1), size_dialect="input")),
             drawing(operation="edit", references=((640, 480),)),
@@ -267,3 +280,21 @@ def test_the_nearest_size_of_an_endpoint_that_is_told_none_is_that_of_its_input(
     wish = ImageRequest(operation="edit", references=((640, 480), (64, 64)))
     assert nearest_size(keeps_size, wish) == (640, 480)
     assert objection(keeps_size, ask(request=replace(wish, width=640, height=480))) is None
+
+
+def test_a_size_left_to_us_is_that_of_the_input_where_anybody_draws_it_else_the_cheapest_of_its_shape() -> None:
+    able = Abilities(operations=("edit",), references=(1, 1))
+    named = SizeRule(named={"1:1": (1024, 1024), "4:3": (1184, 880)})
+    dear = offer("a:m", 9, abilities=replace(able, sizes=SizeRule(min_side=512, max_side=2048, multiple=16)))
+    cheap = offer("b:m", 4, abilities=replace(able, sizes=named))
+    mute = offer("c:m", 1, abilities=Abilities())
+
+    def left_to_us(width: int, height: int) -> tuple[int, int] | None:
+        request = ImageRequest(operation="edit", references=((width, height),), width=width, height=height)
+        return nearest_drawn(ask(request=request), [dear, cheap, mute])
+
+    assert left_to_us(640, 512) == (640, 512)
+    assert left_to_us(400, 300) == (1184, 880)
+    assert left_to_us(1000, 300) == (992, 512)
+    request = ImageRequest(operation="edit", references=((64, 64),) * 3)
+    assert nearest_drawn(ask(request=request), [dear, cheap, mute]) is None

@@ -37,6 +37,7 @@ from policies.policy import Intent, Policy
 from policies.tariffs import PerImage
 from policies.types import Licence, Offer, Rejection, Tier
 from providers.contract import Abilities
+from providers.transport import NotSent
 
 PEPPER = b"pepper for tests"
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -142,6 +143,10 @@ class Painter:
     draws: bytes = PIXEL
     takes: float = 0.0
     """Seconds."""
+
+    async def fetch(self, url: str) -> bytes:
+        """Nothing lies anywhere."""
+        raise NotSent(f"no {url}")
 
     async def read(self, path: str) -> bytes | None:
         return self.pictures.get(path)
@@ -347,6 +352,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         clock=clock,
         public_base="http://pictures.test",
         blobs=painter,
+        fetch=painter.fetch,
         providers={},
         ready=lambda: {"database": "ok"},
     )

@@ -1,0 +1,84 @@
+"""Every field of an edit: those of a generation, and what says how far the picture may go from its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.http.field_kinds import Choice, Field, Number, Schema, Structure, Unsupported, object_schema
+from gateway.http.generation_fields import ALIASES, COUNT, GENERATION, MODEL, RESPONSE_FORMAT, SIZE, USER
+from gateway.http.inputs import MAX_URL, MOST
+
+_NAMED: Schema = {
+    "type": "object",
+    "properties": {
+        "image_url": {"type": "string", "maxLength": MAX_URL},
+        "file_id": {"type": "null", "description": "Not supported: no files are kept here."},
+    },
+    "required": ["image_url"],
+    "additionalProperties": False,
+}
+_FILE: Schema = {"type": "string", "format": "binary"}
+
+IMAGES = Structure(
+    name="images",
+    required=True,
+    shape={"type": "array", "minItems": 1, "maxItems": MOST, "items": _NAMED},
+    about="The pictures to work from: an address, or a data URL.",
+)
+MASK = Structure(
+    name="mask",
+    shape=_NAMED,
+    about="A PNG as large as the first picture, transparent where that is to be drawn anew.",
+)
+INPUT_FIDELITY = Choice(
+    name="input_fidelity",
+    words=("high", "low"),
+    about="Accepted, without effect: the models here keep to their inputs as closely as they can.",
+)
+STRENGTH = Number(
+    name="strength",
+    extension=True,
+    least=0.0,
+    most=1.0,
+    about="How far the picture may leave its first input; only offers that take it may serve.",
+)
+_ELSEWHERE = ("image_url", "reference_images")
+"""What a generation refuses for its own reason; an edit says it in another field."""
+_SHARED = tuple(field for field in GENERATION if field.name not in _ELSEWHERE)
+_OWN: tuple[Field, ...] = (
+    INPUT_FIDELITY,
+    STRENGTH,
+    Unsupported(name="markup", about="drawings over a picture are not understood here"),
+)
+
+FORM: Mapping[str, Field] = {field.name: field for field in (*_SHARED, *_OWN)}
+"""Fields beside the pictures, by name."""
+KNOWN = FORM.keys() | ALIASES.keys()
+UNSUPPORTED: Mapping[str, str] = {field.name: field.about for field in FORM.values() if isinstance(field, Unsupported)}
+
+
+VARIATION: Mapping[str, Field] = {field.name: field for field in (MODEL, COUNT, SIZE, RESPONSE_FORMAT, USER)}
+"""Fields of a variation beside its picture: all that OpenAI's endpoint had."""
+
+
+def variation_schema() -> Schema:
+    """A variation's form."""
+    shared = object_schema(tuple(VARIATION.values()), {})
+    properties = shared["properties"]
+    assert isinstance(properties, dict)
+    return {**shared, "properties": {"image": _FILE, **properties}, "required": ["image"]}
+
+
+def json_schema() -> Schema:
+    """An edit's JSON body."""
+    return object_schema((*_SHARED, IMAGES, MASK, *_OWN), ALIASES)
+
+
+def form_schema() -> Schema:
+    """An edit's form: `image`, once or several times, also as `image[]`."""
+    shared = object_schema((*_SHARED, *_OWN), ALIASES)
+    properties = shared["properties"]
+    assert isinstance(properties, dict)
+    pictures: Schema = {"anyOf": [_FILE, {"type": "array", "minItems": 1, "maxItems": MOST, "items": _FILE}]}
+    files = {"image": pictures, "image[]": pictures, "mask": {**_FILE, "description": MASK.about}}
+    return {**shared, "properties": {**files, **properties}}

@@ -1,0 +1,250 @@
+"""`POST /v1/images/edits`: pictures drawn from pictures, as a form or as JSON; from there on like a generation.
+
+`POST /v1/images/variations`, which OpenAI has retired and old apps still send, is an edit that follows no words: an
+order at an endpoint that can be told how far to leave its input, and 404 where none is sold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.errors import InvalidRequest, NotFound
+from gateway.http import edit_fields
+from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
+from gateway.http.azure import under_deployment
+from gateway.http.bodies import read_json
+from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
+from gateway.http.field_kinds import Field
+from gateway.http.fields import refuse_unknown
+from gateway.http.forms import MAX_FORM, is_form, read_form, typed
+from gateway.http.generation_fields import extension_headers
+from gateway.http.generations import call_of, within_patience
+from gateway.http.inputs import mask_over, named, named_one, pictures
+from gateway.http.model_names import Meaning, Names
+from gateway.http.operations import Content, Operation
+from gateway.http.request_parsing import (
+    Asked,
+    Wish,
+    canonical,
+    constraints_of,
+    image_request,
+    intent_of,
+    known_fields,
+    model_name,
+    refuse_unsupported,
+    size_of,
+    wish_of,
+    with_headers,
+)
+from gateway.http.services import Services
+from gateway.requests.call import Call, Caller
+from policies.eligibility import nearest_drawn
+from policies.types import Ask as EngineAsk
+from policies.types import Constraints
+from providers.contract import ImageRequest, Input
+
+PATH = "/v1/images/edits"
+VARIATIONS = "/v1/images/variations"
+VARIED_PROMPT = "another version of this picture"
+"""What an endpoint is told that wants words, where the caller has none."""
+VARIED_STRENGTH = 0.6
+"""Far enough to be another picture, near enough to be of the same thing."""
+_AUTO = (0, 0)
+"""No size of a picture: the caller leaves it to us."""
+FILES = frozenset({"image", "image[]", "mask"})
+OPERATIONS = (
+    Operation(
+        method="post",
+        path=PATH,
+        id="createImageEdit",
+        tag="Images",
+        summary="Draw pictures from pictures",
+        about="OpenAI's endpoint, as a form or as JSON, with extensions that may also be sent as headers.",
+        parameters=(IDEMPOTENCY, *extension_headers()),
+        body=edit_fields.json_schema(),
+        form=edit_fields.form_schema(),
+        answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
+        errors=DRAWING_ERRORS,
+    ),
+    Operation(
+        method="post",
+        path=VARIATIONS,
+        id="createImageVariation",
+        tag="Images",
+        summary="Draw other versions of a picture",
+        about="For old apps: OpenAI has retired it. 404 where nothing sold works from a picture alone.",
+        parameters=(IDEMPOTENCY,),
+        form=edit_fields.variation_schema(),
+        answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
+        errors=DRAWING_ERRORS,
+    ),
+)
+
+
+class Given(Struct, frozen=True):
+    """An edit as it came: its fields as JSON would hold them, and its pictures."""
+
+    fields: dict[str, object]
+    inputs: tuple[Input, ...]
+    mask: Input | None
+
+    @property
+    def bytes(self) -> Sequence[bytes]:
+        """Of every picture, the mask last."""
+        return [one.data for one in (*self.inputs, *([self.mask] if self.mask else ()))]
+
+
+def edits(services: Services) -> ASGIApp:
+    """The endpoint of edits."""
+
+    async def read(ask: Ask) -> tuple[Call, Shape]:
+        given = await _given(services, ask)
+        if ask.deployment is not None:
+            given = replace(given, fields=under_deployment(given.fields, ask.deployment, services.names))
+        wish = parse_edit(given, services.names, ask.key.caller)
+        if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
+            raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
+        return _asked(ask, given, wish)
+
+    async def edit(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(services, read, scope, receive, send)
+
+    return edit
+
+
+def variations(services: Services) -> ASGIApp:
+    """The endpoint of variations."""
+
+    async def read(ask: Ask) -> tuple[Call, Shape]:
+        given = await _given(services, ask, edit_fields.VARIATION)
+        return _asked(ask, given, parse_variation(given, services.names, ask.key.caller))
+
+    async def vary(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(services, read, scope, receive, send)
+
+    return vary
+
+
+def routes(editing: ASGIApp, varying: ASGIApp) -> list[ASGIRouteHandler]:
+    """The endpoints as Litestar's routes."""
+
+    @asgi(PATH, copy_scope=False)
+    async def edit(scope: Scope, receive: Receive, send: Send) -> None:
+        await editing(scope, receive, send)
+
+    @asgi(VARIATIONS, copy_scope=False)
+    async def vary(scope: Scope, receive: Receive, send: Send) -> None:
+        await varying(scope, receive, send)
+
+    return [edit, vary]
+
+
+def _asked(ask: Ask, given: Given, wish: Wish) -> tuple[Call, Shape]:
+    """The call of an edit, its pictures beside it."""
+    call = replace(
+        call_of(wish, ask.call_id, ask.key.caller, ask.arrived),
+        inputs=given.inputs,
+        mask=given.mask,
+        fingerprint=ask.fingerprint(given.fields, *given.bytes),
+    )
+    shape = Shape(
+        response_format=wish.response_format,
+        safety_identifier=wish.safety_identifier,
+        stream=wish.stream,
+        partial_images=wish.partial_images,
+        events="image_edit",
+        warnings=wish.warnings,
+    )
+    return within_patience(call, ask), shape
+
+
+async def _given(services: Services, ask: Ask, table: Mapping[str, Field] = edit_fields.FORM) -> Given:
+    """Read the body, and bring in the pictures that it names; `table` holds the fields beside them."""
+    if is_form(ask.headers):
+        form = await read_form(ask.headers, ask.receive, FILES)
+        fields = with_headers(typed(form.texts, table), ask.headers)
+        sent = [(name.removesuffix("[]"), data) for name, data in form.files if name != "mask"]
+        masks = [data for name, data in form.files if name == "mask"]
+        if len(masks) > 1:
+            raise InvalidRequest(f"Invalid 'mask': one is taken, but got {len(masks)}.", param="mask")
+        mask = masks[0] if masks else None
+    else:
+        fields = with_headers(await read_json(ask.headers, ask.receive, MAX_FORM), ask.headers)
+        sent = await named(services, fields, "images")
+        mask = await named_one(services, fields, "mask")
+        fields = {name: value for name, value in fields.items() if name not in {"images", "mask"}}
+    inputs = await pictures(sent)
+    return Given(fields, inputs, None if mask is None else await mask_over(mask, inputs[0]))
+
+
+def parse_edit(given: Given, names: Names, caller: Caller) -> Wish:
+    """What an edit asks for; raises `InvalidRequest`, `NotFound` (model), `Forbidden` (model)."""
+    fields, warnings = known_fields(given.fields, names, edit_fields.KNOWN)
+    fields = canonical(fields, edit_fields.KNOWN)
+    refuse_unsupported(fields, edit_fields.UNSUPPORTED)
+    edit_fields.INPUT_FIDELITY.read(fields)
+    able = {offer.model for offer in names.catalog.offers.values() if "edit" in offer.abilities.operations}
+    return _wish(replace(given, fields=dict(fields)), able, names, caller, warnings)
+
+
+def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
+    """What a variation asks for; raises `NotFound` where nobody draws any."""
+    fields, warnings = known_fields(given.fields, names, edit_fields.VARIATION)
+    refuse_unknown(fields, edit_fields.VARIATION)
+    offers = names.catalog.offers.values()
+    able = {offer.model for offer in offers if "edit" in offer.abilities.operations and offer.abilities.strength}
+    if not able or len(given.inputs) != 1 or given.mask is not None:
+        raise NotFound(
+            "Variations are not drawn here (OpenAI has retired them, too). POST /v1/images/edits draws pictures from "
+            "pictures and words; POST /v1/images/generations with another 'seed' draws another version of its own."
+        )
+    whole = {**fields, "prompt": VARIED_PROMPT, "strength": VARIED_STRENGTH}
+    return _wish(replace(given, fields=whole), able, names, caller, warnings)
+
+
+def _wish(given: Given, able: Collection[str], names: Names, caller: Caller, warnings: tuple[str, ...]) -> Wish:
+    """What is asked for with pictures, of the models that are `able`."""
+    fields = given.fields
+    model = model_name(fields)
+    meaning = _editing(names.meaning(model), able, names, caller)
+    intent = intent_of(fields, names)
+    constraints = constraints_of(fields, names, caller, meaning, intent)
+    first = given.inputs[0].head
+    request = replace(
+        image_request(fields, (first.width, first.height)),
+        operation="edit",
+        references=tuple((one.head.width, one.head.height) for one in given.inputs),
+        mask=given.mask is not None,
+        strength=edit_fields.STRENGTH.read(fields),
+    )
+    if size_of(fields, _AUTO) == _AUTO:
+        request = _in_a_drawn_size(request, constraints, names, caller)
+    return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
+
+
+def _editing(meaning: Meaning, able: Collection[str], names: Names, caller: Caller) -> Meaning:
+    """What a model name means for an edit; raises for models that cannot edit, naming some that can."""
+    if meaning.models is None:
+        left = frozenset(able) if caller.models is None else caller.models.intersection(able)
+        usual = (names.policy.edit_models or frozenset()) & left
+        return replace(meaning, models=usual or None)
+    if not meaning.models.intersection(able):
+        raise InvalidRequest(
+            f"The model '{next(iter(meaning.models))}' cannot edit pictures. "
+            f"These can: {', '.join(sorted(able)) or 'none that is sold here'}.",
+            param="model",
+        )
+    return meaning
+
+
+def _in_a_drawn_size(request: ImageRequest, constraints: Constraints, names: Names, caller: Caller) -> ImageRequest:
+    """The request at its first input's size, or at the size most like it that somebody draws."""
+    asked = EngineAsk(call_id="", part=0, request=request, constraints=constraints, team=caller.team, arrived=0.0)
+    width, height = nearest_drawn(asked, names.catalog.offers.values()) or request.size
+    return replace(request, width=width, height=height)

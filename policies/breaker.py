@@ -58,9 +58,9 @@ class Breaker:
         return self.open_until == -inf
 
     @property
-    def misconfigured(self) -> bool:
-        """Whether it is open because our account was refused; trying anyway is pointless then."""
-        return self._why == _MISCONFIGURED
+    def hopeless(self) -> bool:
+        """Whether it is open because our account was refused or the model is gone; trying anyway is pointless then."""
+        return self._why in (_MISCONFIGURED, _RETIRED)
 
     @property
     def why(self) -> str:
@@ -69,7 +69,7 @@ class Breaker:
 
     def room(self, now: float, *, despite_failures: bool = False) -> float:
         """Seconds until an order may pass; 0 when it may now. Failures can be overlooked, a refused account not."""
-        if self.open_until == -inf or (despite_failures and not self.misconfigured):
+        if self.open_until == -inf or (despite_failures and not self.hopeless):
             return 0.0
         return max(self.open_until - now, self._probing_until - now, 0.0)
 
@@ -103,11 +103,18 @@ class Breaker:
 
     def refused_account(self, now: float) -> None:
         """Open at once and for long: the seller refused our key, credit or permissions."""
-        if now < self.open_until and self.misconfigured:
+        self._give_up(now, _MISCONFIGURED)
+
+    def retired(self, now: float) -> None:
+        """Open at once and for long: the seller no longer has the model."""
+        self._give_up(now, _RETIRED)
+
+    def _give_up(self, now: float, why: str) -> None:
+        if now < self.open_until and self.hopeless:
             return
         first = self._terms.misconfigured_for
-        self._open_for = self._open_for if self.misconfigured else 0.0
-        self._open(now, first, first * _MISCONFIGURED_GROWS_TO, _MISCONFIGURED)
+        self._open_for = self._open_for if self.hopeless else 0.0
+        self._open(now, first, first * _MISCONFIGURED_GROWS_TO, why)
 
     def hold_off(self, until: float) -> None:
         """Note when the seller said to come back, where no capacity keeps count of it; it fails no less for that."""
@@ -121,6 +128,7 @@ class Breaker:
 
 
 _MISCONFIGURED = "the account is refused: check its key and credit"
+_RETIRED = "the seller no longer has this model: `doctor` names what is gone"
 
 
 class ErrorRate:

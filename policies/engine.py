@@ -170,8 +170,8 @@ class CostEngine:
                 self._failed(seller, event, now)
             case "throttled":
                 self._throttled(seller, event, now)
-            case "misconfigured":
-                seller.account.refused_account(now)
+            case "misconfigured" | "retired":
+                _given_up(seller, event, now)
             case "cancelled":
                 seller.breaker.undecided()
                 seller.account.undecided()
@@ -402,6 +402,15 @@ def _limit(capacity: Capacity) -> Limit:
         return SlotLimit(capacity.slots)
     assert capacity.rate is not None, f"{capacity.id} limits nothing"
     return RateLimit(capacity.rate, capacity.burst)
+
+
+def _given_up(seller: Seller, event: Event, now: float) -> None:
+    """Leave the account alone, or only the offer whose model is gone."""
+    if event.kind == "misconfigured":
+        seller.account.refused_account(now)
+        return
+    seller.breaker.retired(now)
+    seller.account.undecided()
 
 
 def _open_breaker(weighed: Weighed) -> bool:

@@ -251,7 +251,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     reason: Reason = "new"
 
 
-EventKind = Literal["submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured"]
+EventKind = Literal[
+    "submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured", "retired"
+]
 
 
 class Event(Struct, frozen=True, kw_only=True):

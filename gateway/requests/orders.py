@@ -39,6 +39,7 @@ EVENTS: Mapping[str, EventKind] = {
     "timed_out": "timeout",
     "content_refused": "refused",
     "misconfigured": "misconfigured",
+    "retired": "retired",
 }
 """What the engine hears of a ProviderError; any other kind is an `error`."""
 

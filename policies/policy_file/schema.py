@@ -202,7 +202,9 @@ class BreakerFile(_Section):
     open_for: Duration = Field(default=2.0, gt=0, description="Left alone for this long, doubled each time (2s).")
     at_most: Duration = Field(default=60.0, gt=0, description="Where the doubling ends (60s).")
     misconfigured_for: Duration = Field(
-        default=60.0, gt=0, description="For an account whose key or credit is refused, doubled up to tenfold (60s)."
+        default=60.0,
+        gt=0,
+        description="For an account whose key or credit is refused, or a retired model, doubled up to tenfold (60s).",
     )
 
 

@@ -246,6 +246,17 @@ def test_panic_leaves_a_refused_account_alone_but_asks_the_failing_one() -> None
     }
 
 
+def test_a_model_that_the_seller_has_retired_is_left_alone_and_named_and_its_account_goes_on() -> None:
+    town = Town(offer("a:m"), offer("a:n", 2))
+    town.tell("retired", "a:m")
+    assert chosen(town) == "a:n"
+    assert reasons(town, ask()) == {
+        "a:m": (
+            "breaker: a:m is left alone for 60.0 s: the seller no longer has this model: `doctor` names what is gone"
+        )
+    }
+
+
 def test_failures_of_one_model_leave_the_others_of_its_account_alone() -> None:
     town = Town(offer("a:m"), offer("a:n", 2))
     for _ in range(5):
@@ -355,6 +366,7 @@ KINDS: tuple[EventKind, ...] = (
     "refused",
     "cancelled",
     "misconfigured",
+    "retired",
 )
 OFFERS = [
     offer(

@@ -18,7 +18,7 @@ from gateway.settings import Settings
 from gateway.storage.activity import Activity
 from policies.latency_forecast import work
 from policies.offer_prices import quote_at
-from policies.offline.breakeven import WeightsLicence
+from policies.offline.breakeven import Split, WeightsLicence
 from policies.offline.elsewhere import fits
 from policies.offline.queueing import Slots, slots_for
 from policies.offline.throughput import CARDS, USUAL_SHARE
@@ -291,19 +291,19 @@ def _text(question: Question, found: Advice) -> list[str]:
     known = {"stated": "as stated", "measured": f"measured over {pace.orders:,} orders", "arithmetic": "by arithmetic"}
     able = pace.arithmetic
     likely = f"; arithmetic allows {float(able.likely):,.0f}, at most {float(able.most):,.0f}" if able else ""
-    machines, own = f"{found.machines} machine(s)", f"{_each_month(found, split.own_images):,}"
     each, hour = f"{float(pace.images_per_hour):,.0f} pictures an hour", dollars(question.hour)
     even = (
         f"a month of one machine alone {_count(found.break_even_per_month)}, all in {_count(found.break_even_all_in)}"
     )
-    every = f"{_each_month(found, split.own_images + split.bought_images):,} pictures a month"
-    mix = f"{_monthly(found, split.cost)}, buying all {_monthly(found, split.bought_only)}"
     by_second = f"{dollars(found.marginal_by_second)} where it is paid by the second"
     beside = f"with engineering ({dollars(question.engineering)} a month), licence and cold starts"
     rows = [
         ("one machine", f"{each} at {hour}, {known[pace.known]}{likely}"),
         ("bought", f"{dollars(found.bought.price)} a picture, {found.bought.known}"),
-        ("demand", f"{found.images_per_month:,} pictures a month, {machines} always on"),
+        (
+            "demand",
+            f"{found.images_per_month:,} pictures a month, evenly drawn the work of {found.machines} machine(s)",
+        ),
         ("", ""),
         ("marginal", f"{dollars(found.marginal)} a picture more on a machine that is on; {by_second}"),
         ("full load", f"{dollars(found.full_load)} a picture of a machine that never idles"),
@@ -312,10 +312,22 @@ def _text(question: Question, found: Advice) -> list[str]:
         ("licence", f"{dollars(found.licence_month)} a month, {dollars(found.licence_per_image)} a picture"),
         ("", ""),
         ("break-even", f"{_count(found.break_even_per_hour)} pictures an hour; {even}"),
-        ("best mix", f"{split.machines} machine(s) for {own} of {every}: {mix}"),
+        ("always on", _mix(found, split)),
+        ("by the hour", _mix(found, found.by_the_hour)),
+        ("bought", f"{_monthly(found, split.bought_only)} a month for everything"),
     ]
     head = f"{question.model} at {question.width}x{question.height} on GPUs of your own"
     return [head, "", table(rows), "", found.verdict, *(f"- {remark}" for remark in found.sure)]
+
+
+def _mix(found: Advice, split: Split) -> str:
+    if not split.machines:
+        return "no machine would pay"
+    own, every = (_each_month(found, images) for images in (split.own_images, split.own_images + split.bought_images))
+    hours, starts = _each_month(found, split.machine_hours), _each_month(found, split.starts)
+    switched = f" and {starts:,} starts" if starts else ""
+    machines = f"at most {split.machines} machine(s), {hours:,} hours{switched}"
+    return f"{_monthly(found, split.cost)} a month: {machines}, {own:,} of {every:,} pictures"
 
 
 def _each_month(found: Advice, amount: int) -> int:
@@ -333,7 +345,7 @@ def _count(value: Fraction | int | None) -> str:
 
 
 def _shape(found: Advice) -> dict[str, object]:
-    split, pace = found.split, found.pace
+    pace = found.pace
     return {
         "images_per_hour": float(pace.images_per_hour),
         "pace_known": pace.known,
@@ -355,17 +367,24 @@ def _shape(found: Advice) -> dict[str, object]:
         "break_even_per_hour": None if found.break_even_per_hour is None else float(found.break_even_per_hour),
         "break_even_per_month": found.break_even_per_month,
         "break_even_all_in": found.break_even_all_in,
-        "split": {
-            "months": float(found.split_months),
-            "machines": split.machines,
-            "own_images": split.own_images,
-            "bought_images": split.bought_images,
-            "cost_nano_usd": split.cost,
-            "bought_only_nano_usd": split.bought_only,
-            "saved_nano_usd": split.saved,
-        },
+        "split_months": float(found.split_months),
+        "always_on": _split_shape(found.split),
+        "by_the_hour": _split_shape(found.by_the_hour),
         "verdict": found.verdict,
         "sure": found.sure,
+    }
+
+
+def _split_shape(split: Split) -> dict[str, object]:
+    return {
+        "machines": split.machines,
+        "machine_hours": split.machine_hours,
+        "starts": split.starts,
+        "own_images": split.own_images,
+        "bought_images": split.bought_images,
+        "cost_nano_usd": split.cost,
+        "bought_only_nano_usd": split.bought_only,
+        "saved_nano_usd": split.saved,
     }
 
 

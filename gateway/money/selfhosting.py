@@ -13,7 +13,15 @@ from gateway.storage.activity import Activity
 from policies.catalog import Catalog
 from policies.money import to_usd
 from policies.offline import breakeven
-from policies.offline.breakeven import HOURS_PER_MONTH, Plan, Split, best_split, break_even_hour, break_even_month
+from policies.offline.breakeven import (
+    HOURS_PER_MONTH,
+    Plan,
+    Split,
+    best_by_the_hour,
+    best_split,
+    break_even_hour,
+    break_even_month,
+)
 from policies.offline.elsewhere import cheapest
 from policies.offline.throughput import STEPS, USUAL_SHARE, Throughput, doubt, throughput
 from policies.tariffs import MachineSecond, by_time
@@ -90,6 +98,9 @@ class Advice(Struct, frozen=True, kw_only=True):
     """The same with engineering, licence and cold starts; None: never."""
     machines: int
     split: Split
+    """Machines that are always on."""
+    by_the_hour: Split
+    """Machines that are switched on and off with the demand, as those rented by the hour or the second can be."""
     split_months: Fraction
     """How many months the hours of the split are."""
     verdict: str
@@ -115,7 +126,7 @@ def advise(question: Question, activity: Activity, catalog: Catalog, hours: int)
         starts=question.starts,
     )
     machines = plan.machines(monthly)
-    split = best_split(plan, bought.price, demand)
+    split, by_the_hour = best_split(plan, bought.price, demand), best_by_the_hour(plan, bought.price, demand)
     licence_month = question.licence.month(monthly)
     all_in = breakeven.per_image(plan.month(monthly), monthly)
     return Advice(
@@ -134,8 +145,9 @@ def advise(question: Question, activity: Activity, catalog: Catalog, hours: int)
         break_even_all_in=break_even_month(plan, bought.price),
         machines=machines,
         split=split,
+        by_the_hour=by_the_hour,
         split_months=len(demand) / HOURS_PER_MONTH,
-        verdict=_verdict(split, all_in, bought.price),
+        verdict=_verdict(split, by_the_hour),
         sure=_sure(question, pace, bought, catalog),
     )
 
@@ -213,19 +225,23 @@ def _demand(question: Question, activity: Activity, hours: int) -> Sequence[int]
             if offer_id.partition(":")[2] == question.model:
                 drawn[hour] = drawn.get(hour, 0) + images
         return [*drawn.values(), *[0] * max(hours - len(drawn), 0)]
-    week = monthly * _HOURS_OF_WEEK / HOURS_PER_MONTH
     busy = 7 * question.hours_a_day
-    each, rest = divmod(round(week), busy)
-    return [*[each + 1] * rest, *[each] * (busy - rest), *[0] * (_HOURS_OF_WEEK - busy)]
+    each, rest = divmod(round(monthly * _HOURS_OF_WEEK / HOURS_PER_MONTH), busy)
+    return [
+        0 if hour % 24 >= question.hours_a_day else each + (hour // 24 * question.hours_a_day + hour % 24 < rest)
+        for hour in range(_HOURS_OF_WEEK)
+    ]
 
 
-def _verdict(split: Split, all_in: int | None, price: int) -> str:
-    if not split.machines:
+def _verdict(always: Split, by_the_hour: Split) -> str:
+    best = min(always, by_the_hour, key=lambda split: split.cost)
+    if not best.machines:
         return "Buy every picture: no number of machines would cost less."
-    machines = f"{split.machines} machine{'s' * (split.machines > 1)}"
-    if all_in is not None and all_in <= price and not split.bought_images:
-        return f"Own: {machines} draw everything for less than it costs to buy."
-    return f"Mix: {machines} for the base of the demand, sellers for the rest."
+    machines = f"{best.machines} machine{'s' * (best.machines > 1)}"
+    when = "always on" if best is always else "switched on and off with the demand"
+    if not best.bought_images:
+        return f"Own: {machines}, {when}, draw everything for less than it costs to buy."
+    return f"Mix: {machines}, {when}, for the base of the demand, sellers for the rest."
 
 
 def _sure(question: Question, pace: Pace, bought: Bought, catalog: Catalog) -> Sequence[str]:

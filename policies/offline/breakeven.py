@@ -141,7 +141,11 @@ class Split(Struct, frozen=True, kw_only=True):
     """Machines for the base of the demand, sellers for the rest; over the hours that were looked at."""
 
     machines: int
-    """Kept on all the time."""
+    """At most on at once."""
+    machine_hours: int
+    """Paid for."""
+    starts: int
+    """Cold starts, where machines are switched off between."""
     own_images: int
     bought_images: int
     cost: NanoUsd
@@ -155,30 +159,87 @@ class Split(Struct, frozen=True, kw_only=True):
         return self.bought_only - self.cost
 
 
+def bought(price: NanoUsd, demand: Sequence[int]) -> Split:
+    """Buying everything."""
+    images, cost = sum(demand), price * sum(demand)
+    return Split(machines=0, machine_hours=0, starts=0, own_images=0, bought_images=images, cost=cost, bought_only=cost)
+
+
 def best_split(plan: Plan, price: NanoUsd, demand: Sequence[int]) -> Split:
-    """The number of machines that costs least for a demand given hour by hour; perhaps none.
+    """The number of machines, always on, that costs least for a demand given hour by hour; perhaps none.
 
     An hour's pictures beyond what the machines draw in it are bought. Monthly costs count by the share of a month.
     """
+    best = bought(price, demand)
     months = len(demand) / HOURS_PER_MONTH
-    bought_only = price * sum(demand)
-    best = Split(machines=0, own_images=0, bought_images=sum(demand), cost=bought_only, bought_only=bought_only)
-    per_hour = plan.images_per_hour * plan.utilisation
-    most = min(ceil(max(demand, default=0) / per_hour), MOST_MACHINES)
+    most = min(ceil(max(demand, default=0) / _planned(plan)), MOST_MACHINES)
     for machines in range(1, most + 1):
-        room = int(per_hour * machines)
+        room = int(_planned(plan) * machines)
         own = sum(min(images, room) for images in demand)
-        monthly = half_even(own / months)
-        fixed = plan.hour * machines * len(demand) + half_even(
-            months * (plan.engineering + plan.licence.month(monthly) + plan.hour * plan.starts * plan.cold_start)
-        )
-        cost = fixed + price * (sum(demand) - own)
-        if cost < best.cost:
-            best = Split(
-                machines=machines,
-                own_images=own,
-                bought_images=sum(demand) - own,
-                cost=cost,
-                bought_only=bought_only,
-            )
+        starting = half_even(months * plan.hour * plan.starts * plan.cold_start)
+        split = _split(plan, price, demand, _Layer(machines * len(demand), 0, own), machines, starting)
+        if split.cost < best.cost:
+            best = split
     return best
+
+
+def best_by_the_hour(plan: Plan, price: NanoUsd, demand: Sequence[int]) -> Split:
+    """When to have which machine on, hour by hour, each start paid for; perhaps never.
+
+    Machine after machine, each takes what the ones before it leave over; for one machine the cheapest sequence of on
+    and off is found exactly.
+    """
+    best = bought(price, demand)
+    room, total = int(_planned(plan)), _Layer(0, 0, 0)
+    start = half_even(plan.hour * plan.cold_start)
+    for machine in range(MOST_MACHINES):
+        layer = _on_and_off([min(max(images - machine * room, 0), room) for images in demand], plan.hour, price, start)
+        if not layer.hours:
+            break
+        total = _Layer(total.hours + layer.hours, total.starts + layer.starts, total.own + layer.own)
+        split = _split(plan, price, demand, total, machine + 1, start * total.starts)
+        if split.cost < best.cost:
+            best = split
+    return best
+
+
+class _Layer(Struct, frozen=True):
+    """What machines did: hours on, starts, pictures."""
+
+    hours: int
+    starts: int
+    own: int
+
+
+def _on_and_off(demand: Sequence[int], hour: NanoUsd, price: NanoUsd, start: NanoUsd) -> _Layer:
+    """The cheapest sequence of hours on and off for one machine; what it does not draw is bought."""
+    off: tuple[NanoUsd, _Layer] = (0, _Layer(0, 0, 0))
+    on: tuple[NanoUsd, _Layer] | None = None
+    for images in demand:
+        warm = None if on is None else (on[0] + hour, _Layer(on[1].hours + 1, on[1].starts, on[1].own + images))
+        cold = (off[0] + start + hour, _Layer(off[1].hours + 1, off[1].starts + 1, off[1].own + images))
+        stopped = off if on is None or off[0] <= on[0] else on
+        off = stopped[0] + price * images, stopped[1]
+        on = cold if warm is None or cold[0] < warm[0] else warm
+    return off[1] if on is None or off[0] <= on[0] else on[1]
+
+
+def _split(plan: Plan, price: NanoUsd, demand: Sequence[int], did: _Layer, machines: int, starting: NanoUsd) -> Split:
+    """Price what machines did, and what is bought beside it."""
+    months = len(demand) / HOURS_PER_MONTH
+    monthly = plan.engineering + plan.licence.month(half_even(did.own / months))
+    rest = sum(demand) - did.own
+    return Split(
+        machines=machines,
+        machine_hours=did.hours,
+        starts=did.starts,
+        own_images=did.own,
+        bought_images=rest,
+        cost=plan.hour * did.hours + starting + half_even(months * monthly) + price * rest,
+        bought_only=price * sum(demand),
+    )
+
+
+def _planned(plan: Plan) -> Fraction:
+    """Pictures an hour that one machine is planned to draw."""
+    return plan.images_per_hour * plan.utilisation

@@ -87,6 +87,18 @@ def test_own_traffic_is_mixed_hour_by_hour() -> None:
     assert found.images_per_month == 21_915
 
 
+def test_a_volume_is_spread_over_the_hours_of_each_day() -> None:
+    asked = question(
+        images_per_hour=Fraction(600), price=from_usd("0.025"), images_per_month=365_250, hours_a_day=10, starts=0,
+        utilisation=Fraction(1), cold_start_s=Fraction(60),
+    )  # fmt: skip
+    found = advise(asked, Activity(), CATALOG, 720)
+    assert found.split.own_images + found.split.bought_images == 84_000  # a week of 12,000 a day, 1,200 an hour
+    assert (found.by_the_hour.machine_hours, found.by_the_hour.starts) == (2 * 70, 2 * 7)
+    assert found.split.machine_hours == 2 * 168
+    assert found.verdict.startswith("Own: 2 machines, switched on and off")
+
+
 def test_advice_reads_the_records_of_a_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def fill() -> None:
         db = SqliteDatabase(str(tmp_path / "pixelgate.db"), "process")

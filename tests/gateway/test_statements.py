@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.cli import run
 from gateway.errors import InvalidRequest
@@ -107,6 +111,34 @@ async def test_a_closed_month_is_locked_and_what_comes_late_is_on_the_next_one_o
     assert november.lines == []
     posted = next(row.posted for row in await db.balances() if (row.book, row.party) == ("cost", "fal"))
     assert posted == september.cost + october.cost
+
+
+POSTS = st.lists(
+    st.tuples(st.integers(min_value=8, max_value=11), st.integers(min_value=-(10**9), max_value=10**9)), max_size=4
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.tuples(POSTS, POSTS, POSTS, POSTS))
+def test_whenever_things_are_posted_all_statements_together_are_what_was_posted(
+    rounds: tuple[list[tuple[int, int]], ...],
+) -> None:
+    async def check(path: Path) -> None:
+        db = SqliteDatabase(str(path), "process")
+        number = total = 0
+        for posts, month in zip(rounds, ("2026-08", "2026-09", "2026-10", "2026-11"), strict=True):
+            for of_month, amount in posts:
+                number, total = number + 1, total + amount
+                at = datetime(2026, of_month, 15, tzinfo=UTC)
+                mend = Correction(book="cost", party="fal", amount=amount, note=str(number), at=at, endpoint="flux/dev")
+                assert await db.correct(mend)
+            period = month_of(month, datetime(2026, 12, 2, tzinfo=UTC))
+            await close(db, replace(await statement_of(db, "fal", period), invoice="none"), period, "not compared")
+        assert sum(statement.cost for statement in await db.statements("fal")) == total
+        await db.aclose()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(check(Path(folder) / "books.db"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from policies.offline.breakeven import (
     HOURS_PER_MONTH,
     Plan,
     WeightsLicence,
+    best_by_the_hour,
     best_split,
     break_even_hour,
     break_even_month,
@@ -111,6 +112,36 @@ def test_at_break_even_owning_costs_no_more_and_one_picture_before_it_costs_more
 def test_the_best_mix_by_hand(demand: list[int], machines: int, own: int, cost: str) -> None:
     found = best_split(plan(100), from_usd("0.025"), demand)
     assert (found.machines, found.own_images, found.cost) == (machines, own, from_usd(cost))
+
+
+@pytest.mark.parametrize(
+    ("demand", "cold_start", "hours", "starts", "cost"),
+    [
+        ([100, 0, 0, 100], 0, 2, 2, "0.68"),  # off between; a picture bought is $0.025, an hour of them $2.50
+        ([100, 0, 0, 100], 2, 4, 1, "2.04"),  # a start costs two hours, so it stays on
+        ([100, 0, 0, 100], 7, 4, 1, "3.74"),
+        ([10, 10], 1, 0, 0, "0.5"),  # $0.25 an hour to buy, $0.34 to own
+        ([150, 20], 0, 3, 2, "1.02"),  # the second machine for an hour, the first for both
+        ([], 0, 0, 0, "0"),
+    ],
+)
+def test_machines_by_the_hour_by_hand(demand: list[int], cold_start: int, hours: int, starts: int, cost: str) -> None:
+    found = best_by_the_hour(plan(100, cold_start=Fraction(cold_start)), from_usd("0.025"), demand)
+    assert (found.machine_hours, found.starts, found.cost) == (hours, starts, from_usd(cost))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(min_value=0, max_value=400), max_size=8), st.integers(min_value=0, max_value=10**8))
+def test_machines_by_the_hour_are_switched_as_well_as_can_be(demand: list[int], price: int) -> None:
+    owned = plan(1000, cold_start=Fraction(1, 2))
+    start = HOUR // 2
+    costs = []
+    for choice in range(2 ** len(demand)):  # every sequence of on and off, one machine being enough
+        on = [bool(choice >> hour & 1) for hour in range(len(demand))]
+        begun = sum(now and not before for now, before in zip(on, [False, *on], strict=False))
+        bought = sum(images for images, runs in zip(demand, on, strict=True) if not runs)
+        costs.append(HOUR * sum(on) + start * begun + price * bought)
+    assert best_by_the_hour(owned, price, demand).cost == min(costs)
 
 
 @settings(deadline=None, max_examples=50)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from litestar.types import ASGIApp
 from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
+from gateway.features.privacy import Eraser
 from gateway.http import generations, routes
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
@@ -163,6 +165,7 @@ class App:
             public_base=self.settings.public_base,
             blobs=self.assets,
             fetch=self._fetch_named,
+            eraser=Eraser(db=self.db, assets=self.assets, providers=self.providers, clock=self.clock),
             providers=self.providers,
             ready=self.ready,
         )
@@ -250,6 +253,16 @@ class App:
             await self.assets.forget([asset.path])
             await self.db.drop_asset(asset.id)
         await self.coalescing.forget_old()
+        await self._expire_prompts()
+
+    async def _expire_prompts(self) -> None:
+        """Forget what was asked for once its time is over, for teams of their own terms first."""
+        policy, now = self.revision.policy, self.clock.utc()
+        for team, seconds in policy.team_keep_prompts.items():
+            await self.db.drop_recipes(now - timedelta(seconds=seconds), team=team)
+        if policy.keep_prompts is not None:
+            before = now - timedelta(seconds=policy.keep_prompts)
+            await self.db.drop_recipes(before, team=None, but=tuple(policy.team_keep_prompts))
 
     async def _flush_log(self) -> None:
         telemetry.flush()
@@ -313,6 +326,8 @@ async def build(
         providers=providers,
         http=http,
         engine=engine(revision),
-        assets=Assets(FolderBlobs(settings.assets_folder), clock, revision.policy.keep_assets),
+        assets=Assets(
+            FolderBlobs(settings.assets_folder), clock, revision.policy.keep_assets, revision.policy.team_keep_assets
+        ),
         clock=clock,
     )

@@ -8,10 +8,10 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
@@ -19,6 +19,9 @@ from gateway.clock import Clock
 from gateway.errors import NotReady
 from providers.contract import Format, Head, Image, ImageRequest
 from providers.picture import NotAPicture, complete, probe
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 MAX_PIXELS = 40_000_000
 """Larger pictures are refused before anyone decodes them: no seller draws them, decompression bombs do."""
@@ -123,13 +126,18 @@ def blob_key(path: str) -> str:
 class Assets:
     """Checks, converts and keeps pictures."""
 
-    def __init__(self, blobs: Blobs, clock: Clock, keep_for: float | None) -> None:
-        """`keep_for` is in seconds; None keeps pictures until they are erased."""
+    def __init__(
+        self, blobs: Blobs, clock: Clock, keep_for: float | None, teams: Mapping[str, float] | None = None
+    ) -> None:
+        """`keep_for` is in seconds, None keeps pictures until they are erased; `teams` have terms of their own."""
+        self._teams = teams or {}
         self.blobs = blobs
         self._clock = clock
         self._keep_for = keep_for
 
-    async def keep(self, image: Image, asset_id: str, request: ImageRequest, compression: int | None) -> Kept:
+    async def keep(
+        self, image: Image, asset_id: str, request: ImageRequest, compression: int | None, team: str = ""
+    ) -> Kept:
         """Check one delivered picture against the request and store it.
 
         Raises `Unfit` when it is not what was ordered, `NotReady` when it cannot be stored.
@@ -149,8 +157,12 @@ class Assets:
             width=head.width,
             height=head.height,
             sha256=hashlib.sha256(data).hexdigest(),
-            expires=None if self._keep_for is None else self._clock.utc() + timedelta(seconds=self._keep_for),
+            expires=self._expiry(team),
         )
+
+    def _expiry(self, team: str) -> datetime | None:
+        seconds = self._teams.get(team, self._keep_for)
+        return None if seconds is None else self._clock.utc() + timedelta(seconds=seconds)
 
     async def read(self, path: str) -> bytes | None:
         """The bytes behind a public path, or None when nothing (any more) lies there."""
@@ -199,19 +211,41 @@ def is_black(data: bytes) -> bool:
     return isinstance(darkest_white, int | float) and darkest_white <= 4
 
 
+AI_MADE = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:DigitalSourceType='
+    b'"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+    b'<?xpacket end="w"?>'
+)
+"""IPTC's word for pictures made by a model, as an XMP packet: written where a conversion forces the loss of what the
+provider said about the picture's origin."""
+
+
+def _origin(picture: PillowImage) -> bytes:
+    """The packet to write: the provider's own where it tells the source, else ours."""
+    given = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    packet = given.encode() if isinstance(given, str) else given
+    return packet if b"DigitalSourceType" in packet else AI_MADE
+
+
 def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
     """Re-encode a picture; `compression` is the quality 0-100 for jpeg and webp (100 when None)."""
     from PIL import Image as Pillow
+    from PIL.PngImagePlugin import PngInfo
 
     out = io.BytesIO()
     try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            origin, quality = _origin(picture), 100 if compression is None else compression
             if fmt == "png":
-                picture.save(out, "PNG")
+                told = PngInfo()
+                told.add_itxt("XML:com.adobe.xmp", origin.decode())
+                picture.save(out, "PNG", pnginfo=told)
             elif fmt == "jpeg":
-                picture.convert("RGB").save(out, "JPEG", quality=100 if compression is None else compression)
+                picture.convert("RGB").save(out, "JPEG", quality=quality, xmp=origin)
             else:
-                picture.save(out, "WEBP", quality=100 if compression is None else compression)
+                picture.save(out, "WEBP", quality=quality, xmp=origin)
     except (OSError, ValueError, SyntaxError) as error:
         raise Unfit("the picture cannot be decoded") from error
     return out.getvalue()

@@ -111,6 +111,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     """How strictly sellers are asked to check what they draw."""
     team_safety: Mapping[str, Safety] = {}
     """The same for teams it differs for."""
+    team_keep_assets: Mapping[str, float] = {}
+    """The same, in seconds, for teams it differs for."""
+    keep_prompts: float | None = None
+    """Seconds after which what a call asked for is forgotten; None: with its erasure."""
+    team_keep_prompts: Mapping[str, float] = {}
     preview_ceiling: NanoUsd | None = None
     """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
     crowding: Crowding = Crowding()

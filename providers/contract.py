@@ -330,6 +330,17 @@ class CallsBack(Protocol):
 
 
 @runtime_checkable
+class Erases(Protocol):
+    """Can be told to forget what it keeps of an order."""
+
+    async def erase(self, ticket: Ticket) -> bool:
+        """Have the order's inputs and outputs deleted; False when the provider would not, or knows nothing of it.
+
+        Raises a `ProviderError` when it cannot be asked.
+        """
+
+
+@runtime_checkable
 class ReportsLoad(Protocol):
     """Knows how busy its machines are."""
 

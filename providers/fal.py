@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 import pybase64
@@ -63,6 +63,8 @@ from providers.transport import (
     Cut,
     Http,
     Loading,
+    Lost,
+    NotSent,
     WireError,
     read,
     retry_after,
@@ -323,6 +325,16 @@ class Fal:
                     for event in _decode(answer, _Events).billing_events
                 )
         return records
+
+    async def erase(self, ticket: Ticket) -> bool:
+        """Delete a request's payloads and the files it made; fal wants an admin key for that."""
+        url = f"{self._origins['api.fal.ai']}/v1/models/requests/{quote(ticket.id, safe='')}/payloads"
+        try:
+            async with asyncio.timeout(_SIDE_CALL_S):
+                answer = await self._http.send("DELETE", url, headers={"Authorization": f"Key {self._key}"})
+        except (NotSent, Lost, Cut, TimeoutError) as error:
+            raise Unavailable(type(error).__name__) from error
+        return answer.status == 200
 
     async def read_callback(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Verify a webhook (Ed25519 over its ids, stamp and body) and wake whoever waits for its order.

@@ -55,6 +55,10 @@ GROUPS = {
             "capacity": ("gateway.cli.advise:capacity", "Slots, credit and GPUs for a forecast peak."),
         },
     ),
+    "privacy": (
+        "What is kept of people.",
+        {"erase": ("gateway.cli.privacy:erase", "Erases what was drawn for an end user, at providers too.")},
+    ),
     "ledger": (
         "The books: do they agree, with themselves and with the providers?",
         {

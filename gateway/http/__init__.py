@@ -31,6 +31,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
 
     usual = [
         images.image_record(services),
+        images.deletion(services),
         images.promotions(services),
         *models.models(services),
         decisions.decisions(services),

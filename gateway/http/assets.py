@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from litestar import Response, route
 from litestar.handlers import HTTPRouteHandler
@@ -17,6 +18,7 @@ from gateway.storage.rows import AssetRow
 
 _PATH = re.compile(r"[A-Za-z0-9_-]{16,100}/[A-Za-z0-9_-]{1,100}\.[a-z]{2,5}", re.ASCII)
 """What our own paths look like; nothing else reaches database or store."""
+_RANGE = re.compile(r"bytes=([0-9]{0,12})-([0-9]{0,12})", re.ASCII)
 LONGEST_CACHE_S = 365 * 86_400
 
 
@@ -60,13 +62,36 @@ def assets(services: Services) -> HTTPRouteHandler:
         data = await services.blobs.read(asset.path)
         if data is None:
             raise NotFound("There is no picture here, or no longer.")
-        return Response(content=data, media_type=asset.media_type, headers=headers)
+        part = asked_part(request.headers, asset.sha256, len(data))
+        if part is None:
+            return Response(content=data, media_type=asset.media_type, headers=headers)
+        first, last = part
+        if first > last:
+            unmet = headers | {"content-range": f"bytes */{len(data)}"}
+            return Response(content=b"", status_code=416, headers=unmet, media_type=asset.media_type)
+        headers["content-range"] = f"bytes {first}-{last}/{len(data)}"
+        return Response(content=data[first : last + 1], status_code=206, media_type=asset.media_type, headers=headers)
 
     return get_asset
 
 
+def asked_part(headers: Mapping[str, str], digest: str, length: int) -> tuple[int, int] | None:
+    """First and last byte that a `Range` asks for (first behind last: none of ours); None: the whole picture.
+
+    Anything but one plain range of bytes, or a range of another version of the picture, gets the whole, as HTTP allows.
+    """
+    found = _RANGE.fullmatch(headers.get("range", ""))
+    if found is None or headers.get("if-range", digest).strip('"') != digest:
+        return None
+    first, last = found.groups()
+    if first:
+        return int(first), min(int(last or length), length - 1)
+    return (max(length - int(last), 0), length - 1) if last and int(last) else (1, 0) if last else None
+
+
 def _headers(asset: AssetRow, left: int) -> dict[str, str]:
     return {
+        "accept-ranges": "bytes",
         "etag": f'"{asset.sha256}"',
         "cache-control": f"public, max-age={left}, immutable",
         "x-content-type-options": "nosniff",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from litestar import Response, post, route
+from litestar import Response, delete, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import Forbidden, InvalidRequest, NotFound
+from gateway.features.privacy import Erasure
 from gateway.features.promotions import Original, find_original, promotion
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape, provider_of
+from gateway.http.auth import require
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
 from gateway.http.errors import JSON
@@ -67,6 +69,17 @@ STRATEGY = Choice(
     about="How; `refine` and `upscale` are known and refused.",
 )
 PROMOTION: tuple[Field, ...] = (INTENT, STRATEGY, SIZE, MAX_COST, DEADLINE_MS, RESPONSE_FORMAT)
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    """OpenAI's word on something deleted, and how much went."""
+
+    id: str
+    object: str = "image"
+    deleted: bool = True
+    pixelgate: Erasure
+
+
 OPERATIONS = (
     Operation(
         method="get",
@@ -78,6 +91,17 @@ OPERATIONS = (
         answers={200: Content(about="The record.", schema=ImageRecord, headers=USUAL_HEADERS)},
         errors=(NotFound,),
         head=True,
+    ),
+    Operation(
+        method="delete",
+        path="/v1/images/{image_id}",
+        id="deleteImage",
+        tag="Images",
+        summary="Delete a picture",
+        about="With the last picture of a call goes what it was drawn from, and its idempotency record.",
+        parameters=(text_part("image_id", "The `id` of a picture."),),
+        answers={200: Content(about="What went.", schema=Deleted, headers=USUAL_HEADERS)},
+        errors=(NotFound, Forbidden),
     ),
     Operation(
         method="post",
@@ -134,6 +158,21 @@ def _record(services: Services, asset: AssetRow, recipe: RecipeRow | None, child
         parent=asset.parent_id,
         children=children,
     )
+
+
+def deletion(services: Services) -> HTTPRouteHandler:
+    """The route of deletion."""
+
+    @delete("/v1/images/{image_id:str}", status_code=200)
+    async def delete_image(request: HttpRequest, image_id: FromPath[str]) -> Deleted:
+        caller = await caller_of(request, services)
+        require(caller, "images")
+        asset = await services.db.asset(image_id[:80], caller.team)
+        if asset is None:
+            raise NotFound(f"There is no image '{image_id[:80]}'.", param="id")
+        return Deleted(id=asset.id, pixelgate=await services.eraser.image(asset, f"key {caller.key_id}"))
+
+    return delete_image
 
 
 def promotions(services: Services) -> HTTPRouteHandler:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.features.privacy import Eraser
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
 from gateway.requests.call import Call, Delivery
@@ -45,6 +46,8 @@ class Services:
     blobs: Blobs
     fetch: Callable[[str], Awaitable[bytes]]
     """The picture behind a URL that a caller names; raises a `providers.transport.WireError` or `TimeoutError`."""
+    eraser: Eraser
+    """Deletes pictures."""
     providers: Mapping[str, Provider]
     """Provider account -> its connection, for sellers that call back."""
     ready: Callable[[], Mapping[str, str]]

@@ -272,7 +272,11 @@ class RunningOrder:
                 continue
             try:
                 kept = await self.shop.assets.keep(
-                    image, f"{sibling(self.plan.attempt_id, 'img')}{number:x}", self.plan.wish, self.call.compression
+                    image,
+                    f"{sibling(self.plan.attempt_id, 'img')}{number:x}",
+                    self.plan.wish,
+                    self.call.compression,
+                    self.call.caller.team,
                 )
             except Unfit as unfit:
                 faults.append("black" if unfit.black else unfit.why)

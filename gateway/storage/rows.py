@@ -164,6 +164,19 @@ class IdempotencyRow(Struct, frozen=True, kw_only=True):
     """Whether its call delivered, so that its pictures are the answer for good."""
 
 
+class ErasureRow(Struct, frozen=True, kw_only=True):
+    """That something was erased, when and by whom, but not what it was."""
+
+    at: datetime
+    actor: str
+    subject: str
+    """An image's id, or a digest of a user's name."""
+    images: int
+    recipes: int = 0
+    keys: int = 0
+    payloads: int = 0
+
+
 class DecisionRow(Struct, frozen=True, kw_only=True):
     """One decision of the engine: what it saw and chose, as JSON; no prompt in it."""
 

@@ -162,10 +162,25 @@ class ModelsFile(_Section):
     )
 
 
+class TeamAssetsFile(_Section):
+    """What a team's pictures and prompts live for, where that differs."""
+
+    keep: Duration | None = Field(default=None, ge=3_600, description="As `assets.keep`.")
+    prompts: Duration | None = Field(default=None, description="As `assets.prompts`.")
+
+
 class AssetsFile(_Section):
     """Keeping delivered pictures."""
 
-    keep: Duration = Field(default=86_400.0, description="How long a delivered picture can be fetched (24h).")
+    keep: Duration = Field(
+        default=86_400.0, ge=3_600, description="How long a delivered picture can be fetched, at least an hour (24h)."
+    )
+    prompts: Duration | None = Field(
+        default=None, description="How long what was asked for is kept, to promote by; until it is erased."
+    )
+    teams: dict[str, TeamAssetsFile] = Field(
+        default_factory=dict, description="Team -> `keep` and `prompts` of its own, where they differ; none."
+    )
 
 
 class ContentFile(_Section):
@@ -311,6 +326,9 @@ def compile_policy(file: PolicyFile) -> Policy:
         default_response_format=formats.pop("default", "url"),
         response_formats=formats,
         keep_assets=file.assets.keep,
+        team_keep_assets={name: team.keep for name, team in file.assets.teams.items() if team.keep is not None},
+        keep_prompts=file.assets.prompts,
+        team_keep_prompts={name: team.prompts for name, team in file.assets.teams.items() if team.prompts is not None},
         ignore_unknown=file.unknown_fields == "ignore",
         safety=file.content.safety,
         team_safety=dict(file.content.teams),

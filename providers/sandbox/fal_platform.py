@@ -31,6 +31,7 @@ class FalPlatform:
         router.add_get("/fal/api/v1/models", self._models)
         router.add_get("/fal/api/v1/models/pricing", self._pricing)
         router.add_get("/fal/api/v1/models/billing-events", self._billing_events)
+        router.add_delete("/fal/api/v1/models/requests/{request_id}/payloads", self._payloads)
 
     async def _models(self, request: web.Request) -> web.Response:
         if _account(request) is None:
@@ -70,6 +71,17 @@ class FalPlatform:
         more = first + size < len(lines)
         events = [_event(line) for line in lines[first : first + size]]
         return answer({"billing_events": events, "next_cursor": str(first + size) if more else None, "has_more": more})
+
+    async def _payloads(self, request: web.Request) -> web.Response:
+        if _account(request) is None:
+            return detail(401, "Authentication required")
+        job = self._world.jobs.get(request.match_info["request_id"])
+        if job is None:
+            return detail(404, "Request not found")
+        made = [name for name, (owner, _) in self._world.files.items() if owner is job]
+        for name in made:
+            del self._world.files[name]
+        return answer({"cdn_delete_results": [{"link": name, "exception": None} for name in made]})
 
     def _wanted(self, account: str, query: MultiMapping[str]) -> Sequence[Line]:
         endpoints, requests = set(_ids(query, "endpoint_id")), set(_ids(query, "request_id"))

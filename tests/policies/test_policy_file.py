@@ -93,7 +93,7 @@ def test_constraints_of_an_intent_carry_what_the_policy_requires() -> None:
     [("500ms", 0.5), ("3s", 3.0), ("1.5 s", 1.5), ("2m", 120.0), ("24h", 86_400.0), ("7d", 604_800.0)],
 )
 def test_durations_are_typed_with_a_unit(typed: str, seconds: float) -> None:
-    assert policy(assets={"keep": typed}).keep_assets == seconds
+    assert policy(queue={"max_wait": typed}).max_wait == seconds
 
 
 @pytest.mark.parametrize(

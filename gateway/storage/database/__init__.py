@@ -21,6 +21,7 @@ from gateway.storage.rows import (
     Book,
     DecisionRow,
     EntryRow,
+    ErasureRow,
     IdempotencyRow,
     KeyRow,
     NewHold,
@@ -202,6 +203,23 @@ class Database(Protocol):
 
     async def drop_asset(self, asset_id: str) -> None:
         """Forget a picture that was deleted; what it cost stays in the books."""
+
+    # Privacy.
+
+    async def user_calls(self, user: str, team: str | None) -> Sequence[str]:
+        """Calls made for an end user, by one team or any."""
+
+    async def erase(self, calls: Sequence[str], assets: Sequence[str], record: ErasureRow) -> tuple[int, int]:
+        """Forget pictures, and what calls asked for; how many recipes and idempotency records went.
+
+        The record is kept with these figures.
+        """
+
+    async def erasures(self) -> Sequence[ErasureRow]:
+        """Everything that was erased, oldest first."""
+
+    async def drop_recipes(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
+        """Forget what a team's calls asked for before a moment; without a team, that of all `but` some."""
 
     # Calls that are asked for again.
 

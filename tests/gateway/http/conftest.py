@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from gateway.clock import SystemClock
 from gateway.errors import NoOffer
+from gateway.features.privacy import Eraser
 from gateway.http import routes
 from gateway.http.auth import KeyRing
 from gateway.http.connections import GuardedProtocol
@@ -150,6 +151,10 @@ class Painter:
 
     async def read(self, path: str) -> bytes | None:
         return self.pictures.get(path)
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self.pictures.pop(path, None)
 
     async def serve(self, call: Call, salvage: Salvage | None = None) -> Delivery:
         self.calls.append(call)
@@ -353,6 +358,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         public_base="http://pictures.test",
         blobs=painter,
         fetch=painter.fetch,
+        eraser=Eraser(db=db, assets=painter, providers={}, clock=clock),
         providers={},
         ready=lambda: {"database": "ok"},
     )

@@ -29,6 +29,7 @@ from gateway.storage.rows import (
     BalanceRow,
     DecisionRow,
     EntryRow,
+    ErasureRow,
     IdempotencyRow,
     KeyRow,
     NewHold,
@@ -191,6 +192,29 @@ class SqliteDatabase:
     async def drop_asset(self, asset_id: str) -> None:
         """Forget a picture that was deleted."""
         await self._writer.submit(self._books.changed, "DELETE FROM assets WHERE id = ?", asset_id)
+
+    async def user_calls(self, user: str, team: str | None) -> Sequence[str]:
+        """Calls made for an end user."""
+        sql = """SELECT call_id FROM recipes WHERE user = ? AND (? IS NULL OR team = ?)
+            UNION SELECT call_id FROM idempotency WHERE user = ? AND (? IS NULL OR team = ?)"""
+        return await self._all(lambda row: str(row[0]), sql, user, team, team, user, team, team)
+
+    async def erase(self, calls: Sequence[str], assets: Sequence[str], record: ErasureRow) -> tuple[int, int]:
+        """Forget pictures, and what calls asked for."""
+        return await self._writer.submit(self._books.erase, calls, assets, record)
+
+    async def erasures(self) -> Sequence[ErasureRow]:
+        """Everything that was erased."""
+        sql = "SELECT at, actor, subject, images, recipes, keys, payloads FROM erasures ORDER BY rowid"
+        return await self._all(values.erasure, sql)
+
+    async def drop_recipes(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
+        """Forget what calls asked for before a moment."""
+        # Ids begin with the time in milliseconds.
+        last = f"call_{micros(before) // 1000:012x}"
+        sql = """DELETE FROM recipes WHERE call_id < ? AND (? IS NULL OR team = ?)
+            AND team NOT IN (SELECT value FROM json_each(?))"""
+        await self._writer.submit(self._books.changed, sql, last, team, team, values.encode(but).decode())
 
     async def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
         """The first row of this team and key made after `since`."""

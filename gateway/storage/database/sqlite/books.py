@@ -33,7 +33,16 @@ from gateway.storage.database.sqlite.values import (
     micros,
     recipe_columns,
 )
-from gateway.storage.rows import AttemptRow, DecisionRow, IdempotencyRow, KeyRow, NewHold, Outcome, RecipeRow
+from gateway.storage.rows import (
+    AttemptRow,
+    DecisionRow,
+    ErasureRow,
+    IdempotencyRow,
+    KeyRow,
+    NewHold,
+    Outcome,
+    RecipeRow,
+)
 from policies.money import to_usd
 from providers.contract import Ticket
 
@@ -240,6 +249,15 @@ class Books:
         """Keep a row unless an earlier one still counts; whichever counts."""
         self._execute(_CLAIM, (*idempotency_columns(row), micros(since)))
         return idempotency(self._execute(_CLAIMED, (row.team, row.key)).fetchone())
+
+    def erase(self, calls: Sequence[str], assets: Sequence[str], record: ErasureRow) -> tuple[int, int]:
+        """Forget pictures and recipes, and keep a record of that."""
+        self._executemany("DELETE FROM assets WHERE id = ?", [(asset,) for asset in assets])
+        recipes = sum(self._execute("DELETE FROM recipes WHERE call_id = ?", (call,)).rowcount for call in calls)
+        keys = sum(self._execute("DELETE FROM idempotency WHERE call_id = ?", (call,)).rowcount for call in calls)
+        columns = (micros(record.at), record.actor, record.subject, record.images, recipes, keys, record.payloads)
+        self._execute("INSERT INTO erasures VALUES (?,?,?,?,?,?,?)", columns)
+        return recipes, keys
 
     def add_key(self, key: KeyRow) -> None:
         """Keep a key, and let its budget count from now on."""

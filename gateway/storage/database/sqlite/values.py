@@ -15,6 +15,7 @@ from gateway.storage.rows import (
     BalanceRow,
     DecisionRow,
     EntryRow,
+    ErasureRow,
     IdempotencyRow,
     KeyRow,
     Outcome,
@@ -116,6 +117,12 @@ def idempotency(row: Columns) -> IdempotencyRow:
 def idempotency_columns(row: IdempotencyRow) -> tuple[object, ...]:
     """In the order of `IDEMPOTENCY`."""
     return row.team, row.key, row.fingerprint, row.call_id, row.user, micros(row.created), row.answered
+
+
+def erasure(row: Columns) -> ErasureRow:
+    """From at, actor, subject, images, recipes, keys, payloads."""
+    at, *rest = row
+    return ErasureRow(**dict(zip(ErasureRow.__struct_fields__, (moment(at), *rest), strict=True)))
 
 
 def key(row: Columns) -> KeyRow:

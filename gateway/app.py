@@ -28,6 +28,7 @@ from gateway.money.ledger import Ledger
 from gateway.requests.admission import Admission
 from gateway.requests.attempts import House
 from gateway.requests.coalescing import Coalescing
+from gateway.requests.content_hook import ContentHook
 from gateway.requests.listeners import Listeners
 from gateway.requests.lost_orders import LostOrders
 from gateway.requests.market import Market
@@ -112,6 +113,7 @@ class App:
                 order_timeout=orders.timeout,
                 callbacks=self.settings.public_base if self.settings.callbacks else None,
                 linger=orders.linger,
+                content=self._content_hook(),
                 listeners=self.listeners,
                 spawn=self.spawn,
             ),
@@ -121,6 +123,19 @@ class App:
             patience=orders.patience,
             least_patience=orders.least_patience,
             running=self.running,
+        )
+
+    def _content_hook(self) -> ContentHook | None:
+        hook = self.settings.content_hook
+        if hook.url is None:
+            return None
+        return ContentHook(
+            http=self._http,
+            url=hook.url,
+            before=hook.before,
+            after=hook.after,
+            timeout=hook.timeout,
+            on_failure=hook.on_failure,
         )
 
     def _recovery(self) -> Recovery:

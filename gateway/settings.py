@@ -197,6 +197,20 @@ class Recovery(_Typed):
     )
 
 
+class ContentHookSettings(_Typed):
+    """A service of your own that is asked about prompts and pictures."""
+
+    url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where it answers; nobody is asked when left out."
+    )
+    before: bool = Field(default=True, description="Whether it is asked about every prompt before it is ordered.")
+    after: bool = Field(default=False, description="Whether it is asked about every picture before it is kept.")
+    timeout: Duration = Field(default=2.0, gt=0, description="An answer later than this is a failure.")
+    on_failure: Literal["allow", "refuse"] = Field(
+        default="refuse", description="What a failure means: go on, or answer 503."
+    )
+
+
 class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
@@ -211,6 +225,7 @@ class Settings(_Typed):
     accounts: Mapping[AccountName, Account] = Field(default_factory=dict, description="Provider accounts by name.")
     database: DatabaseSettings = DatabaseSettings()
     assets: AssetSettings = AssetSettings()
+    content_hook: ContentHookSettings = ContentHookSettings()
     limits: Limits = Limits()
     inputs: Inputs = Inputs()
     orders: Orders = Orders()

@@ -23,11 +23,12 @@ from gateway.ids import sibling
 from gateway.money.ledger import Hold
 from gateway.requests.admission import Lease
 from gateway.requests.call import Call, Delivered
+from gateway.requests.content_hook import ContentHook
 from gateway.requests.listeners import Listeners
 from gateway.storage.rows import AssetRow, AttemptRow, Outcome, RecipeRow
 from policies.tariffs import Unpriced, bill
 from policies.types import Candidate, Engine, Event, EventKind, Offer
-from providers.contract import Cancels, Format, Generation, ImageRequest, Order, Provider, Ticket, Usage
+from providers.contract import Cancels, Format, Generation, Image, ImageRequest, Order, Provider, Ticket, Usage
 from providers.errors import BadDelivery, ContentRefused, OutcomeUnknown, Owed, ProviderError
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class Workshop(Struct, frozen=True, kw_only=True):
     """Public URL under which providers reach us, without a slash at its end; None: we poll."""
     linger: float
     """Seconds a slot stays taken after we lost sight of an order that may still run."""
+    content: ContentHook | None
+    """The operator's own check of prompts and pictures, where there is one."""
     listeners: Listeners
     """Asked before a picture is charged: whether anybody waits for it."""
     spawn: Spawn
@@ -267,7 +270,7 @@ class RunningOrder:
         for number, image in enumerate(generation.images):
             if len(good) == self.plan.request.count:
                 break
-            if image.flagged:
+            if image.flagged or not await self._may_be_shown(image):
                 faults.append("flagged")
                 continue
             try:
@@ -283,6 +286,9 @@ class RunningOrder:
                 continue
             good.append((kept, image.seed if image.seed is not None else self.plan.request.seed))
         return good, faults
+
+    async def _may_be_shown(self, image: Image) -> bool:
+        return self.shop.content is None or await self.shop.content.allows(self.call, image)
 
     def _unfit(self, generation: Generation, faults: list[str]) -> ProviderError:
         if faults and set(faults) == {"flagged"}:

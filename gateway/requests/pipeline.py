@@ -26,6 +26,8 @@ class Pipeline:
         and *room*. Raises the `GatewayError` that fits when no picture came.
         """
         house = self._house
+        if house.shop.content is not None:
+            await house.shop.content.check_prompt(call)
         async with Attempts(house, call, self._images_per_order, salvage) as attempts:
             while not attempts.complete:
                 for ask, reason in await attempts.due():

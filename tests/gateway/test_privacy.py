@@ -12,6 +12,7 @@ from gateway.requests.coalescing import Repeat
 from tests.support.town import Town, town
 
 FAL = frozenset({"fal"})
+PATIENT = {"timeout": "60s", "least_patience": "60s", "linger": "200ms", "drain": "5s"}
 
 
 async def drawn(found: Town, user: str, *, team: str = "acme", key: str | None = None, count: int = 1) -> list[str]:
@@ -28,7 +29,7 @@ def eraser(found: Town) -> Eraser:
 
 
 async def test_a_user_is_erased_everywhere_and_nobody_else_is(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         gone = await drawn(found, "ann", key="k1", count=2)
         kept = await drawn(found, "bob")
         blobs = {path.name for path in (tmp_path / "assets").rglob("*.*")}
@@ -44,7 +45,7 @@ async def test_a_user_is_erased_everywhere_and_nobody_else_is(tmp_path: Path) ->
 
 
 async def test_the_record_of_an_erasure_does_not_name_the_user_and_cannot_be_changed(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         await drawn(found, "ann")
         await eraser(found).user("ann", None, "test")
         (row,) = await found.app.db.erasures()
@@ -58,7 +59,7 @@ async def test_the_record_of_an_erasure_does_not_name_the_user_and_cannot_be_cha
 
 
 async def test_only_the_named_teams_pictures_of_a_user_are_erased(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         await drawn(found, "ann")
         theirs = await drawn(found, "ann", team="other")
         assert (await eraser(found).user("ann", "acme", "test")).images == 1
@@ -66,7 +67,7 @@ async def test_only_the_named_teams_pictures_of_a_user_are_erased(tmp_path: Path
 
 
 async def test_a_picture_goes_alone_and_the_last_of_its_call_takes_the_prompt_along(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         first, second = [
             asset
             for asset in [await found.app.db.asset(i, "acme") for i in await drawn(found, "ann", count=2)]
@@ -80,14 +81,14 @@ async def test_a_picture_goes_alone_and_the_last_of_its_call_takes_the_prompt_al
 
 
 async def test_an_erased_key_draws_anew(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         before = await drawn(found, "ann", key="k")
         await eraser(found).user("ann", None, "test")
         assert await drawn(found, "ann", key="k") != before
 
 
 async def test_prompts_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         app = found.app
         mine, theirs = await drawn(found, "ann"), await drawn(found, "bob", team="other")
         policy = replace(app.revision.policy, keep_prompts=0.0, team_keep_prompts={"other": 3600.0})
@@ -99,7 +100,7 @@ async def test_prompts_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> 
 
 
 async def test_pictures_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> None:
-    async with town(tmp_path) as found:
+    async with town(tmp_path, orders=PATIENT) as found:
         found.app.assets._teams = {"other": 7200.0}
         (mine,), (theirs,) = await drawn(found, "ann"), await drawn(found, "bob", team="other")
         assets = [await found.app.db.asset(mine, "acme"), await found.app.db.asset(theirs, "other")]

@@ -143,14 +143,14 @@ def refuse_unsupported(fields: Fields, unsupported: Mapping[str, str] = UNSUPPOR
 
 
 def partial_images_of(fields: Fields) -> int:
-    """How many partial images may be shown; only a stream can."""
+    """How many partial images may be shown: only a stream can, and none beside a picture with a `max_cost`."""
     partial = field.PARTIAL_IMAGES.read(fields) or 0
     if partial and not field.STREAM.read(fields):
         raise InvalidRequest(
             f"'partial_images' {partial} needs 'stream' true: without it only whole pictures come.",
             param="partial_images",
         )
-    return partial
+    return 0 if fields.get("max_cost") is not None else partial
 
 
 def model_name(fields: Fields) -> str:

@@ -166,13 +166,13 @@ class Stream:
 def preview_of(services: Services, call: Call) -> Call | None:
     """The call that draws a preview of another; None where the policy pays for none.
 
-    A caller who said what the whole may cost gets none, and neither does a call of several pictures.
+    A call of several pictures gets none.
     """
     policy = services.policy
     intent = policy.intents[call.intent]
     if policy.preview_ceiling is None or intent.promotes is None:
         return None
-    if call.request.count != 1 or call.constraints.ceiling != intent.ceiling:
+    if call.request.count != 1:
         return None
     below = policy.intents[intent.promotes]
     ceiling = min(limit for limit in (policy.preview_ceiling, below.ceiling) if limit is not None)

@@ -62,6 +62,7 @@ class Pool:
         self._asked: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
@@ -99,6 +100,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Stop looking after the nodes, and give back connections."""
+        self._closed = True
         tasks = [task for task in (self._asked, self._watch, *self._looks) if task is not None]
         for task in tasks:
             task.cancel()
@@ -127,6 +129,8 @@ class Pool:
 
     def _look_at(self, node: Node) -> None:
         """Ask a node at once how it is: it may be gone, or it was a hiccup."""
+        if self._closed:
+            return
         look = asyncio.create_task(self._probe(node), name=f"look at {node.name}")
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)

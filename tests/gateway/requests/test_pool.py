@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.app import build
+from gateway.cli.doctor import _providers as ask_providers
+from gateway.cli.machines import _machines as machine_costs
 from gateway.errors import Undeliverable
 from gateway.requests.call import Delivery
 from providers.picture import probe
@@ -22,7 +24,7 @@ from tests.support.town import TIME_SCALE, Town, settings
 NODES = ("sglang-1", "sglang-2", "vllm-omni-1", "openai-1")
 
 
-def pool_of(url: str, *nodes: str, name: str = "own", slots: int = 1, **options: Any) -> Mapping[str, object]:
+def pool_of(url: str, *nodes: str, name: str = "own", slots: int = 1, **options: Any) -> dict[str, object]:
     """A pool of the sandbox's machines whose logs are read."""
     return {
         "kind": "selfhosted",
@@ -43,14 +45,21 @@ def pool_of(url: str, *nodes: str, name: str = "own", slots: int = 1, **options:
 
 
 @asynccontextmanager
-async def pool_town(folder: Path, *nodes: str, overflow: bool = False, **options: Any) -> AsyncIterator[Town]:
+async def pool_town(
+    folder: Path,
+    *nodes: str,
+    overflow: bool = False,
+    timeout: str = "4s",  # noqa: ASYNC109 - a setting of the gateway's
+    least_patience: str = "1s",
+    **options: Any,
+) -> AsyncIterator[Town]:
     """A gateway over a pool; with `overflow` there is a second one, whose only node is fine and takes all there is."""
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
-        accounts: dict[str, object] = {"own": pool_of(sandbox.url, *nodes, **options)}
+        accounts: dict[str, object] = {"own": pool_of(sandbox.url, *nodes, **options) | {"models": ["flux-schnell"]}}
         if overflow:
             accounts["spare"] = pool_of(sandbox.url, "sglang-9", name="spare", slots=40)
             sandbox.script({"machines": {"sglang-9": {"slots": 40}}})
-        orders = {"timeout": "4s", "least_patience": "1s", "linger": "200ms", "drain": "5s"}
+        orders = {"timeout": timeout, "least_patience": least_patience, "linger": "200ms", "drain": "5s"}
         app = await build(settings(folder, sandbox.url, accounts=accounts, orders=orders))
         await app.start()
         try:
@@ -94,8 +103,30 @@ async def test_a_picture_costs_the_seconds_its_machine_was_busy_in_both_books(tm
         assert [(offer.offer, offer.certain) for offer in quotes] == [("own:flux-schnell", False)]
 
 
+async def test_the_report_of_machines_adds_up_to_the_ledger_and_leaves_what_idles_to_nobody(tmp_path: Path) -> None:
+    async with pool_town(tmp_path, "sglang-1", "sglang-2") as town:
+        for seed in range(3):
+            await town.app.pipeline.serve(town.call(models=frozenset({"flux-schnell"}), seed=seed))
+        found = await machine_costs(town.app.settings, days=0.5)
+        assert [each.machine for each in found] == ["sglang-1", "sglang-2"]
+        assert sum(each.orders for each in found) == 3
+        assert sum(each.busy_nano_usd for each in found) == (await town.costs())["own"]
+        assert {each.owned_nano_usd for each in found} == {12 * 340_000_000}
+        assert all(each.idle_nano_usd == each.owned_nano_usd - each.busy_nano_usd > 0 for each in found)
+
+
+async def test_doctor_names_the_node_that_has_another_model_loaded(tmp_path: Path) -> None:
+    async with pool_town(tmp_path, "sglang-1", "sglang-2") as town:
+        town.sandbox.script({"machines": {"sglang-2": {"lies": ["model"]}}})
+        revision = town.app.revision
+        findings = [each async for each in ask_providers(town.app.settings, revision)]
+        said = [each.says for each in findings if each.verdict == "fail"]
+        assert ["sglang-2" in each for each in said] == [True]
+        assert "has no model flux-schnell, but flux-quite-another" in said[0]
+
+
 async def test_nodes_that_die_hang_and_lie_under_load_lose_no_order_no_slot_and_no_money(tmp_path: Path) -> None:
-    async with pool_town(tmp_path, *NODES, overflow=True) as town:
+    async with pool_town(tmp_path, *NODES, overflow=True, timeout="8s", least_patience="2s") as town:
         trouble: list[Mapping[str, object]] = [
             {"sglang-1": {"state": "killed"}},
             {"vllm-omni-1": {"state": "hanging"}},
@@ -106,10 +137,10 @@ async def test_nodes_that_die_hang_and_lie_under_load_lose_no_order_no_slot_and_
         ]
 
         async def caller(number: int) -> Delivery:
-            await asyncio.sleep(0.06 * number)
+            await asyncio.sleep(0.1 * number)
             if number % 6 == 3:
                 town.sandbox.script({"machines": trouble[number // 6]})
-            call = town.call(models=frozenset({"flux-schnell"}), order=("own",), seed=number)
+            call = town.call(width=256, height=256, models=frozenset({"flux-schnell"}), order=("own",), seed=number)
             return await town.app.pipeline.serve(call)
 
         deliveries = await asyncio.gather(*(caller(number) for number in range(36)))

@@ -14,6 +14,7 @@ from policies.policy import BreakerTerms
 _MISCONFIGURED_GROWS_TO = 10
 _PROBE_S = 5.0
 """A probe that has not ended after this many seconds no longer keeps others from probing."""
+_SILENT_S = 5.0
 _PRIOR_ERRORS = 0.2
 _PRIOR_ORDERS = 20.0
 """Unseen, an offer is expected to fail once in a hundred orders; twenty orders outweigh that belief."""
@@ -26,12 +27,12 @@ class Breaker:
 
     __slots__ = (
         "_failures",
-        "_held_until",
         "_open_for",
         "_probing_until",
         "_terms",
         "_threshold",
         "_why",
+        "held_until",
         "open_until",
     )
 
@@ -42,7 +43,8 @@ class Breaker:
         self._failures = 0
         self._open_for = 0.0
         self._probing_until = -inf
-        self._held_until = -inf
+        self.held_until = -inf
+        """The seller asked us to come back at this moment."""
         self._why = ""
         self.open_until = -inf
         """Orders pass again from this moment, one at first; -inf while closed."""
@@ -63,6 +65,11 @@ class Breaker:
         return self._why in (_MISCONFIGURED, _RETIRED)
 
     @property
+    def is_silent(self) -> bool:
+        """Whether it is open because orders hang: one more would probably hang as well."""
+        return self._why == _SILENT
+
+    @property
     def why(self) -> str:
         """What opened it."""
         return self._why
@@ -75,7 +82,7 @@ class Breaker:
 
     def held(self, now: float) -> float:
         """Seconds until the moment the seller named; 0 when it named none or that has passed."""
-        return max(self._held_until - now, 0.0)
+        return max(self.held_until - now, 0.0)
 
     def submitted(self, now: float) -> None:
         """Count an order that goes out: through a half-open breaker it is the probe."""
@@ -101,6 +108,12 @@ class Breaker:
         if not self.closed or self._failures >= self._threshold:
             self._open(now, self._terms.open_for, self._terms.at_most, f"{self._failures} failures in a row")
 
+    def silent(self, now: float) -> None:
+        """Open, or stay open, because nobody answers, though nothing has failed yet."""
+        if now < max(self.open_until, self._probing_until):
+            return
+        self._open(now, max(self._terms.open_for, _SILENT_S), self._terms.at_most, _SILENT)
+
     def refused_account(self, now: float) -> None:
         """Open at once and for long: the seller refused our key, credit or permissions."""
         self._give_up(now, _MISCONFIGURED)
@@ -118,7 +131,7 @@ class Breaker:
 
     def hold_off(self, until: float) -> None:
         """Note when the seller said to come back, where no capacity keeps count of it; it fails no less for that."""
-        self._held_until = max(self._held_until, until)
+        self.held_until = max(self.held_until, until)
 
     def _open(self, now: float, first: float, at_most: float, why: str) -> None:
         self._open_for = min(max(self._open_for * 2.0, first), at_most)
@@ -127,6 +140,7 @@ class Breaker:
         self.open_until = now + self._open_for
 
 
+_SILENT = "nobody answers"
 _MISCONFIGURED = "the account is refused: check its key and credit"
 _RETIRED = "the seller no longer has this model: `doctor` names what is gone"
 

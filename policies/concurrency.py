@@ -41,6 +41,10 @@ _FLOOR = 1 / 32
 class Limit(Protocol):
     """One capacity as the engine reads it."""
 
+    @property
+    def value(self) -> float:
+        """The limit as it is believed to be now: orders at once, or orders a second."""
+
     def left(self, in_flight: int, now: float) -> int:
         """Orders that may start now."""
 
@@ -49,6 +53,9 @@ class Limit(Protocol):
 
     def share_left(self, in_flight: int, now: float) -> float:
         """Unused share of the limit, 0 to 1, the order about to start included."""
+
+    def glance(self, in_flight: int, now: float) -> tuple[int, float]:
+        """`left` and `share_left` at once."""
 
     def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:
         """Seconds one who comes behind `ahead` others will probably wait, when orders take `order_s` seconds."""
@@ -107,6 +114,14 @@ class SlotLimit:
     def share_left(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - slots do not depend on the time
         """Unused share of the slots once one more is taken."""
         return max(self.value - in_flight - 1, 0) / self.value
+
+    def glance(self, in_flight: int, now: float) -> tuple[int, float]:
+        """`left` and `share_left` at once, for the hot path."""
+        value = self.value
+        left = value - in_flight
+        if left <= 0:
+            return 0, 0.0
+        return (0 if now < self._blocked_until else left), (left - 1) / value
 
     def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:
         """Seconds one who comes behind `ahead` others will probably wait: slots come free evenly."""
@@ -245,6 +260,15 @@ class RateLimit:
             return 1.0
         gone = 1.0 - max(self._tokens_at(now) - 1.0, 0.0) / (self._most - 1.0)
         return 1.0 - gone * min(1.0, 1.0 / self.value)
+
+    def glance(self, in_flight: int, now: float) -> tuple[int, float]:  # noqa: ARG002 - a rate does not mind what runs
+        """`left` and `share_left` at once, for the hot path."""
+        tokens, most = self._tokens_at(now), self._most
+        left = 0 if now < self._blocked_until else int(tokens + 1e-9)
+        if most <= 1.0:
+            return left, 1.0
+        gone = 1.0 - (tokens - 1.0 if tokens > 1.0 else 0.0) / (most - 1.0)
+        return left, 1.0 - gone * (1.0 if self.value <= 1.0 else 1.0 / self.value)
 
     def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:  # noqa: ARG002 - tokens come evenly
         """Seconds one who comes behind `ahead` others will wait."""

@@ -1,252 +1,477 @@
 """Chooses where each picture is drawn: gates first, then the least total cost, all in nano-dollars.
 
-The engine is a state machine fed from outside. It keeps what it learned (latency, error rates, breakers, limits) and
-nothing about calls: an ask carries all of its own history, so a stored ask can be decided again.
+The engine is a state machine fed from outside. It keeps what it learned (latency, error rates, breakers, limits, bid
+prices) and nothing about calls: an ask carries all of its own history.
 
     decide(ask, view, now, reason)
-      gates      policies/eligibility.py, then price, then breaker and room      -> rejections
-      scorers    policies/scorers/                                               -> candidates
-      move       Submit the best; Wait while only time stands in the way; Shed otherwise
+      picture    what is known at this moment            policies/picture.py, from the state below
+      gates      policies/eligibility.py, then price     -> rejections
+      scorers    policies/scorers/                       -> candidates
+      judgement  policies/judgement.py                   -> Submit, Wait or Shed
+
+Everything a judgement depends on is in the picture, so a stored picture gives the same decision again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import exp, inf
 
 from msgspec import Struct
 
-from policies.breaker import Breaker, ErrorRate
+from policies import hedging, pool, scarcity
+from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted, objection, price_objection, tried_objection
-from policies.latency_forecast import LatencyForecast, work
+from policies.judgement import judge, weigh
+from policies.latency_forecast import LatencyForecast
 from policies.offer_prices import quote_at
+from policies.picture import Picture, Running, Seen
 from policies.policy import Policy
-from policies.scorers import SCORERS
-from policies.scorers.facts import Facts
+from policies.prepaid import Purse
+from policies.scarcity import Bid, Demand, Kind, Use
+from policies.sellers import Seller, Shared
 from policies.tariffs import Quote, Unpriced, by_time, by_tokens
 from policies.types import (
     Ask,
-    Candidate,
     Capacity,
     CapacityId,
     Decision,
     Event,
+    InLine,
     Offer,
     OfferId,
     Reason,
     Rejection,
-    Shed,
     Submit,
     View,
-    Wait,
 )
-from providers.contract import ImageRequest
 
-LOOK_AGAIN_S = 1.0
-"""A part in line looks again after this long, room or not: another account may have become the better choice."""
-_UNLIMITED = 1_000_000
-_QUOTES_KEPT = 512
-"""Quotes an offer remembers; apps ask for few sizes."""
-_Shape: TypeAlias = tuple[tuple[int, int], int, int | None, tuple[tuple[int, int], ...], int]
-"""All that a price depends on: size, count, steps, sizes of the inputs, and the revision it comes from."""
-
-
-class Seller:
-    """What the engine has learned about one offer and its account, and the limits it shares."""
-
-    __slots__ = ("_quotes", "account", "breaker", "errors", "forecast", "limits", "offer")
-
-    def __init__(
-        self, offer: Offer, policy: Policy, account: Breaker, limits: tuple[tuple[CapacityId, Limit], ...]
-    ) -> None:
-        self.offer = offer
-        self.forecast = LatencyForecast(offer.typical_s, policy.forecast)
-        self.errors = ErrorRate()
-        self.breaker = Breaker(policy.breaker, policy.breaker.failures)
-        self.account = account
-        self.limits = limits
-        self._quotes: dict[_Shape, Quote] = {}
-
-    def __repr__(self) -> str:
-        return f"<Seller {self.offer.id}: {self.forecast!r} {self.breaker!r} {[limit for _, limit in self.limits]}>"
-
-    def work_of(self, pixels: int, count: int, steps: int | None) -> float:
-        """How much larger than the typical picture an order is."""
-        return work(pixels, count, steps, self.offer.abilities.default_steps)
-
-    def price(self, request: ImageRequest, revision: int, expected_s: float) -> Quote:
-        """Quote an order that will probably take `expected_s`; raises `Unpriced`."""
-        if by_time(self.offer.tariff) or by_tokens(self.offer.tariff):
-            return quote_at(self.offer, request, revision=revision, expected_s=expected_s)
-        shape = (request.size, request.count, request.steps, request.references, revision)
-        known = self._quotes.get(shape)
-        if known is None:
-            if len(self._quotes) >= _QUOTES_KEPT:
-                self._quotes.clear()
-            known = self._quotes[shape] = quote_at(self.offer, request, revision=revision, expected_s=expected_s)
-        return known
+_SLATES_KEPT = 4096
+_SILENCES = 3
+_HEDGES_KEPT_S = 600.0
+_HEDGES_FREE = 20.0
+_FEW = 4
+"""An account with no more slots keeps none for calls in a hurry."""
+_RISKY = 0.02
+_BIG = 11.4
+"""Forecasts say nothing of orders that take this many times their middle."""
 
 
-class Room(Struct, frozen=True):
-    """What an offer has room for."""
+class Row:
+    """One offer of a slate, with what does not change between two decisions."""
 
-    left: int
-    """Orders that could start at once on its tightest capacity."""
-    share: float
-    """Unused share of that capacity, 0 to 1, once this order is placed."""
-    wait_s: float = 0.0
-    """Seconds until an order may go out."""
+    __slots__ = ("amount", "expected", "floor", "quote", "seller", "timed", "version")
+
+    def __init__(self, seller: Seller, amount: float, quote: Quote) -> None:
+        self.seller = seller
+        self.amount = amount
+        self.quote = quote
+        self.floor = quote.amount
+        self.timed = by_time(seller.offer.tariff) or by_tokens(seller.offer.tariff)
+        """Priced by its time or its words, which differ from call to call."""
+        self.version = -1
+        self.expected = 0.0
+
+    def forecast(self) -> float:
+        """Seconds the order will probably take."""
+        forecast = self.seller.forecast
+        if self.version != forecast.version:
+            self.expected = forecast.expected(self.amount)
+            self.version = forecast.version
+        return self.expected
+
+
+class Slate:
+    """The offers for one kind of request: gates and prices are the same for all of its like."""
+
+    __slots__ = ("_fastest", "_fastest_at", "hurried", "machines", "patient", "rejected", "rows")
+
+    def __init__(self, rows: Sequence[Row], rejected: tuple[Rejection, ...]) -> None:
+        self.rows = rows
+        self.rejected = rejected
+        self.machines = any(row.seller.shared.machines for row in rows)
+        self.hurried = Demand()
+        self.patient = Demand()
+        self._fastest: tuple[tuple[str, float], ...] = ()
+        self._fastest_at = -inf
+
+    def fastest(self, now: float) -> tuple[tuple[str, float], ...]:
+        """The two accounts that would be quickest, and their seconds; looked up once a second."""
+        if now - self._fastest_at >= 1.0:
+            quickest: dict[str, float] = {}
+            for row in self.rows:
+                seller = row.seller
+                if seller.shared.machines is None and seller.account.closed and seller.breaker.closed:
+                    seconds = row.forecast()
+                    name = seller.offer.account
+                    quickest[name] = min(quickest.get(name, inf), seconds)
+            self._fastest = tuple(sorted(quickest.items(), key=lambda each: each[1])[:2])
+            self._fastest_at = now
+        return self._fastest
+
+
+class Room(Struct, frozen=True, gc=False):
+    """When an offer has room."""
+
+    wait_s: float
     capacity: CapacityId | None = None
-    """For want of which capacity it may not yet."""
     rejection: Rejection | None = None
-    """The objection until then; None when it may go out now."""
 
 
-class Weighed(Struct, frozen=True):
-    """One offer that may serve now, or once there is room."""
-
-    candidate: Candidate
-    room: Room
-
-
-class Weighing(Struct, frozen=True):
-    """Every offer of an ask."""
-
-    ready: list[Weighed]
-    """May serve now, the best first."""
-    blocked: list[Weighed]
-    """May serve later; each has its rejection too."""
-    rejected: list[Rejection]
+_NOW = Room(0.0)
 
 
 class CostEngine:
     """The engine in force: least expected cost among what may serve."""
 
     def __init__(
-        self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]
+        self,
+        policy: Policy,
+        capacities: Mapping[CapacityId, Capacity],
+        offers: Mapping[OfferId, Offer],
+        *,
+        thorough: bool = True,
     ) -> None:
+        """`thorough`: decisions list every candidate; else only the chosen one, for drivers that keep none of it."""
         self.policy = policy
-        self._limits: dict[CapacityId, Limit] = {name: _limit(capacity) for name, capacity in capacities.items()}
+        self._offers = offers
+        self._thorough = thorough
+        self._limits: dict[CapacityId, Limit] = {
+            name: limit for name, each in capacities.items() if (limit := _limit(each)) is not None
+        }
+        self._purses = {
+            name: Purse(each) for name, each in capacities.items() if each.credit is not None or each.free is not None
+        }
         self._accounts: dict[str, Breaker] = {}
+        self._shared: dict[tuple[CapacityId, ...], Shared] = {}
         self._sellers: dict[OfferId, Seller] = {}
         for offer in offers.values():
             account = self._accounts.setdefault(offer.account, Breaker(policy.breaker, 2 * policy.breaker.failures))
-            limits = tuple((name, self._limits[name]) for name in offer.capacities)
-            self._sellers[offer.id] = Seller(offer, policy, account, limits)
+            shared = self._shared.get(offer.capacities)
+            if shared is None:
+                known = [capacities[name] for name in offer.capacities if name in capacities]
+                shared = self._shared[offer.capacities] = Shared(known, self._limits, self._purses)
+            self._sellers[offer.id] = Seller(offer, policy, account, shared)
+        self._bids: dict[CapacityId, Bid] = {name: Bid() for name in self._limits}
+        self._slates: dict[object, Slate] = {}
+        self._slates_of = -1
+        self._lanes: dict[CapacityId, dict[str, int]] = {}
         self._ticked: float | None = None
+        self._began: float | None = None
+        self._planned = -inf
+        self._stamp = 0
+        self._orders = 0.0
+        self._hedges = 0.0
 
     def __repr__(self) -> str:
         return f"<CostEngine {self.policy.label} over {len(self._sellers)} offers>"
 
     def decide(self, ask: Ask, view: View, now: float, reason: Reason) -> Decision:
         """Weigh every offer and say what to do next for one part of a call."""
+        if reason == "new":
+            self._count(ask, view, now)
+        decision = judge(self.picture(ask, view, now, reason), self.policy, self._offers, thorough=self._thorough)
+        if ask.live and isinstance(decision.move, Submit):
+            self._hedges += 1.0
+        return decision
+
+    def picture(self, ask: Ask, view: View, now: float, reason: Reason) -> Picture:
+        """Everything the decision depends on, at this moment."""
         over = self._over(ask, now)
         if over is not None:
-            return self._decision(Shed((over,)), Weighing([], [], [over]), view, reason)
-        weighing = self._weigh_all(ask, view, now, reason)
-        if not weighing.ready and weighing.blocked and all(map(_open_breaker, weighing.blocked)):
-            # Panic: failing breakers are all that stands in the way, and a bad chance is better than none.
-            weighing = self._weigh_all(ask, view, now, reason, despite_failures=True)
-        if weighing.ready and not self._worth_waiting(ask, weighing, now):
-            return self._decision(Submit(weighing.ready[0].candidate), weighing, view, reason)
-        return self._decision(self._line_up(ask, weighing, now), weighing, view, reason)
+            return Picture(ask, now, reason, view.prices, (), (), (), over)
+        slate = self._slate(ask, view)
+        self._stamp += 1
+        seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=False)
+        panic = bool(seen) and self._hopeless(seen, ask, now)
+        if panic:
+            # Failing breakers are all that stands in the way, and a bad chance is better than none.
+            seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=True)
+        running = tuple(
+            [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
+        )
+        budget = self._hedges < self.policy.hedging.budget * self._orders + _HEDGES_FREE
+        return Picture(
+            ask, now, reason, view.prices, tuple(seen), rejected, running, None, panic, slate.fastest(now), budget
+        )
+
+    def _hopeless(self, seen: Sequence[Seen], ask: Ask, now: float) -> bool:
+        """Whether every offer is left alone for failing, and none is merely silent and may be waited for."""
+        if not all(each.blocked is not None and each.blocked.code == "breaker" for each in seen):
+            return False
+        slack = ask.arrived + ask.constraints.slo - now
+        return not any(self._sellers[each.offer].account.is_silent and each.wait_s + each.p95 < slack for each in seen)
+
+    def _count(self, ask: Ask, view: View, now: float) -> None:
+        """Count a call that has just come; plans read it, decisions do not."""
+        slate = self._slate(ask, view)
+        slack = ask.arrived + ask.constraints.slo - now
+        demand = slate.patient if slack > 60.0 else slate.hurried
+        demand.came(slack, float(ask.worth.late), float(ask.worth.failure))
 
     def observe(self, event: Event, now: float) -> None:
         """Learn from what happened to an order; an offer that has left the catalogue teaches nothing."""
         seller = self._sellers.get(event.offer)
         if seller is None:
             return
-        match event.kind:
-            case "submitted":
-                for _, limit in seller.limits:
-                    if isinstance(limit, RateLimit):
-                        limit.submitted(now)
-                seller.breaker.submitted(now)
-                seller.account.submitted(now)
-            case "ok" | "refused":
-                self._served(seller, event, now)
-            case "error" | "timeout":
-                self._failed(seller, event, now)
-            case "throttled":
-                self._throttled(seller, event, now)
-            case "misconfigured" | "retired":
-                _given_up(seller, event, now)
-            case "cancelled":
-                seller.breaker.undecided()
-                seller.account.undecided()
+        kind = event.kind
+        if kind == "submitted":
+            seller.submitted(event, now)
+            self._orders += 1.0
+            return
+        seller.ended(now - event.latency)
+        if kind in ("ok", "refused"):
+            seller.served(event, event.quoted or 0, now)
+        elif kind in ("error", "timeout"):
+            seller.failed(event, self.policy.breaker.timeout_counts if kind == "timeout" else 1, now)
+        elif kind == "throttled":
+            seller.throttled(event, now)
+        elif kind == "misconfigured":
+            seller.account.refused_account(now)
+        elif kind == "retired":
+            seller.breaker.retired(now)
+            seller.account.undecided()
+        else:
+            seller.breaker.undecided()
+            seller.account.undecided()
 
-    def tick(self, view: View, now: float) -> None:  # noqa: ARG002 - planning will look at the market
-        """Once a second: let what was learned fade where nothing is seen, and try lowered rates upwards."""
-        elapsed = 0.0 if self._ticked is None else now - self._ticked
+    def tick(self, view: View, now: float) -> None:
+        """Once a second: forget, notice silence, try lowered rates upwards; and plan when it is time."""
+        elapsed = 0.0 if self._ticked is None else max(now - self._ticked, 0.0)
         self._ticked = now
+        if self._began is None:
+            self._began = self._planned = now
         for limit in self._limits.values():
             if isinstance(limit, RateLimit):
                 limit.recover(now)
         for seller in self._sellers.values():
-            seller.forecast.forget(elapsed, now)
+            seller.tick(elapsed, now)
+        self._notice_silence(now)
+        kept = exp(-elapsed / _HEDGES_KEPT_S)
+        self._orders *= kept
+        self._hedges *= kept
+        every = self.policy.scarcity.every
+        if every > 0.0 and now - self._planned >= every:
+            self._plan(view, now - self._planned, now)
+            self._planned = now
+
+    def _notice_silence(self, now: float) -> None:
+        """Leave an account alone that has answered nobody since several orders should long have ended."""
+        lost: dict[str, list[float]] = {}
+        ok_at: dict[str, float] = {}
+        for seller in self._sellers.values():
+            name = seller.offer.account
+            ok_at[name] = max(ok_at.get(name, -inf), seller.ok_at)
+            if seller.has_out and seller.shared.machines is None:
+                lost.setdefault(name, []).extend(seller.lost(now))
+        for name, sent in lost.items():
+            if len(sent) >= _SILENCES and sorted(sent)[_SILENCES - 1] > ok_at[name]:
+                self._accounts[name].silent(now)
 
     def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
         """Seconds until one more order may start against a capacity: 0 now, inf when one must end first."""
-        return self._limits[capacity].room(in_flight, now)
+        limit = self._limits.get(capacity)
+        return 0.0 if limit is None else limit.room(in_flight, now)
+
+    def bids(self) -> Mapping[CapacityId, Bid]:
+        """The bid prices in force."""
+        return self._bids
+
+    # -- what is known of an ask ----------------------------------------------------------------
 
     def _over(self, ask: Ask, now: float) -> Rejection | None:
         """Why nothing more can be ordered for this part at all."""
         if now >= ask.arrived + ask.constraints.deadline:
             return Rejection(offer="", code="deadline", reason=f"{ask.constraints.deadline:g} s have passed")
+        if not ask.tried:
+            return None
         why = exhausted(ask.tried, self.policy.fallback)
         return None if why is None else Rejection(offer=ask.tried[-1].offer, code="tried", reason=why)
 
-    def _weigh_all(
-        self, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool = False
-    ) -> Weighing:
-        weighing = Weighing([], [], [])
-        for offer in view.offers(ask.constraints.models):
-            weighed = self._weigh(self._sellers[offer.id], ask, view, now, reason, despite_failures=despite_failures)
-            if isinstance(weighed, Rejection):
-                weighing.rejected.append(weighed)
-            elif weighed.room.rejection is None:
-                weighing.ready.append(weighed)
-            else:
-                weighing.blocked.append(weighed)
-                weighing.rejected.append(weighed.room.rejection)
-        weighing.ready.sort(key=lambda each: _rank(each, ask))
-        return weighing
+    def _slate(self, ask: Ask, view: View) -> Slate:
+        request, wishes = ask.request, ask.constraints
+        if self._slates_of != view.prices:
+            self._slates.clear()
+            self._slates_of = view.prices
+        key = (
+            request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
+            request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
+            request.strength, request.references, request.mask, wishes.tier, wishes.models,
+            wishes.only, wishes.ignore, wishes.require, ask.team,
+        )  # fmt: skip
+        slate = self._slates.get(key)
+        if slate is None:
+            if len(self._slates) >= _SLATES_KEPT:
+                self._slates.clear()
+            slate = self._slates[key] = self._new_slate(ask, view)
+        return slate
 
-    def _weigh(
-        self, seller: Seller, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
-    ) -> Weighed | Rejection:
-        offer, request = seller.offer, ask.request
-        objected = (
-            objection(offer, ask) or self._above_first(offer, ask) or tried_objection(offer, ask, self.policy.fallback)
-        )
-        if objected is not None:
-            return objected
-        expected = seller.forecast.expected(
-            seller.work_of(request.width * request.height, request.count, request.steps)
-        )
-        try:
-            price = seller.price(request, view.prices, expected)
-        except Unpriced as error:
-            return Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}")
-        objected = price_objection(offer, ask, price)
-        if objected is not None:
-            return objected
-        room = self._room(seller, view, now, reason, expected)
-        pause = self._pause(seller, ask, now, reason, despite_failures=despite_failures)
-        if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
-            room = Room(room.left, room.share, pause[0], None, pause[1])
-        return Weighed(self._candidate(seller, ask, now, price, expected, room), room)
+    def _new_slate(self, ask: Ask, view: View) -> Slate:
+        rows, rejected, request = [], [], ask.request
+        for offer in view.offers(ask.constraints.models):
+            seller = self._sellers[offer.id]
+            objected = objection(offer, ask)
+            if objected is not None:
+                rejected.append(objected)
+                continue
+            amount = seller.work_of(request.width * request.height, request.count, request.steps)
+            try:
+                expected = seller.forecast.expected(amount)
+                price = quote_at(offer, request, revision=view.prices, expected_s=expected)
+            except Unpriced as error:
+                rejected.append(Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}"))
+                continue
+            rows.append(Row(seller, amount, price))
+        rows.sort(key=lambda row: (row.seller.shared.machines is not None, row.quote.amount))
+        return Slate(rows, tuple(rejected))
+
+    def _look(
+        self, slate: Slate, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
+    ) -> tuple[list[Seen], tuple[Rejection, ...]]:
+        """Every offer that may serve, now or later; and the objections to the others."""
+        seen: list[Seen] = []
+        rejected: list[Rejection] | None = None
+        wishes = ask.constraints
+        brief = not self._thorough and not ask.live and wishes.prefer == "value" and not wishes.order
+        best = inf
+        slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
+        for row in slate.rows:
+            if brief and row.floor * row.seller.bias * row.seller.offer.counted > best and not row.seller.shared.purses:
+                continue  # the price alone is more than another offer costs in all
+            objected = self._objection(row, ask) if ask.tried or ask.live else None
+            if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
+                objected = price_objection(row.seller.offer, ask, row.quote)
+            if objected is not None:
+                rejected = [] if rejected is None else rejected
+                rejected.append(objected)
+                continue
+            found = self._see(row, ask, view, now, reason, slack, left, best, despite_failures)
+            if isinstance(found, Rejection):
+                rejected = [] if rejected is None else rejected
+                rejected.append(found)
+            else:
+                seen.append(found)
+                if found.blocked is None and (brief or slate.machines):
+                    best = min(best, weigh(found, ask, self.policy).total)
+        return seen, (slate.rejected if rejected is None else (*slate.rejected, *rejected))
+
+    def _objection(self, row: Row, ask: Ask) -> Rejection | None:
+        offer, fallback = row.seller.offer, self.policy.fallback
+        return self._above_first(offer, ask) or tried_objection(offer, ask, fallback)
 
     def _above_first(self, offer: Offer, ask: Ask) -> Rejection | None:
         """Fallback keeps the tier: a preview that fails does not come back as an export at fifteen times the price."""
-        if not ask.tried or ask.constraints.models is not None:
+        if not ask.tried or ask.constraints.models is not None or self.policy.fallback.better_tier:
             return None
         first = self._sellers.get(ask.tried[0].offer)
         if first is None or offer.tier <= first.offer.tier:
             return None
         why = f"{offer.model} is of tier {offer.tier.word}; another order keeps {first.offer.tier.word}"
         return Rejection(offer=offer.id, code="tier", reason=why)
+
+    def _see(  # noqa: PLR0913, PLR0917 - the hot path: what all offers of an ask share is passed, not looked up
+        self,
+        row: Row,
+        ask: Ask,
+        view: View,
+        now: float,
+        reason: Reason,
+        slack: float,
+        left: float,
+        best: float,
+        despite_failures: bool,
+    ) -> Seen | Rejection:
+        seller, quote = row.seller, row.quote
+        offer, shared, forecast = seller.offer, seller.shared, seller.forecast
+        expected = row.forecast()
+        if row.timed:
+            quote = quote_at(offer, ask.request, revision=view.prices, expected_s=expected)
+        if shared.stamp != self._stamp:
+            shared.look(view, now, expected, head=reason == "room")
+            shared.stamp = self._stamp
+        machine_s = machine_price = 0.0
+        line = None
+        if shared.machines is None:
+            room = self._room(offer, shared, slack, expected)
+        else:
+            line = InLine(ask.call_id, offer.model, expected, now + slack, min(best, ask.worth.failure) / expected)
+            found = self._machine_room(seller, line, now)
+            if found is None:
+                why = f"{offer.account} has no machine up"
+                return Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+            (room, machine_price), machine_s = found, expected
+        account = seller.account
+        if account.open_until != -inf or seller.breaker.open_until != -inf or ask.tried or account.held_until > now:
+            pause = self._pause(seller, ask, now, reason, despite_failures=despite_failures)
+            if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
+                room = Room(pause[0], None, pause[1])
+        wait_s = room.wait_s
+        late, late_s, again = _lateness(forecast, ask, expected, slack - wait_s, seller.risk)
+        too_late = forecast.above(expected, left - wait_s) if left - wait_s < _BIG * expected else 0.0
+        premium, free_price = self._prepaid(shared, ask.request.count) if shared.purses else (0.0, -1.0)
+        return Seen(
+            offer.id, offer.account, quote, seller.bias, offer.counted, expected, expected * forecast.ratio_p50,
+            expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, seller.risk, shared.left,
+            shared.share, 0.0 if machine_s else shared.bid_slot, shared.bid_order * (1.0 - 0.9 * shared.share), premium,
+            free_price, machine_s, machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.rejection,
+        )  # fmt: skip
+
+    def _room(self, offer: Offer, shared: Shared, slack: float, expected: float) -> Room:
+        """When an account has room for an order."""
+        if shared.blocking is not None:
+            return self._full(offer, shared)
+        if shared.slots is None:
+            return _NOW
+        terms = self.policy.scarcity
+        if shared.spare_left < terms.reserve and slack - expected > terms.patient and shared.slots[1].value > _FEW:
+            return self._reserved(offer, shared, expected)
+        return _NOW
+
+    def _full(self, offer: Offer, shared: Shared) -> Room:
+        why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
+        objection = Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+        return Room(shared.wait_s, shared.blocking, objection)
+
+    def _reserved(self, offer: Offer, shared: Shared, expected: float) -> Room:
+        """The last slots are for calls in a hurry; others wait for more of them to come free."""
+        assert shared.slots is not None
+        name, limit = shared.slots
+        missing = max((self.policy.scarcity.reserve - shared.spare_left) * limit.value, 1.0)
+        wait_s = missing * (shared.serve_s or expected) / limit.value
+        why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
+        return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
+
+    def _machine_room(self, seller: Seller, line: InLine, now: float) -> tuple[Room, float] | None:
+        """When a machine of our own has room, and what a second of it costs; None where none is up."""
+        capacity = seller.shared.machines
+        assert capacity is not None
+        bid = self._bids[capacity].value
+        machines = seller.shared.known
+        if machines is None:  # nobody knows more than how many orders are in flight
+            shared = seller.shared
+            return (_NOW if shared.blocking is None else self._full(seller.offer, shared)), bid
+        terms = self.policy.pool
+        lanes = self._lanes.get(capacity, {})
+        look = pool.outlook(machines, line, now, bid, terms, lanes)
+        if look is None:
+            return None
+        if look.place:
+            return Room(look.wait_s), bid * pool.share_of_bid(look.idle, line.seconds, terms)
+        bid *= terms.left_over  # standing in line takes nothing from anybody
+        why = f"{capacity} is busy; a machine is expected in {look.wait_s:.1f} s"
+        objection = Rejection(offer=seller.offer.id, code="headroom", reason=why, lasting=False)
+        return Room(look.wait_s, capacity, objection), bid
+
+    def _prepaid(self, shared: Shared, count: int) -> tuple[float, float]:
+        premium, free_price = 0.0, -1.0
+        for purse in shared.purses:
+            if purse.is_credit:
+                premium = purse.bid
+            elif purse.left >= count:
+                free_price = purse.bid * count
+        return premium, free_price
 
     def _pause(
         self, seller: Seller, ask: Ask, now: float, reason: Reason, *, despite_failures: bool
@@ -263,178 +488,122 @@ class CostEngine:
             why = f"{offer.account} asked us to come back in {held:.1f} s"
             return held, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
         if reason == "failed" and any(tried.offer == offer.id for tried in ask.tried):
-            left = self.policy.fallback.pause
+            before = sum([tried.offer == offer.id and tried.error != "overloaded" for tried in ask.tried])
+            left = self.policy.fallback.pause * float(min(4 ** max(before - 1, 0), 64))
             why = f"{offer.id} failed just now and is asked again in {left:g} s"
             return left, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
         return None
 
-    def _room(self, seller: Seller, view: View, now: float, reason: Reason, expected: float) -> Room:
-        """What the limits of an account leave an offer, and for how long it must wait when that is nothing."""
-        left, share, wait_s, tightest = _UNLIMITED, 1.0, 0.0, None
-        for name, limit in seller.limits:
-            busy = view.in_flight(name)
-            places = limit.left(busy, now)
-            left = min(left, places)
-            share = min(share, limit.share_left(busy, now))
-            if places <= 0:
-                # Whoever was woken because there is room stands at the head of the line.
-                wait = limit.wait(busy, 0 if reason == "room" else view.waiting(name), expected, now)
-                if wait >= wait_s:
-                    wait_s, tightest = wait, name
-        if tightest is None:
-            return Room(left, share)
-        why = f"{tightest} is full; room is expected in {wait_s:.1f} s"
-        return Room(
-            left, share, wait_s, tightest, Rejection(offer=seller.offer.id, code="headroom", reason=why, lasting=False)
-        )
+    def _running(self, name: OfferId, since: float, ask: Ask, now: float) -> Running:
+        seller, request, wishes = self._sellers[name], ask.request, ask.constraints
+        amount = seller.work_of(request.width * request.height, request.count, request.steps)
+        slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
+        expected = seller.forecast.expected(amount)
+        silent = seller.account.open_until > now and seller.ok_at < since
+        return hedging.running(seller.offer.account, seller.forecast, expected, now - since, slack, left, silent=silent)
 
-    def _candidate(self, seller: Seller, ask: Ask, now: float, price: Quote, expected: float, room: Room) -> Candidate:
-        forecast = seller.forecast
-        facts = Facts(
-            offer=seller.offer,
-            quote=price,
-            forecast=forecast,
-            expected_s=expected,
-            error_rate=seller.errors.at(now),
-            share_left=room.share,
-            crowding=self.policy.crowding,
-            now=now,
-            wait_s=room.wait_s,
-        )
-        return Candidate(
-            offer=seller.offer,
-            quote=price,
-            latency_p50=expected * forecast.ratio_p50,
-            latency_p95=expected * forecast.ratio_p95,
-            headroom=room.left,
-            costs={name: score(facts, ask, ask.worth) for name, score in SCORERS.items()},
-        )
+    # -- planning -------------------------------------------------------------------------------
 
-    def _worth_waiting(self, ask: Ask, weighing: Weighing, now: float) -> bool:
-        """Whether the best move is to stand in line: an offer without room that, waiting included, costs less.
+    def _plan(self, view: View, elapsed: float, now: float) -> None:
+        """Fold in the arrivals since the last plan and move every bid (`policies/scarcity.py`)."""
+        terms = self.policy.scarcity
+        age = now - (self._began if self._began is not None else now)
+        names = list(self._bids)
+        places = {name: place for place, name in enumerate(names)}
+        self._set_rooms(view)
+        for purse in self._purses.values():
+            purse.plan(elapsed, now)
+        kinds, sources = [], []
+        for slate in self._slates.values():
+            for demand in (slate.hurried, slate.patient):
+                demand.average(elapsed, terms.memory, age)
+                if demand.rate > 1e-3:
+                    kind = self._kind(slate, demand, places, now)
+                    kinds.append(kind)
+                    sources.append(slate)
+        self._share_machines(kinds, sources, view, places)
+        scarcity.plan(kinds, [self._bids[name] for name in names], terms)
+        for shared in self._shared.values():
+            if shared.machines is None:
+                shared.bid_slot = self._bids[shared.slots[0]].value if shared.slots else 0.0
+            shared.bid_order = sum([self._bids[name].value for name, _ in shared.rates])
 
-        Only for room that comes while a part may still wait, and for pictures that will then come before the
-        deadline; nor where an order runs already. Not for a seller that fails: nobody knows when it will be back.
-        """
-        if ask.live:
-            return False
-        ready, arrived, latest = weighing.ready[0], ask.arrived, self._latest(ask)
-        return any(
-            each.room.capacity is not None
-            and now + each.room.wait_s < latest
-            and now + each.room.wait_s + each.candidate.latency_p95 <= arrived + ask.constraints.deadline
-            and _place(each, ask) <= _place(ready, ask)
-            and _worth(each, ask) < _worth(ready, ask)
-            for each in weighing.blocked
-        )
+    def _set_rooms(self, view: View) -> None:
+        fullness = self.policy.scarcity.fullness
+        machines = {shared.machines for shared in self._shared.values()}
+        for name, limit in self._limits.items():
+            known = view.machines(name) if name in machines else None
+            if known is not None:
+                self._bids[name].room = len(known.up) * self.policy.pool.fullness
+            else:
+                self._bids[name].room = limit.value * fullness
 
-    def _latest(self, ask: Ask) -> float:
-        """Until when a part may stand in line."""
-        return ask.arrived + min(ask.constraints.deadline, self.policy.max_wait)
+    def _kind(self, slate: Slate, demand: Demand, places: Mapping[CapacityId, int], now: float) -> Kind:
+        uses = []
+        for row in slate.rows:
+            seller = row.seller
+            shared = seller.shared
+            if seller.account.open_until > now or seller.breaker.open_until > now:
+                continue
+            if shared.machines is not None and self._bids[shared.machines].room <= 0.0:
+                continue
+            expected = row.forecast()
+            cost = row.quote.amount * seller.bias * seller.offer.counted
+            if shared.purses:
+                premium, free_price = self._prepaid(shared, 1)
+                cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
+            if demand.slack < _BIG * expected:
+                cost += demand.worth_late * seller.forecast.above(expected, demand.slack)
+            rate = places[shared.rates[0][0]] if shared.rates else -1
+            name = shared.machines or (shared.slots[0] if shared.slots else None)
+            uses.append(Use(cost, -1 if name is None else places[name], expected, rate))
+        return Kind(demand.rate, max(demand.worth_failure, 1.0), uses)
 
-    def _line_up(self, ask: Ask, weighing: Weighing, now: float) -> Wait | Shed:
-        """Wait for the best of those without room, as long as the policy and the deadline allow."""
-        blocked, latest = weighing.blocked, self._latest(ask)
-        soonest = min((each.room.wait_s for each in blocked), default=None)
-        if soonest is None or now + soonest > latest or now >= latest:
-            return Shed(tuple(weighing.rejected), soonest)
-        best = min(blocked, key=lambda each: _rank(each, ask))
-        until = min(now + min(soonest, LOOK_AGAIN_S), latest)
-        return Wait(until, best.room.capacity, best.candidate)
-
-    def _decision(self, move: Submit | Wait | Shed, weighing: Weighing, view: View, reason: Reason) -> Decision:
-        return Decision(
-            move=move,
-            ranked=tuple([each.candidate for each in weighing.ready]),
-            rejected=tuple(weighing.rejected),
-            policy=self.policy.label,
-            prices=view.prices,
-            reason=reason,
-        )
-
-    def _served(self, seller: Seller, event: Event, now: float) -> None:
-        seller.breaker.ok()
-        seller.account.ok()
-        seller.errors.observe(now, failed=False)
-        if event.kind == "refused":
-            return
-        drawing = event.latency - (event.queue_s or 0.0)
-        seller.forecast.observe(seller.work_of(event.pixels, event.count, event.steps), drawing, now)
-        for _, limit in seller.limits:
-            if isinstance(limit, SlotLimit):
-                limit.ok(event.in_flight, now - event.latency, event.queue_s, now)
-
-    def _failed(self, seller: Seller, event: Event, now: float) -> None:
-        weight = self.policy.breaker.timeout_counts if event.kind == "timeout" else 1
-        seller.breaker.failed(now, weight)
-        seller.account.failed(now, weight)
-        seller.errors.observe(now, failed=True)
-        amount = seller.work_of(event.pixels, event.count, event.steps)
-        if event.kind == "timeout" and event.latency > seller.forecast.expected(amount):
-            seller.forecast.observe(amount, event.latency, now)
-
-    def _throttled(self, seller: Seller, event: Event, now: float) -> None:
-        """Too many orders, or too fast: the limit the account has learns it, and Retry-After blocks exactly so long."""
-        seller.breaker.undecided()
-        seller.account.undecided()
-        sent_at = now - event.latency
-        rates = [limit for _, limit in seller.limits if isinstance(limit, RateLimit)]
-        slots = [limit for _, limit in seller.limits if isinstance(limit, SlotLimit)]
-        for rate in rates:
-            rate.refused(sent_at, now)
-        for slot in slots if not rates else []:
-            slot.refused(event.in_flight, sent_at, now, told=event.retry_after is not None)
-        if event.retry_after is None:
-            if not seller.limits:
-                seller.breaker.failed(now)
-            return
-        until = now + event.retry_after
-        for rate in rates:
-            rate.block(until, now)
-        for slot in slots if not rates else []:
-            slot.block(until)
-        if not seller.limits:
-            seller.account.hold_off(until)
+    def _share_machines(
+        self, kinds: Sequence[Kind], sources: Sequence[Slate], view: View, places: Mapping[CapacityId, int]
+    ) -> None:
+        """How many machines of a pool each model should have, by what the bids in force would place there."""
+        for capacity in {shared.machines for shared in self._shared.values() if shared.machines is not None}:
+            known = view.machines(capacity)
+            if known is None:
+                continue
+            loads: dict[str, float] = {}
+            bids = list(self._bids.values())
+            for kind, slate in zip(kinds, sources, strict=True):
+                costs = [
+                    use.cost
+                    + (bids[use.resource].value * use.seconds if use.resource >= 0 else 0.0)
+                    + (bids[use.rate].value if use.rate >= 0 else 0.0)
+                    for use in kind.uses
+                ]
+                if not costs:
+                    continue
+                use = kind.uses[costs.index(min(costs))]
+                if use.resource == places[capacity]:
+                    model = next(row.seller.offer.model for row in slate.rows if row.forecast() == use.seconds)
+                    loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
+            loaded = Counter(machine.model for machine in known.up if machine.model is not None)
+            self._lanes[capacity] = pool.lanes(loads, loaded, len(known.up))
 
 
-def _limit(capacity: Capacity) -> Limit:
+def _lateness(
+    forecast: LatencyForecast, ask: Ask, expected: float, spare: float, risk: float
+) -> tuple[float, float, float]:
+    """Probability and mean seconds of being late, and the probability after one failure."""
+    most = _BIG * expected
+    if spare >= most:
+        return 0.0, 0.0, 0.0
+    late = forecast.above(expected, spare)
+    late_s = forecast.lateness(expected, spare) if ask.worth.late_second else 0.0
+    again = late
+    if risk > _RISKY and ask.worth.late:
+        again = forecast.above(expected, spare - 0.6 * expected)
+    return late, late_s, again
+
+
+def _limit(capacity: Capacity) -> Limit | None:
     if capacity.slots is not None:
         return SlotLimit(capacity.slots)
-    assert capacity.rate is not None, f"{capacity.id} limits nothing"
-    return RateLimit(capacity.rate, capacity.burst)
-
-
-def _given_up(seller: Seller, event: Event, now: float) -> None:
-    """Leave the account alone, or only the offer whose model is gone."""
-    if event.kind == "misconfigured":
-        seller.account.refused_account(now)
-        return
-    seller.breaker.retired(now)
-    seller.account.undecided()
-
-
-def _open_breaker(weighed: Weighed) -> bool:
-    return weighed.room.rejection is not None and weighed.room.rejection.code == "breaker"
-
-
-def _rank(weighed: Weighed, ask: Ask) -> tuple[int, float, int, str]:
-    """Order of preference: the caller's own order, then what it is worth to the caller."""
-    return _place(weighed, ask), *_worth(weighed, ask)
-
-
-def _place(weighed: Weighed, ask: Ask) -> int:
-    """Where an account or its kind stands in the caller's own order; those not named come last."""
-    offer, order = weighed.candidate.offer, ask.constraints.order
-    if not order:
-        return 0
-    return next((i for i, name in enumerate(order) if name in (offer.account, offer.kind)), len(order))
-
-
-def _worth(weighed: Weighed, ask: Ask) -> tuple[float, int, str]:
-    """Cheapest or fastest first if asked, then the least total."""
-    candidate, first = weighed.candidate, 0.0
-    if ask.constraints.prefer == "cheapest":
-        first = float(candidate.quote.amount)
-    elif ask.constraints.prefer == "fastest":
-        first = weighed.room.wait_s + candidate.latency_p50
-    return first, candidate.total, candidate.offer.id
+    if capacity.rate is not None:
+        return RateLimit(capacity.rate, capacity.burst)
+    return None

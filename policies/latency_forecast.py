@@ -50,19 +50,24 @@ class LatencyForecast:
         "_above",
         "_bins",
         "_drift",
+        "_hedge_at",
         "_mass",
         "_mean_above",
         "_offsets",
         "_seen_at",
         "_terms",
         "_unread",
+        "ratio_hedge",
         "ratio_p50",
         "ratio_p95",
         "typical_s",
+        "version",
     )
 
-    def __init__(self, typical_s: float, terms: ForecastTerms) -> None:
+    def __init__(self, typical_s: float, terms: ForecastTerms, hedge_at: float = 0.97) -> None:
+        """`hedge_at` is the quantile whose ratio is kept as `ratio_hedge`."""
         self.typical_s = typical_s
+        self._hedge_at = hedge_at
         self._terms = terms
         self._drift = 0.0
         self._offsets: dict[int, float] = {}
@@ -70,6 +75,8 @@ class LatencyForecast:
         self._mass = _PRIOR_WEIGHT
         self._seen_at = -inf
         self._unread = 0
+        self.version = 0
+        """Changes whenever `expected` may have changed, so that callers can keep what they computed."""
         self._read()
 
     def __repr__(self) -> str:
@@ -114,14 +121,21 @@ class LatencyForecast:
         bucket = _bucket(amount)
         self._offsets[bucket] = self._offsets.get(bucket, 0.0) + step * _OFFSET_SHARE
         self._seen_at = now
+        self.version += 1
         self._unread += 1
         if self._unread >= _REFRESH:
             self._read()
 
     def forget(self, elapsed: float, now: float) -> None:
         """Let the drift fade while nothing is seen; `elapsed` is the seconds since this was last called."""
-        if now - self._seen_at > _IDLE_S:
+        if now - self._seen_at > _IDLE_S and self._drift:
             self._drift *= exp(-elapsed / _FORGET_S)
+            self.version += 1
+
+    def overdue(self) -> None:
+        """Raise the forecast one step for orders that should have ended by now: silence is evidence too."""
+        self._drift += self._terms.drift * _CLIP
+        self.version += 1
 
     def _read(self) -> None:
         """Sum the histogram from its slow end, so that every question is one look-up."""
@@ -130,7 +144,7 @@ class LatencyForecast:
         means = [share * centre for share, centre in zip(shares, reversed(_CENTRES), strict=True)]
         self._above = [*reversed([*accumulate(shares)]), 0.0]
         self._mean_above = [*reversed([*accumulate(means)]), 0.0]
-        self.ratio_p50, self.ratio_p95 = self.ratio(0.5), self.ratio(0.95)
+        self.ratio_p50, self.ratio_p95, self.ratio_hedge = self.ratio(0.5), self.ratio(0.95), self.ratio(self._hedge_at)
 
 
 def _negative(value: float) -> float:

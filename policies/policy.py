@@ -47,6 +47,12 @@ class Fallback(Struct, frozen=True, kw_only=True):
     """Seconds before an offer that could not be reached is asked the second time."""
     refused_elsewhere: bool = False
     """Whether a prompt one seller refuses to draw is offered to another."""
+    better_tier: bool = False
+    """Whether another order may go to a better tier than the first, at its price."""
+    retry: NanoUsd = 1_500_000
+    """What another order costs in trouble, beside its price and the time it takes."""
+    recurs: float = 0.3
+    """Probability that a picture whose order failed does not come at all."""
 
 
 class Crowding(Struct, frozen=True, kw_only=True):
@@ -56,6 +62,52 @@ class Crowding(Struct, frozen=True, kw_only=True):
     """Share of a capacity in use from which room counts as scarce."""
     last_slot: NanoUsd = 500_000
     """Price of the very last slot; between `begins` and full it grows in a straight line."""
+
+
+class Scarcity(Struct, frozen=True, kw_only=True):
+    """How capacity that will be missed later is priced now (`policies/scarcity.py`)."""
+
+    every: float = 5.0
+    """Seconds between two plans; 0 turns bid prices off."""
+    memory: float = 240.0
+    """Seconds over which arrivals are averaged."""
+    fullness: float = 0.9
+    """Share of its slots and rate that a plan may fill."""
+    reserve: float = 0.12
+    """Share of an account's slots that only calls in a hurry may take."""
+    patient: float = 8.0
+    """Seconds a call must have to spare to count as not in a hurry."""
+
+
+class Hedging(Struct, frozen=True, kw_only=True):
+    """When a second order is placed beside one that takes long (`policies/hedging.py`)."""
+
+    on: bool = True
+    budget: float = 0.05
+    """Most second orders, as a share of all."""
+    quantile: float = 0.97
+    """An order is looked at again when this share of its like would be done."""
+    below: float = 0.8
+    """Only where no more than this share of the slots is in use."""
+
+
+class Pool(Struct, frozen=True, kw_only=True):
+    """How GPUs of our own are used (`policies/pool.py`)."""
+
+    lead: float = 0.05
+    """Seconds before a machine is free at which its next order is placed."""
+    swap: float = 3.0
+    """Seconds a machine takes to load another model."""
+    fixed_share: float = 0.12
+    """Share of a step that does not grow with the pictures in it."""
+    fullness: float = 0.95
+    """Share of the machines' time that a plan may fill."""
+    blocks: float = 4.0
+    """Seconds of a step after which an idle machine costs half of what the discount would save."""
+    idle: float = 0.35
+    """What a second of a machine that is idle costs, as a share of its bid price."""
+    left_over: float = 0.15
+    """The same while another of its model is idle as well; and what a second must be worth to those who wait."""
 
 
 class BreakerTerms(Struct, frozen=True, kw_only=True):
@@ -119,6 +171,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     preview_ceiling: NanoUsd | None = None
     """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
     crowding: Crowding = Crowding()
+    scarcity: Scarcity = Scarcity()
+    hedging: Hedging = Hedging()
+    pool: Pool = Pool()
     breaker: BreakerTerms = BreakerTerms()
     forecast: ForecastTerms = ForecastTerms()
     require: Requirements = Requirements()

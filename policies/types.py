@@ -37,11 +37,19 @@ class Tier(IntEnum):
 
 
 class Capacity(Struct, frozen=True, kw_only=True):
-    """A limit that offers of one provider account share. Either `slots` or `rate` is set."""
+    """A limit that offers of one provider account share. One of `slots`, `rate`, `credit` and `free` is set."""
 
     id: CapacityId
     slots: int | None = None
     """Orders in flight at once."""
+    machines: bool = False
+    """Whether the slots are GPUs of our own, each drawing one step at a time that nothing interrupts."""
+    credit: NanoUsd | None = None
+    """Prepaid money; once it is spent, orders are refused."""
+    free: int | None = None
+    """Pictures the seller draws for nothing, before it charges."""
+    renews: float | None = None
+    """Seconds on the driver's clock at which `credit` and `free` are whole again; None: never."""
     rate: float | None = None
     """Orders per second, refilling a bucket of `burst`."""
     burst: int = 1
@@ -124,6 +132,8 @@ class Constraints(Struct, frozen=True, kw_only=True):
 class Worth(Struct, frozen=True, kw_only=True):
     """What this call's misfortunes cost, in nano-dollars, so that they add up with prices."""
 
+    late: NanoUsd = 0
+    """For an answer after the objective, however late."""
     late_second: NanoUsd = 2_000_000
     failure: NanoUsd = 10_000_000
 
@@ -164,6 +174,38 @@ class Ask(Struct, frozen=True, kw_only=True):
     live: tuple[Live, ...] = ()
 
 
+class Machine(Struct, frozen=True):
+    """One GPU of our own that is up."""
+
+    model: str | None
+    """What it has loaded; None when nothing yet."""
+    free_at: float
+    """When its present step ends; a moment in the past when it is idle."""
+
+
+class InLine(Struct, frozen=True):
+    """A part that waits at the gateway for a machine."""
+
+    call_id: str
+    model: str
+    seconds: float
+    """How long it will occupy the machine."""
+    due: float
+    """When its objective passes."""
+    worth: float
+    """Nano-dollars that a second of the machine would save it."""
+
+
+class Machines(Struct, frozen=True):
+    """GPUs of our own, as the gateway knows them."""
+
+    up: Sequence[Machine]
+    queued: Mapping[str, float]
+    """Model -> seconds of work ordered and not begun."""
+    line: Mapping[str, Sequence[InLine]]
+    """Model -> parts held at the gateway for one of them."""
+
+
 class View(Protocol):
     """Live facts, kept up to date as things happen, indexed by model, never rebuilt for a call."""
 
@@ -179,6 +221,9 @@ class View(Protocol):
     def waiting(self, capacity: CapacityId) -> int:
         """Parts of calls that stand in line for a capacity, the one that asks not among them."""
 
+    def machines(self, capacity: CapacityId) -> Machines | None:
+        """The GPUs behind a capacity; None where nobody knows more of them than how many orders are in flight."""
+
 
 class Candidate(Struct, frozen=True, kw_only=True):
     """An offer that may serve, with everything it would cost in nano-dollars."""
@@ -191,6 +236,10 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """Orders that could still start at once on its tightest capacity."""
     costs: Mapping[str, int]
     """Scorer name -> nano-dollars."""
+    wait_s: float = 0.0
+    """Seconds until the order could go out; 0 where there is room now."""
+    late: float = 0.0
+    """Probability that the answer comes after the objective."""
 
     @property
     def total(self) -> int:
@@ -225,6 +274,8 @@ class Wait(Struct, frozen=True):
     capacity: CapacityId | None = None
     best: Candidate | None = None
     """Whom we wait for; its quote is what is set aside meanwhile."""
+    line: InLine | None = None
+    """What to tell others who want the same machines, while this part waits."""
 
 
 class Shed(Struct, frozen=True):
@@ -243,7 +294,9 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     move: Submit | Wait | Shed
     ranked: tuple[Candidate, ...] = ()
-    """Feasible candidates, cheapest in all first."""
+    """Candidates with room, cheapest in all first."""
+    waiting: tuple[Candidate, ...] = ()
+    """Candidates without room for now, cheapest in all first; the reason stands among `rejected`."""
     rejected: tuple[Rejection, ...] = ()
     policy: str
     """Name and revision: "default@7"."""
@@ -273,6 +326,8 @@ class Event(Struct, frozen=True, kw_only=True):
     """Seconds of those spent in the provider's queue, where it tells."""
     retry_after: float | None = None
     cost: NanoUsd = 0
+    quoted: NanoUsd | None = None
+    """What the order was quoted; None where nobody remembers."""
 
 
 class Engine(Protocol):

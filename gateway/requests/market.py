@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.requests.admission import Admission
 from policies.catalog import Catalog
-from policies.types import CapacityId, Offer
+from policies.types import CapacityId, Machines, Offer
 
 
 class Market:
@@ -37,3 +37,7 @@ class Market:
     def waiting(self, capacity: CapacityId) -> int:
         """Parts in line for a capacity."""
         return self._admission.waiting(capacity)
+
+    def machines(self, capacity: CapacityId) -> Machines | None:  # noqa: ARG002 - servers of ours say nothing of theirs
+        """None: an inference server of our own is known by its slots alone."""
+        return None

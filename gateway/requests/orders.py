@@ -251,7 +251,7 @@ class RunningOrder:
         )
         if not self.wanted:
             await self.shop.assets.forget([kept.path for kept, _ in good])
-        self._observe("ok", generation, cost=cost)
+        self._observe("ok", generation, cost=cost, quoted=self._comparable(generation.usage))
         pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
         return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
 
@@ -392,6 +392,7 @@ class RunningOrder:
         *,
         retry_after: float | None = None,
         cost: int = 0,
+        quoted: int | None = None,
     ) -> None:
         now = self.shop.clock.now()
         request = self.plan.request
@@ -406,8 +407,15 @@ class RunningOrder:
             queue_s=generation.queue_s if generation else None,
             retry_after=retry_after,
             cost=cost,
+            quoted=quoted,
         )
         self.shop.engine.observe(event, now)
+
+    def _comparable(self, usage: Usage) -> int | None:
+        """The quote, where the seller's own word about the price can be held against it."""
+        quote = self.candidate.quote
+        whole = len(usage.images) == self.plan.request.count
+        return quote.amount if quote.certain and whole and usage.nano_usd is not None else None
 
 
 class Plan(Struct, frozen=True, kw_only=True):

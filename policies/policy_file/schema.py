@@ -20,11 +20,14 @@ from policies.policy import (
     Crowding,
     Fallback,
     ForecastTerms,
+    Hedging,
     Intent,
     Kept,
     Policy,
+    Pool,
     Quality,
     ResponseFormat,
+    Scarcity,
 )
 from policies.types import Requirements, Tier, Worth
 from providers.contract import Safety
@@ -113,6 +116,7 @@ class IntentFile(_Section):
     tier: TierWord = Field(description="The least tier a model must have earned: preview, standard or export.")
     latency_slo: Duration = Field(description="From arrival; an answer after this counts as late.")
     deadline: Duration = Field(description="From arrival; nobody wants the answer after this.")
+    late: Dollars = Field(default=0, description="What an answer after latency_slo costs, however late ($0).")
     late_second: Dollars = Field(default=2_000_000, description="What each second past latency_slo costs ($0.002).")
     failure: Dollars = Field(default=10_000_000, description="What a picture that does not come costs ($0.01).")
     ceiling: Dollars | None = Field(default=None, description="Most that one picture may cost; none as shipped.")
@@ -131,6 +135,11 @@ class FallbackFile(_Section):
     refused_elsewhere: bool = Field(
         default=False, description="Whether a prompt one seller refuses is offered to another (no)."
     )
+    better_tier: bool = Field(
+        default=False, description="Whether another order may go to a better tier than the first, at its price (no)."
+    )
+    retry: Dollars = Field(default=1_500_000, description="What another order costs in trouble, beside time ($0.0015).")
+    recurs: Share = Field(default=0.3, description="How often a picture whose order failed never comes (30%).")
 
 
 class QueueFile(_Section):
@@ -209,6 +218,39 @@ class CrowdingFile(_Section):
     last_slot: Dollars = Field(default=500_000, description="Price of the very last slot ($0.0005).")
 
 
+class ScarcityFile(_Section):
+    """How capacity that will be missed later is priced now."""
+
+    every: Duration = Field(default=5.0, description="Between two plans of bid prices; 0s turns them off (5s).")
+    memory: Duration = Field(default=240.0, gt=0, description="Over which arrivals are averaged (4m).")
+    fullness: Share = Field(default=0.9, gt=0, description="Share of slots and rates that a plan may fill (90%).")
+    reserve: Share = Field(default=0.12, lt=1, description="Share of slots that only calls in a hurry may take (12%).")
+    patient: Duration = Field(default=8.0, description="To spare, and a call is not in a hurry (8s).")
+
+
+class HedgingFile(_Section):
+    """When a second order is placed beside one that takes long."""
+
+    on: bool = Field(default=True, description="Whether a late order may get a second one beside it (yes).")
+    budget: Share = Field(default=0.05, description="Most second orders, as a share of all (5%).")
+    quantile: Share = Field(
+        default=0.97, gt=0, lt=1, description="An order is looked at when this share of its like is done (97%)."
+    )
+    below: Share = Field(default=0.8, description="Second orders only where no more of the slots is in use (80%).")
+
+
+class PoolFile(_Section):
+    """How GPUs of our own are used whose steps the gateway knows."""
+
+    lead: Duration = Field(default=0.05, description="Before a machine is free, its next order is placed (50ms).")
+    swap: Duration = Field(default=3.0, description="A machine takes to load another model (3s).")
+    fixed_share: Share = Field(default=0.12, description="Share of a step that does not grow with its pictures (12%).")
+    fullness: Share = Field(default=0.95, gt=0, description="Share of the machines' time that a plan may fill (95%).")
+    blocks: Duration = Field(default=4.0, gt=0, description="A step after which half of a discount is gone (4s).")
+    idle: Share = Field(default=0.35, description="Price of a second of a machine that is idle, of its bid (35%).")
+    left_over: Share = Field(default=0.15, description="The same while another of its model is idle as well (15%).")
+
+
 class BreakerFile(_Section):
     """When an offer that fails is left alone."""
 
@@ -273,6 +315,9 @@ class PolicyFile(_Section):
     content: ContentFile = ContentFile()
     streaming: StreamingFile = StreamingFile()
     crowding: CrowdingFile = CrowdingFile()
+    scarcity: ScarcityFile = ScarcityFile()
+    hedging: HedgingFile = HedgingFile()
+    pool: PoolFile = PoolFile()
     breaker: BreakerFile = BreakerFile()
     forecast: ForecastFile = ForecastFile()
     require: RequireFile = RequireFile()
@@ -334,6 +379,9 @@ def compile_policy(file: PolicyFile) -> Policy:
         team_safety=dict(file.content.teams),
         preview_ceiling=file.streaming.preview,
         crowding=Crowding(**file.crowding.model_dump()),
+        scarcity=Scarcity(**file.scarcity.model_dump()),
+        hedging=Hedging(**file.hedging.model_dump()),
+        pool=Pool(**file.pool.model_dump()),
         breaker=BreakerTerms(**file.breaker.model_dump()),
         forecast=ForecastTerms(**file.forecast.model_dump()),
         require=file.require.compiled(),
@@ -346,7 +394,7 @@ def _intent(name: str, file: IntentFile) -> Intent:
         tier=file.tier,
         slo=file.latency_slo,
         deadline=file.deadline,
-        worth=Worth(late_second=file.late_second, failure=file.failure),
+        worth=Worth(late=file.late, late_second=file.late_second, failure=file.failure),
         ceiling=file.ceiling,
         promotes=file.promotes,
         keeps=file.keeps,

@@ -1,16 +1,15 @@
-"""Lateness: the seconds the answer will probably come after its objective, at the caller's price of a late second."""
+"""Lateness: how likely, and by how much, the answer comes after its objective, at the caller's prices of both."""
 
 from __future__ import annotations
 
-from policies.scorers.facts import Facts
-from policies.types import Ask, Worth
+from policies.picture import Seen
+from policies.policy import Policy
+from policies.types import Worth
 
 
-def score(facts: Facts, ask: Ask, worth: Worth) -> int:
-    """Multiply mean seconds late, given what has already passed, by their worth.
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+    """Price the probability of a late answer, and its mean seconds late, given what has already passed.
 
     A second in line counts as a late one even within the objective: waiting has to be paid for by a better price.
     """
-    slack = ask.arrived + ask.constraints.slo - facts.now - facts.wait_s
-    late_s = facts.forecast.lateness(facts.expected_s, slack)
-    return round((late_s + facts.wait_s) * worth.late_second)
+    return int(worth.late * seen.late + worth.late_second * (seen.late_s + seen.wait_s))

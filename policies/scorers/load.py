@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from policies.scorers.facts import Facts
-from policies.types import Ask, Worth
+from policies.picture import Seen
+from policies.policy import Policy
+from policies.types import Worth
 
 
-def score(facts: Facts, ask: Ask, worth: Worth) -> int:  # noqa: ARG001 - every scorer is asked alike
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
     """Return nothing while there is room, then a straight line up to the price of the last slot."""
-    scarce_below = 1.0 - facts.crowding.begins
-    if facts.share_left >= scarce_below:
+    scarce_below = 1.0 - policy.crowding.begins
+    if seen.share_left >= scarce_below:
         return 0
-    return round((1.0 - facts.share_left / scarce_below) * facts.crowding.last_slot)
+    return int((1.0 - seen.share_left / scarce_below) * policy.crowding.last_slot)

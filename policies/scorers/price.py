@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from policies.scorers.facts import Facts
-from policies.types import Ask, Worth
+from policies.picture import Seen
+from policies.policy import Policy
+from policies.types import Worth
 
 
-def score(facts: Facts, ask: Ask, worth: Worth) -> int:  # noqa: ARG001 - every scorer is asked alike
-    """Return the quote, or the share of it that counts (`Offer.counted`)."""
-    return round(facts.quote.amount * facts.offer.counted)
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+    """Return the share of the quote that counts, corrected by what invoices show; nothing for a free picture."""
+    if seen.free_price >= 0.0:
+        return 0
+    return round(seen.quote.amount * seen.bias * seen.counted)

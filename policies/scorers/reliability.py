@@ -1,13 +1,17 @@
-"""Failure: the probability that no usable answer comes from here, at the caller's price of a failure."""
+"""Failure: what an order that comes to nothing costs the caller."""
 
 from __future__ import annotations
 
-from policies.scorers.facts import Facts
-from policies.types import Ask, Worth
+from policies.picture import Seen
+from policies.policy import Policy
+from policies.types import Worth
 
 
-def score(facts: Facts, ask: Ask, worth: Worth) -> int:
-    """Multiply the probability of an error, or of an answer after the deadline, by the worth of a failure."""
-    left = ask.arrived + ask.constraints.deadline - facts.now - facts.wait_s
-    too_late = facts.forecast.above(facts.expected_s, left)
-    return round((facts.error_rate + (1.0 - facts.error_rate) * too_late) * worth.failure)
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:
+    """Price an error, which another order may still make good, and an answer after the deadline, which nothing does."""
+    if seen.error_rate == 0.0 and seen.too_late == 0.0:
+        return 0
+    terms = policy.fallback
+    error = terms.retry + terms.recurs * worth.failure
+    error += worth.late * max(seen.late_again - seen.late, 0.0) + worth.late_second * seen.expected_s
+    return int(seen.error_rate * error + seen.too_late * worth.failure)

@@ -65,7 +65,7 @@ def test_the_last_room_costs_extra() -> None:
 
 def test_costs_are_shown_by_scorer_and_add_up() -> None:
     best = Town(CHEAP, capacities=[SLOTS]).decide(ask()).ranked[0]
-    assert list(best.costs) == ["price", "latency", "reliability", "load"]
+    assert list(best.costs) == ["price", "latency", "reliability", "load", "slots", "rate", "prepaid", "machine"]
     assert best.costs["price"] == 2_800_000
     assert best.total == sum(best.costs.values())
     assert best.headroom == 2

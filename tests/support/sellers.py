@@ -22,6 +22,7 @@ from policies.types import (
     Decision,
     Event,
     EventKind,
+    Machines,
     Offer,
     OfferId,
     Reason,
@@ -52,6 +53,7 @@ class Market:
         self._offers = tuple(offers)
         self.busy: dict[CapacityId, int] = {}
         self.line: dict[CapacityId, int] = {}
+        self.gpus: dict[CapacityId, Machines] = {}
 
     def offers(self, models: frozenset[str] | None) -> Sequence[Offer]:
         return [offer for offer in self._offers if models is None or offer.model in models]
@@ -61,6 +63,9 @@ class Market:
 
     def waiting(self, capacity: CapacityId) -> int:
         return self.line.get(capacity, 0)
+
+    def machines(self, capacity: CapacityId) -> Machines | None:
+        return self.gpus.get(capacity)
 
 
 class Town:

@@ -1,0 +1,259 @@
+"""Decides from a picture and nothing else: the same picture gives the same decision, today or replayed.
+
+submit   the offer of the least total has room
+wait     it has none, but what it costs with the time in line is still the least, and that time is to be had
+submit   beside an order that takes long, where a second one saves more than it costs
+shed     nobody can serve this, or not in time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from policies import hedging
+from policies.picture import Picture, Seen
+from policies.policy import Policy
+from policies.scorers import SCORERS
+from policies.types import Ask, Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
+
+LOOK_AGAIN_S = 1.0
+"""A part in line looks again after this long, room or not: another account may have become the better choice."""
+_SOONEST_S = 0.1
+_NEXT_S = 0.005
+_NEAR_S = 1.5
+_LONGEST_S = 15.0
+_YIELD_S = 3.0
+_HOPELESS = 0.9
+_LOOK_AT_MOST_S = 12.0
+_QUICK_MARGIN = 1.35
+"""An order nearly always ends within this many times its forecast."""
+_EARLIEST = 1.3
+"""Times its median, before which nobody worries about an order."""
+_SCORERS = tuple(SCORERS.values())
+
+
+class Weighed(Struct, frozen=True, gc=False, order=True):
+    """An offer and what it would cost in all; the least is the best."""
+
+    place: int
+    """Where it stands in the caller's own order."""
+    first: float
+    """What the caller asked to have least of, if anything."""
+    total: int
+    offer: OfferId
+    seen: Seen
+
+
+def weigh(seen: Seen, ask: Ask, policy: Policy, account: Offer | None = None) -> Weighed:
+    """Add up what an offer costs."""
+    worth, total = ask.worth, 0
+    for score in _SCORERS:
+        total += score(seen, worth, policy)
+    wishes = ask.constraints
+    place = _place(account, wishes.order) if wishes.order and account is not None else 0
+    first = 0.0
+    if wishes.prefer == "cheapest":
+        first = float(seen.quote.amount)
+    elif wishes.prefer == "fastest":
+        first = seen.wait_s + seen.p50
+    return Weighed(place, first, total, seen.offer, seen)
+
+
+def judge(picture: Picture, policy: Policy, offers: Mapping[OfferId, Offer], *, thorough: bool = True) -> Decision:
+    """Decide. `thorough`: with every candidate, as decisions are stored; else with the chosen one alone."""
+    if picture.over is not None:
+        return _decision(Shed((picture.over,)), picture, policy, rejected=(picture.over,))
+    ask = picture.ask
+    ready: list[Weighed] = []
+    waiting: list[Weighed] = []
+    for seen in picture.seen:
+        (ready if seen.blocked is None else waiting).append(weigh(seen, ask, policy, offers[seen.offer]))
+    ready.sort()
+    waiting.sort()
+    rejected = picture.rejected
+    if waiting:
+        rejected = (*rejected, *[each.seen.blocked for each in waiting if each.seen.blocked is not None])
+    show = Showcase(picture, policy, offers)
+    move = _second(show, ready) if ask.live else _first(show, ready, waiting)
+    if not thorough:
+        return _decision(move, picture, policy, rejected=rejected)
+    ranked, blocked = (tuple([show.candidate(each.seen) for each in every]) for every in (ready, waiting))
+    return _decision(move, picture, policy, ranked, blocked, rejected)
+
+
+class Showcase:
+    """A picture, and the candidates made of it so far."""
+
+    __slots__ = ("_made", "offers", "picture", "policy")
+
+    def __init__(self, picture: Picture, policy: Policy, offers: Mapping[OfferId, Offer]) -> None:
+        self.picture, self.policy, self.offers = picture, policy, offers
+        self._made: dict[OfferId, Candidate] = {}
+
+    def candidate(self, seen: Seen) -> Candidate:
+        """What a decision says of an offer."""
+        made = self._made.get(seen.offer)
+        if made is None:
+            worth, policy = self.picture.ask.worth, self.policy
+            made = self._made[seen.offer] = Candidate(
+                offer=self.offers[seen.offer],
+                quote=seen.quote,
+                latency_p50=seen.p50,
+                latency_p95=seen.p95,
+                headroom=seen.left,
+                costs={name: score(seen, worth, policy) for name, score in SCORERS.items()},
+                wait_s=seen.wait_s,
+                late=seen.late,
+            )
+        return made
+
+
+def _first(show: Showcase, ready: list[Weighed], waiting: list[Weighed]) -> Submit | Wait | Shed:
+    """What to do for a part with nothing under way."""
+    picture, policy = show.picture, show.policy
+    ask, now = picture.ask, picture.now
+    if ready:
+        better = next((each for each in waiting if _worth_waiting(each, ready[0], picture, policy)), None)
+        if better is None:
+            best = ready[0].seen
+            if _scarcity(best) > max(ask.worth.failure - ask.worth.late * best.late, 0.0) and (
+                now + LOOK_AGAIN_S < _latest(ask, policy)
+            ):
+                # Others will miss the room more than this call misses its picture.
+                return _wait(show, best, soonest=_YIELD_S)
+            return Submit(show.candidate(best), _wake_at(picture, best, policy))
+        return _wait(show, better.seen, other=ready[0].seen)
+    latest = _latest(ask, policy)
+    soonest = min((each.seen.wait_s for each in waiting), default=None)
+    if soonest is None or now + soonest > latest or now >= latest:
+        return Shed(_objections(picture, waiting), soonest)
+    return _wait(show, waiting[0].seen, soonest)
+
+
+def _scarcity(seen: Seen) -> float:
+    """Nano-dollars that others would pay for the room an order takes."""
+    return seen.slot_price * seen.expected_s + seen.order_price + seen.machine_price * seen.machine_s
+
+
+def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
+    """What to do for a part with orders under way: place one more beside them, or look again later."""
+    picture, policy = show.picture, show.policy
+    ask, now = picture.ask, picture.now
+    again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
+    deadline = ask.arrived + ask.constraints.deadline
+    until = min(now + again, deadline)
+    if len(ask.live) < 2 and policy.hedging.on and picture.hedge_budget and picture.running:
+        stake = hedging.at_stake(picture, ask.worth)
+        slack = ask.arrived + ask.constraints.slo - now
+        accounts = {each.account for each in ask.live}
+        used = 1.0 - policy.hedging.below
+        for each in ready:
+            seen = each.seen
+            if seen.account in accounts or seen.share_left < used:
+                continue
+            lateness = int(ask.worth.late * seen.late)  # that is in what it saves
+            if hedging.saved(seen, stake, slack) > each.total - lateness:
+                return Submit(show.candidate(seen), _wake_at(picture, seen, policy))
+    return Wait(until)
+
+
+def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
+    """When to look at an order again."""
+    if not policy.hedging.on:
+        return None
+    ask, now = picture.ask, picture.now
+    slack = ask.arrived + ask.constraints.slo - now
+    after = seen.hedge_s + seen.wait_s
+    if slack > 0.0:
+        # No later than when a second order could still be in time, but not before it is likely to be of use.
+        after = min(after, max(_hedge_by(picture, seen.account), seen.wait_s + _EARLIEST * seen.p50))
+    return now + min(max(after, 0.05), _LOOK_AT_MOST_S)
+
+
+def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Policy) -> bool:
+    """Whether an offer without room is worth its line: it is cheaper all the same, and comes in time.
+
+    Not for a seller that fails: nobody knows when it will be back.
+    """
+    seen, ask = each.seen, picture.ask
+    begins = picture.now + seen.wait_s
+    if seen.line is not None and seen.wait_s > _NEAR_S and _spare(picture, ready.seen) <= 0.05:
+        return False  # the last moment to go elsewhere; a machine may come later than it looks
+    return (
+        seen.capacity is not None
+        and begins < _latest(ask, policy)
+        and begins + seen.p95 <= ask.arrived + ask.constraints.deadline
+        and each.place <= ready.place
+        and (each.first, each.total, each.offer) < (ready.first, ready.total, ready.offer)
+    )
+
+
+def _latest(ask: Ask, policy: Policy) -> float:
+    """Until when a part may stand in line."""
+    return ask.arrived + min(ask.constraints.deadline, policy.max_wait)
+
+
+def _wait(show: Showcase, seen: Seen, soonest: float | None = None, other: Seen | None = None) -> Wait:
+    """Stand in line for an offer; `other` is the best that has room now."""
+    picture = show.picture
+    ask = picture.ask
+    wait_s = seen.wait_s if soonest is None else max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
+    if seen.line is not None:
+        # When a machine is free is known; others may come before, or leave, so those far behind look again halfway.
+        again = max(wait_s, _NEXT_S) if wait_s < _NEAR_S else min(0.5 * wait_s, _LONGEST_S)
+        spare = _spare(picture, other)
+        if spare > 0.0:
+            again = min(again, max(spare, 0.05))
+    else:
+        again = min(max(wait_s, _SOONEST_S), max(LOOK_AGAIN_S, 0.25 * wait_s))
+    if seen.late > _HOPELESS and seen.wait_s > LOOK_AGAIN_S:
+        again = max(again, _YIELD_S)  # late whatever happens: those who may still be in time go first
+    until = min(picture.now + again, _latest(ask, show.policy))
+    return Wait(until, seen.capacity, show.candidate(seen), seen.line)
+
+
+def _spare(picture: Picture, other: Seen | None) -> float:
+    """Seconds until the best of the others would probably be late as well."""
+    ask = picture.ask
+    slack = ask.arrived + ask.constraints.slo - picture.now
+    return slack if other is None else slack - other.p95
+
+
+def _hedge_by(picture: Picture, account: str) -> float:
+    """Seconds until only the quickest other account could still be in time."""
+    ask = picture.ask
+    slack = ask.arrived + ask.constraints.slo - picture.now
+    quickest = next((seconds for name, seconds in picture.fastest if name != account), None)
+    return slack if quickest is None else slack - _QUICK_MARGIN * quickest
+
+
+def _objections(picture: Picture, waiting: list[Weighed]) -> tuple[Rejection, ...]:
+    return (*picture.rejected, *[each.seen.blocked for each in waiting if each.seen.blocked is not None])
+
+
+def _decision(
+    move: Submit | Wait | Shed,
+    picture: Picture,
+    policy: Policy,
+    ranked: tuple[Candidate, ...] = (),
+    waiting: tuple[Candidate, ...] = (),
+    rejected: tuple[Rejection, ...] = (),
+) -> Decision:
+    return Decision(
+        move=move,
+        ranked=ranked,
+        waiting=waiting,
+        rejected=rejected,
+        policy=policy.label,
+        prices=picture.prices,
+        reason=picture.reason,
+    )
+
+
+def _place(offer: Offer | None, order: tuple[str, ...]) -> int:
+    """Where an account or its kind stands in the caller's own order; those not named come last."""
+    if offer is None:
+        return 0
+    return next((i for i, name in enumerate(order) if name in (offer.account, offer.kind)), len(order))

@@ -1,0 +1,126 @@
+"""GPUs of our own: when an order for one should go out, and how long it waits until then.
+
+A GPU draws one step at a time, which nothing interrupts, and loads one model at a time. So orders are held at the
+gateway, where they can still go elsewhere, and placed just before a machine that has their model is free: first those
+whose objective passes first. What a second of a machine costs is its bid price (`policies/scarcity.py`), less while
+others stand idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from heapq import heapify, heapreplace
+
+from msgspec import Struct
+
+from policies.policy import Pool
+from policies.types import InLine, Machines
+
+_IDLE_S = 1e-3
+_FAR_S = 600.0
+_CROWD = 64
+"""Behind a longer line nobody waits for what is left over."""
+_HYSTERESIS = 0.75
+
+
+class Outlook(Struct, frozen=True, gc=False):
+    """What an order for a machine has before it."""
+
+    wait_s: float
+    """Seconds until its step begins."""
+    place: bool
+    """Whether to place it now."""
+    idle: int
+    """Machines of its model that have nothing to do."""
+
+
+def outlook(
+    machines: Machines, wish: InLine, now: float, bid: float, terms: Pool, lanes: Mapping[str, int]
+) -> Outlook | None:
+    """Say when an order would begin; None where no machine is up.
+
+    Those for whom a second of a machine is worth its bid come before those who only take what is left over; among
+    equals, the one whose objective passes first. `lanes` is how many machines each model should have; a model with
+    fewer may take one over, for the time of a swap.
+    """
+    model, due, filler, call_id = wish.model, wish.due, wish.worth < bid, wish.call_id
+    own: list[float] = []
+    others: list[float] = []
+    for machine in machines.up:
+        left = machine.free_at - now
+        (own if machine.model in (model, None) else others).append(max(0.0, left))
+    swapping = not own
+    if swapping:
+        if not others:
+            return None
+        own = [min(others) + terms.swap]
+    queued = machines.queued.get(model, 0.0)
+    line = machines.line.get(model, ())
+    if filler and len(line) > _CROWD and min(own) > _IDLE_S:
+        return Outlook(_FAR_S, place=False, idle=0)
+    before = [
+        each.seconds
+        for each in line
+        if (each.due < due if (each.worth < bid) == filler else filler) and each.call_id != call_id
+    ]
+    if queued <= 0.0 and not before:
+        wait, idle = min(own), sum([left <= _IDLE_S for left in own])
+    else:
+        wait, idle = _behind(own, queued, before)
+    if swapping:
+        return Outlook(wait, min(others) <= terms.lead, 0)
+    if wait > terms.lead and others and len(own) < lanes.get(model, 0):
+        taken_over = _take_over(others, queued, len(own), due - now - wish.seconds, terms)
+        if taken_over is not None:
+            return Outlook(min(wait, taken_over), place=True, idle=0)
+    return Outlook(wait, wait <= terms.lead, idle)
+
+
+def _take_over(others: list[float], queued: float, own: int, spare: float, terms: Pool) -> float | None:
+    """Seconds until a machine of another model could begin with this order, if it should load our model for it.
+
+    A pool loads another model for an order that would just be late otherwise, and where work has piled up.
+    """
+    soonest = min(others)
+    if soonest <= _IDLE_S and terms.swap + 0.05 <= spare < terms.swap + 0.95:
+        return terms.swap
+    if spare > 4.0 * terms.swap and queued <= 2.0 * terms.swap * own:
+        return soonest + terms.swap + queued / (own + 1)
+    return None
+
+
+def _behind(own: list[float], queued: float, before: list[float]) -> tuple[float, int]:
+    """Seconds until a machine is free for one who comes behind others, and how many are idle then still."""
+    heapify(own)
+    if queued > 0.0:
+        heapreplace(own, own[0] + queued)
+    for seconds in before:
+        if own[0] > _FAR_S:
+            break
+        heapreplace(own, own[0] + seconds)
+    return own[0], sum([left <= _IDLE_S for left in own])
+
+
+def share_of_bid(idle: int, seconds: float, terms: Pool) -> float:
+    """What a second of a machine costs now, as a share of its bid price: less where machines stand idle.
+
+    A long step takes the machine from calls that come meanwhile, idle or not.
+    """
+    if not idle:
+        return 1.0
+    share = terms.idle if idle == 1 else terms.left_over
+    return share + (1.0 - share) * seconds / (seconds + terms.blocks)
+
+
+def lanes(loads: Mapping[str, float], loaded: Mapping[str, int], up: int) -> dict[str, int]:
+    """How many machines each model should have, from the machine time a plan gives it; few changes, for swaps cost."""
+    whole = sum(loads.values())
+    if whole <= 0.0 or up <= 0:
+        return dict(loaded)
+    scale = up / max(whole, up * 0.5)
+    wish = {model: load * scale for model, load in loads.items()}
+    out = {}
+    for model, wanted in wish.items():
+        have = loaded.get(model, 0)
+        out[model] = have if abs(wanted - have) < _HYSTERESIS else max(round(wanted), 1 if wanted > 0.15 else 0)
+    return out

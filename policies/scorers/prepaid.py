@@ -1,0 +1,14 @@
+"""Prepaid: what is already paid for, or given, and will not last, is worth more than its price to those who come."""
+
+from __future__ import annotations
+
+from policies.picture import Seen
+from policies.policy import Policy
+from policies.types import Worth
+
+
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+    """Price the free pictures an order uses up, else the scarcity of the credit it is paid from."""
+    if seen.free_price >= 0.0:
+        return int(seen.free_price)
+    return int(seen.quote.amount * seen.bias * seen.premium) if seen.premium else 0

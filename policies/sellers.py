@@ -1,0 +1,231 @@
+"""What the engine has learned about sellers: forecasts, error rates, breakers, limits, bills. Fed by events alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from policies.breaker import Breaker, ErrorRate
+from policies.concurrency import Limit, RateLimit, SlotLimit
+from policies.latency_forecast import LatencyForecast, work
+from policies.policy import Policy
+from policies.prepaid import Purse
+from policies.types import Capacity, CapacityId, Event, Machines, Offer, View
+
+_UNLIMITED = 1_000_000
+_BIAS_STEP = 0.2
+_SERVICE_STEP = 0.05
+_OVERDUE = 1.6
+"""An order out for this many times its forecast is overdue."""
+_LOST = 8.0
+"""An order out for this many times its forecast is lost: nobody answers."""
+
+
+class Shared:
+    """The limits that some offers of an account share, and what they leave at the moment of a decision."""
+
+    __slots__ = (
+        "_slot",
+        "bid_order",
+        "bid_slot",
+        "blocking",
+        "known",
+        "left",
+        "limits",
+        "machines",
+        "purses",
+        "rates",
+        "serve_s",
+        "share",
+        "slots",
+        "spare_left",
+        "stamp",
+        "wait_s",
+    )
+
+    def __init__(
+        self, capacities: Sequence[Capacity], limits: Mapping[CapacityId, Limit], purses: Mapping[CapacityId, Purse]
+    ) -> None:
+        self.limits = tuple((each.id, limits[each.id]) for each in capacities if each.id in limits)
+        self.slots = next(((name, limit) for name, limit in self.limits if isinstance(limit, SlotLimit)), None)
+        self._slot = self.slots[1] if self.slots else None
+        self.rates = tuple((name, limit) for name, limit in self.limits if isinstance(limit, RateLimit))
+        self.machines = next((each.id for each in capacities if each.machines), None)
+        self.known: Machines | None = None
+        """The machines behind them, at the moment of a decision."""
+        self.purses = tuple(purses[each.id] for each in capacities if each.id in purses)
+        self.serve_s = 0.0
+        """Seconds an order keeps its slot, lately; 0 before the first."""
+        self.bid_slot = 0.0
+        self.bid_order = 0.0
+        self.stamp = -1
+        self.left, self.share, self.wait_s = _UNLIMITED, 1.0, 0.0
+        self.spare_left = 1.0
+        """Unused share of the slots alone."""
+        self.blocking: CapacityId | None = None
+
+    def look(self, view: View, now: float, expected: float, *, head: bool) -> None:
+        """Read the limits; `head`: whoever asks stands at the head of the line, because there is room."""
+        left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
+        if self.machines is not None:
+            self.known = view.machines(self.machines)
+        for name, limit in self.limits:
+            busy = view.in_flight(name)
+            places, unused = limit.glance(busy, now)
+            left = min(left, places)
+            share = min(share, unused)
+            if limit is self._slot:
+                self.spare_left = unused
+            if places <= 0:
+                wait = limit.wait(busy, 0 if head else view.waiting(name), self.serve_s or expected, now)
+                if wait >= wait_s:
+                    wait_s, blocking = wait, name
+        self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
+
+
+class Seller:
+    """One offer."""
+
+    __slots__ = (
+        "_machine_share",
+        "_out",
+        "account",
+        "bias",
+        "breaker",
+        "errors",
+        "forecast",
+        "offer",
+        "ok_at",
+        "risk",
+        "shared",
+    )
+
+    def __init__(self, offer: Offer, policy: Policy, account: Breaker, shared: Shared) -> None:
+        self.offer = offer
+        self.forecast = LatencyForecast(offer.typical_s, policy.forecast, policy.hedging.quantile)
+        self.errors = ErrorRate()
+        self.risk = self.errors.at(0.0)
+        """Probability that an order fails, as of the last event or tick."""
+        self.breaker = Breaker(policy.breaker, policy.breaker.failures)
+        self.account = account
+        self.shared = shared
+        self.ok_at = -inf
+        """When it last served."""
+        self.bias = 1.0
+        """What the seller bills over what it quotes."""
+        self._machine_share = policy.pool.fixed_share if shared.machines else None
+        self._out: deque[tuple[float, float]] = deque()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Seller {self.offer.id}: {self.forecast!r} {self.breaker!r} {[limit for _, limit in self.shared.limits]}>"
+        )
+
+    @property
+    def has_out(self) -> bool:
+        """Whether any of its orders is under way."""
+        return bool(self._out)
+
+    def work_of(self, pixels: int, count: int, steps: int | None) -> float:
+        """How much larger than the typical picture an order is."""
+        default = self.offer.abilities.default_steps
+        if self._machine_share is None:
+            return work(pixels, count, steps, default)
+        # A seller draws the pictures of an order side by side; a GPU of our own draws them all itself.
+        return work(pixels, 1, steps, default) * (self._machine_share + (1.0 - self._machine_share) * count)
+
+    def submitted(self, event: Event, now: float) -> None:
+        """Count an order that goes out."""
+        for _, rate in self.shared.rates:
+            rate.submitted(now)
+        self.breaker.submitted(now)
+        self.account.submitted(now)
+        expected = self.forecast.expected(self.work_of(event.pixels, event.count, event.steps))
+        self._out.append((now, expected))
+
+    def ended(self, sent_at: float) -> None:
+        """Forget an order that is over, however it ended."""
+        if self._out:
+            closest = min(range(len(self._out)), key=lambda i: abs(self._out[i][0] - sent_at))
+            del self._out[closest]
+
+    def served(self, event: Event, quoted: int, now: float) -> None:
+        """Learn from pictures that came."""
+        self.ok_at = now
+        self.breaker.ok()
+        self.account.ok()
+        self.errors.observe(now, failed=False)
+        self.risk = self.errors.at(now)
+        if event.kind == "refused":
+            return
+        drawing = event.latency - (event.queue_s or 0.0)
+        amount = self.work_of(event.pixels, event.count, event.steps)
+        shared = self.shared
+        if shared.machines is None or drawing < 1.35 * self.forecast.expected(amount):
+            # On our own GPUs a long step is a full one, or loads a model first; that is no surprise.
+            self.forecast.observe(amount, drawing, now)
+        shared.serve_s = drawing if not shared.serve_s else shared.serve_s + _SERVICE_STEP * (drawing - shared.serve_s)
+        if quoted > 0:
+            if event.cost > 0:
+                self.bias += _BIAS_STEP * (event.cost / quoted - self.bias)
+            for purse in shared.purses:
+                purse.spent(event.cost, event.count, now)
+        if shared.slots is not None and shared.machines is None:
+            shared.slots[1].ok(event.in_flight, now - event.latency, event.queue_s, now)
+
+    def failed(self, event: Event, weight: int, now: float) -> None:
+        """Learn from an order that failed."""
+        self.breaker.failed(now, weight)
+        self.account.failed(now, weight)
+        self.errors.observe(now, failed=True)
+        self.risk = self.errors.at(now)
+        amount = self.work_of(event.pixels, event.count, event.steps)
+        if event.kind == "timeout" and event.latency > self.forecast.expected(amount):
+            self.forecast.observe(amount, event.latency, now)
+
+    def throttled(self, event: Event, now: float) -> None:
+        """Too many orders, or too fast: the limit the account has learns it, and Retry-After blocks exactly so long."""
+        self.breaker.undecided()
+        self.account.undecided()
+        sent_at, told, shared = now - event.latency, event.retry_after is not None, self.shared
+        # An account with both limits says when to come back if it was too fast, and nothing if it is full.
+        by_rate = bool(shared.rates) and (told or shared.slots is None)
+        if by_rate:
+            for _, rate in shared.rates:
+                rate.refused(sent_at, now)
+        elif shared.slots is not None:
+            shared.slots[1].refused(event.in_flight, sent_at, now, told=told)
+        if event.retry_after is None:
+            if not shared.limits:
+                self.breaker.failed(now)
+            return
+        self._hold_off(now + event.retry_after, now)
+
+    def _hold_off(self, until: float, now: float) -> None:
+        """Place nothing before the moment the seller named."""
+        shared = self.shared
+        for _, rate in shared.rates:
+            rate.block(until, now)
+        if not shared.rates and shared.slots is not None:
+            shared.slots[1].block(until)
+        if not shared.limits:
+            self.account.hold_off(until)
+
+    def tick(self, elapsed: float, now: float) -> None:
+        """Let what was learned fade where nothing is seen, and notice orders that should have ended."""
+        self.forecast.forget(elapsed, now)
+        self.risk = self.errors.at(now)
+        if self.shared.machines is not None:
+            return
+        if not self._out:
+            return
+        late = [expected for sent, expected in self._out if now - sent > _OVERDUE * expected + 0.5]
+        if len(late) >= 3 and len(late) > 0.4 * len(self._out):
+            self.forecast.overdue()
+        while self._out and now - self._out[0][0] > 600.0:
+            self._out.popleft()
+
+    def lost(self, now: float) -> list[float]:
+        """When the orders went out that should have ended long ago."""
+        return [sent for sent, expected in self._out if now - sent > _LOST * expected + 1.0]

@@ -198,11 +198,15 @@ class CostEngine:
         )
 
     def _hopeless(self, seen: Sequence[Seen], ask: Ask, now: float) -> bool:
-        """Whether every offer is left alone for failing, and none is merely silent and may be waited for."""
+        """Whether every offer is left alone for failing, and waiting for one of them is no use.
+
+        It is of use, while there is time, where orders hang, and once an order of this part has failed already.
+        """
         if not all(each.blocked is not None and each.blocked.code == "breaker" for each in seen):
             return False
         slack = ask.arrived + ask.constraints.slo - now
-        return not any(self._sellers[each.offer].account.is_silent and each.wait_s + each.p95 < slack for each in seen)
+        patient = [each for each in seen if ask.tried or self._sellers[each.offer].account.is_silent]
+        return not any(each.wait_s + each.p95 < slack for each in patient)
 
     def _count(self, ask: Ask, view: View, now: float) -> None:
         """Count a call that has just come; plans read it, decisions do not."""
@@ -298,7 +302,7 @@ class CostEngine:
         key = (
             request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
             request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
-            request.strength, request.references, request.mask, wishes.tier, wishes.models,
+            request.strength, request.references, request.mask, request.safety, wishes.tier, wishes.models,
             wishes.only, wishes.ignore, wishes.require, ask.team,
         )  # fmt: skip
         slate = self._slates.get(key)

@@ -42,14 +42,14 @@ def running(
     return Running(account, stuck, lost, over_s, max(0.3 * elapsed, 0.25))
 
 
-def at_stake(picture: Picture, worth: Worth) -> float:
+def at_stake(picture: Picture, worth: Worth, punctuality: float) -> float:
     """Nano-dollars that will probably be lost if nothing is done about the orders under way."""
     stuck = lost = 1.0
     for each in picture.running:
         stuck *= each.stuck
         lost *= each.lost
     slack = picture.ask.arrived + picture.ask.constraints.slo - picture.now
-    late = 0.0 if slack <= 0.0 else stuck * worth.late
+    late = 0.0 if slack <= 0.0 else stuck * worth.late * punctuality
     late += worth.late_second * min([each.over_s for each in picture.running])
     return late + lost * max(worth.failure - worth.late, 0.0)
 

@@ -145,15 +145,15 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
     if len(ask.live) < 2 and policy.hedging.on and picture.hedge_budget and picture.running:
-        stake = hedging.at_stake(picture, ask.worth)
+        stake = hedging.at_stake(picture, ask.worth, policy.punctuality)
         slack = ask.arrived + ask.constraints.slo - now
-        accounts = {each.account for each in ask.live}
+        accounts = {each.account for each in ask.live} | {each.account for each in ask.tried}
         used = 1.0 - policy.hedging.below
         for each in ready:
             seen = each.seen
             if seen.account in accounts or seen.share_left < used:
                 continue
-            lateness = int(ask.worth.late * seen.late)  # that is in what it saves
+            lateness = int(policy.punctuality * ask.worth.late * seen.late)  # that is in what it saves
             if hedging.saved(seen, stake, slack) > each.total - lateness:
                 return Submit(show.candidate(seen), _wake_at(picture, seen, policy))
     return Wait(until)

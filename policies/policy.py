@@ -100,9 +100,9 @@ class Pool(Struct, frozen=True, kw_only=True):
     """Seconds a machine takes to load another model."""
     fixed_share: float = 0.12
     """Share of a step that does not grow with the pictures in it."""
-    fullness: float = 0.95
+    fullness: float = 1.0
     """Share of the machines' time that a plan may fill."""
-    blocks: float = 4.0
+    blocks: float = 12.0
     """Seconds of a step after which an idle machine costs half of what the discount would save."""
     idle: float = 0.35
     """What a second of a machine that is idle costs, as a share of its bid price."""
@@ -170,6 +170,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     team_keep_prompts: Mapping[str, float] = {}
     preview_ceiling: NanoUsd | None = None
     """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
+    punctuality: float = 1.0
+    """How many times over a late answer counts in choices: more than once where a share in time is promised."""
     crowding: Crowding = Crowding()
     scarcity: Scarcity = Scarcity()
     hedging: Hedging = Hedging()

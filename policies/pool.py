@@ -8,6 +8,7 @@ others stand idle.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from heapq import heapify, heapreplace
 
@@ -21,6 +22,7 @@ _FAR_S = 600.0
 _CROWD = 64
 """Behind a longer line nobody waits for what is left over."""
 _HYSTERESIS = 0.75
+_WORTH_ONE = 0.3
 
 
 class Outlook(Struct, frozen=True, gc=False):
@@ -49,6 +51,8 @@ def outlook(
     for machine in machines.up:
         left = machine.free_at - now
         (own if machine.model in (model, None) else others).append(max(0.0, left))
+    if len(own) > 1 and _owes_one(machines, model, lanes):
+        own.remove(min(own))  # the next machine free is for a model that has too few
     swapping = not own
     if swapping:
         if not others:
@@ -74,6 +78,14 @@ def outlook(
         if taken_over is not None:
             return Outlook(min(wait, taken_over), place=True, idle=0)
     return Outlook(wait, wait <= terms.lead, idle)
+
+
+def _owes_one(machines: Machines, model: str, lanes: Mapping[str, int]) -> bool:
+    """Whether a model has more machines than it should, and another fewer."""
+    loaded = Counter([machine.model for machine in machines.up])
+    if loaded[model] <= lanes.get(model, 0):
+        return False
+    return any(wanted > loaded[other] for other, wanted in lanes.items() if other != model)
 
 
 def _take_over(others: list[float], queued: float, own: int, spare: float, terms: Pool) -> float | None:
@@ -122,5 +134,6 @@ def lanes(loads: Mapping[str, float], loaded: Mapping[str, int], up: int) -> dic
     out = {}
     for model, wanted in wish.items():
         have = loaded.get(model, 0)
-        out[model] = have if abs(wanted - have) < _HYSTERESIS else max(round(wanted), 1 if wanted > 0.15 else 0)
+        least = 1 if wanted > _WORTH_ONE else 0
+        out[model] = max(have if abs(wanted - have) < _HYSTERESIS else round(wanted), least)
     return out

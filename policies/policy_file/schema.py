@@ -245,8 +245,8 @@ class PoolFile(_Section):
     lead: Duration = Field(default=0.05, description="Before a machine is free, its next order is placed (50ms).")
     swap: Duration = Field(default=3.0, description="A machine takes to load another model (3s).")
     fixed_share: Share = Field(default=0.12, description="Share of a step that does not grow with its pictures (12%).")
-    fullness: Share = Field(default=0.95, gt=0, description="Share of the machines' time that a plan may fill (95%).")
-    blocks: Duration = Field(default=4.0, gt=0, description="A step after which half of a discount is gone (4s).")
+    fullness: Share = Field(default=1.0, gt=0, description="Share of the machines' time that a plan may fill (100%).")
+    blocks: Duration = Field(default=12.0, gt=0, description="A step after which half of a discount is gone (12s).")
     idle: Share = Field(default=0.35, description="Price of a second of a machine that is idle, of its bid (35%).")
     left_over: Share = Field(default=0.15, description="The same while another of its model is idle as well (15%).")
 
@@ -314,6 +314,9 @@ class PolicyFile(_Section):
     )
     content: ContentFile = ContentFile()
     streaming: StreamingFile = StreamingFile()
+    punctuality: float = Field(
+        default=1.0, ge=0, le=10, strict=False, description="How many times over a late answer counts in choices; 1."
+    )
     crowding: CrowdingFile = CrowdingFile()
     scarcity: ScarcityFile = ScarcityFile()
     hedging: HedgingFile = HedgingFile()
@@ -379,6 +382,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         team_safety=dict(file.content.teams),
         preview_ceiling=file.streaming.preview,
         crowding=Crowding(**file.crowding.model_dump()),
+        punctuality=file.punctuality,
         scarcity=Scarcity(**file.scarcity.model_dump()),
         hedging=Hedging(**file.hedging.model_dump()),
         pool=Pool(**file.pool.model_dump()),

@@ -7,9 +7,9 @@ from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+def score(seen: Seen, worth: Worth, policy: Policy) -> int:
     """Price the probability of a late answer, and its mean seconds late, given what has already passed.
 
     A second in line counts as a late one even within the objective: waiting has to be paid for by a better price.
     """
-    return int(worth.late * seen.late + worth.late_second * (seen.late_s + seen.wait_s))
+    return int(policy.punctuality * worth.late * seen.late + worth.late_second * (seen.late_s + seen.wait_s))

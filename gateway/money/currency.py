@@ -21,8 +21,8 @@ _LISTED = """
 CODES = frozenset(_LISTED.split())
 """Currencies in use, by ISO 4217."""
 
-_SHOWN = 4
-"""Digits after the point that people are shown; files have them all."""
+_SHOWN = ((Decimal("0.01"), 4), (Decimal("0.0001"), 6), (Decimal(0), 9))
+"""From which amount people are shown how many digits after the point; files have them all."""
 
 
 class Currency(Struct, frozen=True):
@@ -38,7 +38,9 @@ class Currency(Struct, frozen=True):
 
     def shown(self, nano: int) -> str:
         """An amount for people: `$12.3457` or `11.3580 EUR`."""
-        rounded = f"{self._amount(nano):,.{_SHOWN}f}"
+        amount = self._amount(nano)
+        digits = next(digits for least, digits in _SHOWN if abs(amount) >= least or not amount)
+        rounded = f"{amount:,.{digits}f}"
         if self.code != "USD":
             return f"{rounded} {self.code}"
         return f"-${rounded[1:]}" if rounded.startswith("-") else f"${rounded}"

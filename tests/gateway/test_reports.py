@@ -109,7 +109,19 @@ def test_an_unknown_currency_and_an_impossible_rate_are_refused(code: str, rate:
 def test_an_amount_in_another_currency_keeps_every_digit() -> None:
     assert currency_of("eur", "0.92").exact(2_831_155) == "0.00260466260"
     assert Currency().exact(2_831_155) == "0.002831155"
-    assert Currency().shown(-2_831_155) == "-$0.0028"
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "$0.0000"),
+        (1_234_567_891_234, "$1,234.5679"),
+        (-2_831_155, "-$0.002831"),
+        (38_436, "$0.000038436"),
+    ],
+)
+def test_a_small_amount_is_not_shown_as_nothing(nano: int, text: str) -> None:
+    assert Currency().shown(nano) == text
 
 
 AMOUNT = st.integers(min_value=0, max_value=10**12)

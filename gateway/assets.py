@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -200,13 +200,8 @@ def whole(data: bytes) -> Head:
 
 def is_black(data: bytes) -> bool:
     """Whether every pixel is (nearly) black; undecodable bytes are `Unfit`."""
-    from PIL import Image as Pillow
-
-    try:
-        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-            darkest_white = picture.convert("L").getextrema()[1]
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Unfit("the picture cannot be decoded") from error
+    with _opened(data) as picture:
+        darkest_white = picture.convert("L").getextrema()[1]
     # The rounding of JPEG can lift black by a few levels.
     return isinstance(darkest_white, int | float) and darkest_white <= 4
 
@@ -231,21 +226,35 @@ def _origin(picture: PillowImage) -> bytes:
 
 def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
     """Re-encode a picture; `compression` is the quality 0-100 for jpeg and webp (100 when None)."""
-    from PIL import Image as Pillow
     from PIL.PngImagePlugin import PngInfo
 
     out = io.BytesIO()
+    with _opened(data) as picture:
+        origin, quality = _origin(picture), 100 if compression is None else compression
+        if fmt == "png":
+            told = PngInfo()
+            told.add_itxt("XML:com.adobe.xmp", origin.decode())
+            picture.save(out, "PNG", pnginfo=told)
+        elif fmt == "jpeg":
+            picture.convert("RGB").save(out, "JPEG", quality=quality, xmp=origin)
+        else:
+            picture.save(out, "WEBP", quality=quality, xmp=origin)
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[PillowImage]:
+    """A picture about to be decoded; raises `Unfit` for what cannot be, or would fill our memory.
+
+    We measured the first head of the file. A decoder believes the last one, so a file with two is looked at again.
+    """
+    from PIL import Image as Pillow
+
     try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-            origin, quality = _origin(picture), 100 if compression is None else compression
-            if fmt == "png":
-                told = PngInfo()
-                told.add_itxt("XML:com.adobe.xmp", origin.decode())
-                picture.save(out, "PNG", pnginfo=told)
-            elif fmt == "jpeg":
-                picture.convert("RGB").save(out, "JPEG", quality=quality, xmp=origin)
-            else:
-                picture.save(out, "WEBP", quality=quality, xmp=origin)
-    except (OSError, ValueError, SyntaxError) as error:
+            head = probe(data)
+            if picture.size != (head.width, head.height):
+                raise Unfit("the picture has two heads that disagree")
+            yield picture
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise Unfit("the picture cannot be decoded") from error
-    return out.getvalue()

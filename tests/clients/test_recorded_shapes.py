@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -40,7 +41,7 @@ LIBRECHAT_GPT_IMAGE = {
 }
 
 
-def bearer(fixtures: dict[str, str]) -> dict[str, str]:
+def bearer(fixtures: Mapping[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {fixtures['key']}"}
 
 
@@ -51,7 +52,7 @@ def assert_picture(data: bytes, size: object, fmt: str = "png") -> None:
 
 
 @pytest.mark.parametrize("body", OPEN_WEBUI, ids=lambda body: str(body["model"]))
-def test_open_webui_gets_its_pictures(body: dict[str, object], http: httpx.Client, fixtures: dict[str, str]) -> None:
+def test_open_webui_gets_its_pictures(body: dict[str, object], http: httpx.Client, fixtures: Mapping[str, str]) -> None:
     answer = http.post("/images/generations", json=body, headers=bearer(fixtures)).raise_for_status().json()
     assert len(answer["data"]) == body["n"]
     for image in answer["data"]:
@@ -64,7 +65,7 @@ def test_open_webui_gets_its_pictures(body: dict[str, object], http: httpx.Clien
         assert_picture(data, body["size"])
 
 
-def test_open_webui_in_azures_manner_gets_its_picture(http: httpx.Client, fixtures: dict[str, str]) -> None:
+def test_open_webui_in_azures_manner_gets_its_picture(http: httpx.Client, fixtures: Mapping[str, str]) -> None:
     answer = http.post(
         "/images/generations",
         params={"api-version": "2025-04-01-preview"},
@@ -75,14 +76,16 @@ def test_open_webui_in_azures_manner_gets_its_picture(http: httpx.Client, fixtur
     assert_picture(base64.b64decode(image["b64_json"], validate=True), OPEN_WEBUI[1]["size"])
 
 
-def test_open_webui_fills_its_menu_from_the_models(http: httpx.Client, fixtures: dict[str, str]) -> None:
+def test_open_webui_fills_its_menu_from_the_models(http: httpx.Client, fixtures: Mapping[str, str]) -> None:
     answer = http.get("/models", headers=bearer(fixtures)).raise_for_status().json()
     assert answer["object"] == "list"
     assert {"flux-schnell", "dall-e-3", "gpt-image-1"} <= {model["id"] for model in answer["data"]}
     assert all({"id", "object", "created", "owned_by"} <= model.keys() for model in answer["data"])
 
 
-def test_librechats_dalle_tool_finds_the_pictures_name_in_its_url(http: httpx.Client, fixtures: dict[str, str]) -> None:
+def test_librechats_dalle_tool_finds_the_pictures_name_in_its_url(
+    http: httpx.Client, fixtures: Mapping[str, str]
+) -> None:
     answer = http.post("/images/generations", json=LIBRECHAT_DALLE, headers=bearer(fixtures)).raise_for_status()
     url = answer.json()["data"][0]["url"]
     name = re.search(r"[\w\d]+\.png", url)
@@ -92,7 +95,19 @@ def test_librechats_dalle_tool_finds_the_pictures_name_in_its_url(http: httpx.Cl
     assert_picture(http.get(url).raise_for_status().content, LIBRECHAT_DALLE["size"])
 
 
-def test_librechats_gpt_image_tool_gets_its_picture(http: httpx.Client, fixtures: dict[str, str]) -> None:
+def test_librechats_gpt_image_tool_gets_its_picture(http: httpx.Client, fixtures: Mapping[str, str]) -> None:
     answer = http.post("/images/generations", json=LIBRECHAT_GPT_IMAGE, headers=bearer(fixtures)).raise_for_status()
     data = base64.b64decode(answer.json()["data"][0]["b64_json"], validate=True)
     assert_picture(data, LIBRECHAT_GPT_IMAGE["size"], "webp")
+
+
+def test_the_fixtures_of_the_demo_are_complete_and_lead_somewhere(
+    http: httpx.Client, fixtures: Mapping[str, str]
+) -> None:
+    assert fixtures.keys() == {
+        "base_url", "key", "admin_key", "key_limited", "key_broke", "model_fail", "model_slow", "unsafe_prompt",
+        "sandbox_url", "pid",
+    }  # fmt: skip
+    answer = http.get("/models", headers={"Authorization": f"Bearer {fixtures['admin_key']}"}).raise_for_status()
+    assert {fixtures["model_fail"], fixtures["model_slow"]} <= {model["id"] for model in answer.json()["data"]}
+    assert "lines" in http.get(f"{fixtures['sandbox_url']}/_sandbox/invoice").raise_for_status().json()

@@ -18,7 +18,7 @@ from msgspec import Struct
 from gateway.clock import Clock
 from gateway.errors import NotReady
 from providers.contract import Format, Head, Image, ImageRequest
-from providers.picture import NotAPicture, complete, probe
+from providers.picture import NotAPicture, complete, has_alpha, probe
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -182,6 +182,8 @@ async def inspect(image: Image, request: ImageRequest) -> Head:
         raise Unfit(f"{head.width}x{head.height} is larger than any picture we accept")
     if (head.width, head.height) != (request.width, request.height):
         raise Unfit(f"{head.width}x{head.height} came for {request.width}x{request.height}")
+    if request.transparent and not has_alpha(image.data):
+        raise Unfit("the picture has no transparency")
     if len(image.data) < pixels * BLANK_BYTES_PER_PIXEL and await asyncio.to_thread(is_black, image.data):
         raise Unfit("the picture is all black", black=True)
     return head

@@ -37,10 +37,15 @@ INPUT_FIDELITY = Choice(
 )
 STRENGTH = Number(
     name="strength",
-    extension=True,
     least=0.0,
     most=1.0,
     about="How far the picture may leave its first input; only offers that take it may serve.",
+)
+OPERATION = Choice(
+    name="operation",
+    words=("edit", "remove_background"),
+    default="edit",
+    about="`remove_background` keeps what the picture shows and makes the rest transparent; it needs no prompt.",
 )
 _ELSEWHERE = ("image_url", "reference_images")
 """What a generation refuses for its own reason; an edit says it in another field."""
@@ -48,6 +53,7 @@ _SHARED = tuple(field for field in GENERATION if field.name not in _ELSEWHERE)
 _OWN: tuple[Field, ...] = (
     INPUT_FIDELITY,
     STRENGTH,
+    OPERATION,
     Unsupported(name="markup", about="drawings over a picture are not understood here"),
 )
 

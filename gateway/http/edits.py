@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.errors import InvalidRequest, NotFound
-from gateway.http import edit_fields
+from gateway.http import edit_fields, operations
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
 from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
@@ -27,7 +27,7 @@ from gateway.http.generation_fields import extension_headers
 from gateway.http.generations import call_of, within_patience
 from gateway.http.inputs import mask_over, named, named_one, pictures
 from gateway.http.model_names import Meaning, Names
-from gateway.http.operations import Content, Operation
+from gateway.http.operations import Content
 from gateway.http.request_parsing import (
     Asked,
     Wish,
@@ -47,10 +47,12 @@ from gateway.requests.call import Call, Caller
 from policies.eligibility import nearest_drawn
 from policies.types import Ask as EngineAsk
 from policies.types import Constraints
-from providers.contract import ImageRequest, Input
+from providers.contract import ImageRequest, Input, Operation
 
 PATH = "/v1/images/edits"
 VARIATIONS = "/v1/images/variations"
+CUT_OUT_PROMPT = "remove the background"
+"""What the record of a picture says whose background was removed without a word."""
 VARIED_PROMPT = "another version of this picture"
 """What an endpoint is told that wants words, where the caller has none."""
 VARIED_STRENGTH = 0.6
@@ -59,7 +61,7 @@ _AUTO = (0, 0)
 """No size of a picture: the caller leaves it to us."""
 FILES = frozenset({"image", "image[]", "mask"})
 OPERATIONS = (
-    Operation(
+    operations.Operation(
         method="post",
         path=PATH,
         id="createImageEdit",
@@ -72,7 +74,7 @@ OPERATIONS = (
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
     ),
-    Operation(
+    operations.Operation(
         method="post",
         path=VARIATIONS,
         id="createImageVariation",
@@ -189,8 +191,11 @@ def parse_edit(given: Given, names: Names, caller: Caller) -> Wish:
     fields = canonical(fields, edit_fields.KNOWN)
     refuse_unsupported(fields, edit_fields.UNSUPPORTED)
     edit_fields.INPUT_FIDELITY.read(fields)
-    able = {offer.model for offer in names.catalog.offers.values() if "edit" in offer.abilities.operations}
-    return _wish(replace(given, fields=dict(fields)), able, names, caller, warnings)
+    cuts_out = edit_fields.OPERATION.read(fields) == "remove_background"
+    operation: Operation = "remove_background" if cuts_out else "edit"
+    whole = {**fields, "prompt": fields.get("prompt") or CUT_OUT_PROMPT} if cuts_out else dict(fields)
+    able = {offer.model for offer in names.catalog.offers.values() if operation in offer.abilities.operations}
+    return _wish(replace(given, fields=whole), able, names, caller, warnings, operation)
 
 
 def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
@@ -208,7 +213,14 @@ def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
     return _wish(replace(given, fields=whole), able, names, caller, warnings)
 
 
-def _wish(given: Given, able: Collection[str], names: Names, caller: Caller, warnings: tuple[str, ...]) -> Wish:
+def _wish(
+    given: Given,
+    able: Collection[str],
+    names: Names,
+    caller: Caller,
+    warnings: tuple[str, ...],
+    operation: Operation = "edit",
+) -> Wish:
     """What is asked for with pictures, of the models that are `able`."""
     fields = given.fields
     model = model_name(fields)
@@ -218,11 +230,17 @@ def _wish(given: Given, able: Collection[str], names: Names, caller: Caller, war
     first = given.inputs[0].head
     request = replace(
         image_request(fields, (first.width, first.height)),
-        operation="edit",
+        operation=operation,
         references=tuple((one.head.width, one.head.height) for one in given.inputs),
         mask=given.mask is not None,
         strength=edit_fields.STRENGTH.read(fields),
     )
+    if operation == "remove_background":
+        request = replace(request, transparent=True)
+        if request.format == "jpeg":
+            raise InvalidRequest(
+                "'output_format' 'jpeg' knows no transparency; send 'png' or 'webp'.", param="output_format"
+            )
     if size_of(fields, _AUTO) == _AUTO:
         request = _in_a_drawn_size(request, constraints, names, caller)
     return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
@@ -236,7 +254,7 @@ def _editing(meaning: Meaning, able: Collection[str], names: Names, caller: Call
         return replace(meaning, models=usual or None)
     if not meaning.models.intersection(able):
         raise InvalidRequest(
-            f"The model '{next(iter(meaning.models))}' cannot edit pictures. "
+            f"The model '{next(iter(meaning.models))}' cannot do that to pictures. "
             f"These can: {', '.join(sorted(able)) or 'none that is sold here'}.",
             param="model",
         )

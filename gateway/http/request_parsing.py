@@ -137,7 +137,12 @@ def refuse_unsupported(fields: Fields, unsupported: Mapping[str, str] = UNSUPPOR
         if fields.get(name) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
     if field.BACKGROUND.read(fields) == "transparent":
-        raise _unsupported("background", "transparent", "Supported values are: 'auto', 'opaque'.")
+        raise _unsupported(
+            "background",
+            "transparent",
+            "Supported values are: 'auto', 'opaque'. Have the picture drawn, and then its background removed by "
+            "POST /v1/images/edits with 'operation': 'remove_background'.",
+        )
     field.STYLE.read(fields)
     field.COMPLEXITY.read(fields)
 

@@ -150,7 +150,7 @@ class Stream:
             created_at=int(asset.created.timestamp()),
             size=f"{asset.width}x{asset.height}",
             quality=QUALITY_OF_TIER.get(asset.tier, "medium"),
-            background="opaque",
+            background="transparent" if call.request.transparent else "opaque",
             output_format=call.request.format,
             partial_image_index=None if whole else 0,
             usage=usage_of(call.request, (picture,)) if whole else None,

@@ -350,6 +350,7 @@ class Attempts:
             height=request.height,
             count=request.count,
             steps=request.steps,
+            inputs=request.references,
             prices=quote.revision,
             policy=self._policy,
             reserve=reserve,

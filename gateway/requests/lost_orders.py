@@ -93,7 +93,13 @@ class LostOrders(Struct, frozen=True, kw_only=True):
             attempt_id=attempt.id,
             endpoint=attempt.endpoint,
             abilities=offer.abilities,
-            request=ImageRequest(width=attempt.width, height=attempt.height, count=attempt.count, steps=attempt.steps),
+            request=ImageRequest(
+                width=attempt.width,
+                height=attempt.height,
+                count=attempt.count,
+                steps=attempt.steps,
+                references=attempt.inputs,
+            ),
             timeout=self.order_timeout,
         )
         try:

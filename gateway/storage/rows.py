@@ -47,6 +47,8 @@ class NewHold(Struct, frozen=True, kw_only=True):
     """A reservation this hold takes over; released in the same commit."""
     fingerprint: bytes | None = None
     """What the caller would ask for again, where it may; see `gateway.requests.coalescing`."""
+    inputs: tuple[tuple[int, int], ...] = ()
+    """Width and height of every picture it is made from."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     prices: int
     policy: str
     fingerprint: bytes | None = None
+    inputs: tuple[tuple[int, int], ...] = ()
 
 
 class EntryRow(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import BudgetSpent, NotReady
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt, open_database
@@ -523,3 +524,10 @@ async def test_the_audit_says_how_much_it_looked_at_and_how_far_bills_went_beyon
     found = await db.examine()
     assert (found.faults, found.attempts, found.entries) == ([], 2, 12)
     assert (found.overruns, found.overrun_nano_usd, found.large_overruns) == (4, 3500, 2)
+
+
+async def test_sizes_of_inputs_are_recorded_for_they_are_billed_after_a_restart_too(db: SqliteDatabase) -> None:
+    edit, plain = replace(new_hold(), inputs=((640, 480), (32, 32))), new_hold()
+    await db.hold("own_1", [edit, plain], (), NOON)
+    found = [(await db.attempts(hold.call_id))[0].inputs for hold in (edit, plain)]
+    assert found == [((640, 480), (32, 32)), ()]

@@ -240,7 +240,7 @@ async def test_an_edit_is_not_promoted_for_its_pictures_are_not_kept(studio: Stu
             "as large as the first image",
         ),
         ({"images": [{"image_url": uri(picture())}], "mask": {"image_url": uri(picture())}}, "mask", "alpha channel"),
-        ({"images": [{"image_url": uri(picture())}], "model": "flux-schnell"}, "model", "cannot edit pictures"),
+        ({"images": [{"image_url": uri(picture())}], "model": "flux-schnell"}, "model", "cannot do that to pictures"),
         ({"images": [{"image_url": uri(picture())}], "prompt": " "}, "prompt", "blank"),
         ({"images": [{"image_url": uri(picture())}], "input_fidelity": "odd"}, "input_fidelity", "'high', 'low'"),
         ({"images": [{"image_url": uri(picture())}], "markup": "x"}, "markup", "Unsupported parameter"),
@@ -399,3 +399,26 @@ async def test_azures_clients_edit_under_their_deployment(studio: Studio) -> Non
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["pixelgate"]["model"] == "flux-kontext-pro"
+
+
+async def test_a_background_is_removed_without_a_word_and_what_comes_is_transparent(studio: Studio) -> None:
+    body = {"operation": "remove_background", "output_format": "webp", "response_format": "b64_json"}
+    files = {"image": ("a.jpg", picture(333, 222, "JPEG"))}
+    answer = await studio.http.post(EDITS, data=body, files=files)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["background"], told["size"], told["pixelgate"]["nano_usd"]) == ("transparent", "333x222", 18_000_000)
+    with Image.open(io.BytesIO(base64.b64decode(told["data"][0]["b64_json"]))) as seen:
+        assert (seen.mode, seen.size, seen.getchannel("A").getextrema()[0]) == ("RGBA", (333, 222), 0)
+    opaque = await studio.http.post(EDITS, data={**body, "output_format": "jpeg"}, files=files)
+    assert (opaque.status_code, opaque.json()["error"]["param"]) == (400, "output_format")
+    await studio.place.assert_books_agree()
+
+
+async def test_a_picture_without_transparency_is_never_sold_as_transparent(studio: Studio) -> None:
+    studio.place.sandbox.script([{"provider": "fal", "do": "black"}])  # black all over, and opaque
+    answer = await studio.http.post(
+        EDITS, data={"operation": "remove_background"}, files={"image": ("a.png", picture(96, 96))}
+    )
+    assert answer.status_code == 502, answer.text
+    assert await studio.place.charged() == 0

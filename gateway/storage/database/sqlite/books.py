@@ -62,7 +62,7 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 """As the partial index says it, so that SQLite uses it."""
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?)"""
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?)"""
 _FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
     FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
@@ -297,6 +297,7 @@ class Books:
                 hold.prices,
                 hold.policy,
                 hold.fingerprint,
+                encode(hold.inputs) if hold.inputs else None,
                 hold.reserve,
             ),
         )

@@ -37,6 +37,7 @@ IDEMPOTENCY = ", ".join(IdempotencyRow.__struct_fields__)
 encode = msgspec.json.Encoder().encode
 _decode_ticket = msgspec.json.Decoder(Ticket).decode
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_sizes = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
 _decode_words = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_request = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -62,6 +63,7 @@ def attempt(row: Columns) -> AttemptRow:
     fields["ended"] = _maybe(fields["ended"])
     fields["ticket"] = fields["ticket"] and _decode_ticket(fields["ticket"])
     fields["outcome"] = fields["outcome"] and _decode_outcome(fields["outcome"])
+    fields["inputs"] = _decode_sizes(fields["inputs"]) if fields["inputs"] else ()
     return AttemptRow(**fields)
 
 

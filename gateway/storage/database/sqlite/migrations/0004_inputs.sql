@@ -1,0 +1,3 @@
+-- Sizes of the pictures an order was made from: sellers bill them, also when a restart brings the order home.
+
+ALTER TABLE attempts ADD COLUMN inputs BLOB;

@@ -561,7 +561,9 @@ class CostEngine:
             rate = places[shared.rates[0][0]] if shared.rates else -1
             name = shared.machines or (shared.slots[0] if shared.slots else None)
             uses.append(Use(cost, -1 if name is None else places[name], expected, rate))
-        return Kind(demand.rate, max(demand.worth_failure, 1.0), uses)
+        # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
+        least = min([use.cost for use in uses], default=0.0)
+        return Kind(demand.rate, max(demand.worth_failure, 2.0 * least, 1.0), uses)
 
     def _share_machines(
         self, kinds: Sequence[Kind], sources: Sequence[Slate], view: View, places: Mapping[CapacityId, int]

@@ -249,6 +249,7 @@ def _decision(
         policy=policy.label,
         prices=picture.prices,
         reason=picture.reason,
+        picture=picture,
     )
 
 

@@ -7,12 +7,13 @@ else. Seconds, probabilities and nano-dollars throughout; moments are on the dri
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.tariffs import Quote
 from policies.types import Ask, CapacityId, InLine, OfferId, Reason, Rejection
 
 
-class Seen(Struct, frozen=True, gc=False):
+class Seen(Struct, frozen=True, gc=False, array_like=True):
     """One offer that may serve, now or once there is room. Positional, because a decision makes one per offer."""
 
     offer: OfferId
@@ -64,7 +65,7 @@ class Seen(Struct, frozen=True, gc=False):
     """The objection until then; None when it may go out now."""
 
 
-class Running(Struct, frozen=True, gc=False):
+class Running(Struct, frozen=True, gc=False, array_like=True):
     """An order of this part that is under way."""
 
     account: str
@@ -97,3 +98,8 @@ class Picture(Struct, frozen=True, gc=False):
     """The two accounts that would be quickest, and their seconds."""
     hedge_budget: bool = True
     """Whether the share of orders that may be second ones is not used up."""
+
+    def without_words(self) -> Picture:
+        """The same without what was asked to be drawn: decisions depend on its size, not on its words."""
+        request = replace(self.ask.request, prompt="", negative_prompt=None)
+        return replace(self, ask=replace(self.ask, request=request))

@@ -302,6 +302,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """Name and revision: "default@7"."""
     prices: int
     reason: Reason = "new"
+    picture: object | None = None
+    """What it was taken from (`policies.picture.Picture`): judged again, it gives the same decision."""
 
 
 EventKind = Literal[

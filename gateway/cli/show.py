@@ -12,6 +12,16 @@ from policies.money import USD
 from policies.types import Rejection
 
 _SHOWN_REJECTIONS = 40
+_MEANINGS = {
+    "price": "what the seller bills",
+    "latency": "what a late answer would cost you, by how likely it is",
+    "reliability": "what an error would cost you, by how likely it is",
+    "load": "taking the last room of the account",
+    "slots": "what the account's slot is worth to the calls that come meanwhile",
+    "rate": "what one order of the account's rate is worth to the calls to come",
+    "prepaid": "what credit or free pictures that run out are worth to the calls to come",
+    "machine": "what the seconds of your own GPU would save other calls",
+}
 
 
 def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SHOWN_REJECTIONS) -> str:
@@ -20,6 +30,10 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
     parts.append(f"chosen: {story.chosen or 'nobody'}")
     if story.candidates:
         parts += ["", candidate_table(story.candidates[:candidates])]
+    if story.waiting:
+        parts += ["", "cheaper or not, without room for now:", candidate_table(story.waiting[:candidates])]
+    if story.candidates or story.waiting:
+        parts += ["", meanings(story)]
     if story.rejections:
         parts += ["", "may not serve:", rejection_table(story.rejections[:rejections])]
     if len(story.decisions) > 1:
@@ -36,14 +50,27 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
 
 def candidate_table(candidates: Sequence[CandidateNote]) -> str:
     """Candidates with their costs by part, the cheapest in all first. All in dollars."""
-    scorers = list(dict.fromkeys(name for candidate in candidates for name in candidate.costs))
-    rows = [("  offer", "in all", *scorers, "p50 / p95", "free slots")]
+    scorers = _scorers(candidates)
+    rows = [("  offer", "in all", *scorers, "p50 / p95", "late", "line", "free slots")]
     for candidate in candidates:
         costs = [cents(candidate.costs.get(name, 0)) for name in scorers]
         latency = f"{candidate.latency_p50:.1f} / {candidate.latency_p95:.1f} s"
         total = cents(sum(candidate.costs.values()))
-        rows.append((f"  {candidate.offer}", total, *costs, latency, str(candidate.headroom)))
+        late, line = f"{candidate.late:.1%}", f"{candidate.wait_s:.1f} s" if candidate.wait_s else "-"
+        rows.append((f"  {candidate.offer}", total, *costs, latency, late, line, str(candidate.headroom)))
     return table(rows, right=frozenset(range(1, len(rows[0]))))
+
+
+def meanings(story: Explanation) -> str:
+    """What each column of costs stands for."""
+    shown = _scorers([*story.candidates, *story.waiting])
+    return "\n".join(f"  {name}: {_MEANINGS[name]}" for name in shown if name in _MEANINGS)
+
+
+def _scorers(candidates: Sequence[CandidateNote]) -> list[str]:
+    """The scorers that cost anybody anything, and always the price."""
+    names = dict.fromkeys(name for candidate in candidates for name in candidate.costs)
+    return [name for name in names if name == "price" or any(each.costs.get(name) for each in candidates)]
 
 
 def rejection_table(rejections: Sequence[Rejection]) -> str:

@@ -45,6 +45,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     chosen: str | None
     candidates: tuple[CandidateNote, ...]
     rejections: tuple[Rejection, ...]
+    waiting: tuple[CandidateNote, ...]
     attempts: tuple[AttemptFacts, ...]
     decisions: tuple[DecisionNote, ...]
 
@@ -90,6 +91,7 @@ def explain(notes: Sequence[DecisionNote], attempts: Sequence[AttemptRow]) -> Ex
         chosen=spoken.chosen,
         candidates=spoken.candidates,
         rejections=spoken.rejections,
+        waiting=spoken.waiting,
         attempts=tuple(_attempt(row) for row in attempts),
         decisions=tuple(notes),
     )

@@ -11,7 +11,10 @@ from msgspec import Struct
 from gateway.ids import sibling
 from gateway.requests.call import Call
 from gateway.storage.rows import DecisionRow
-from policies.types import Candidate, Decision, Rejection, Shed, Submit, Wait
+from policies.judgement import judge
+from policies.picture import Picture
+from policies.policy import Policy
+from policies.types import Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
 
 encode = msgspec.json.Encoder().encode
 
@@ -26,6 +29,10 @@ class CandidateNote(Struct, frozen=True):
     latency_p50: float
     latency_p95: float
     headroom: int
+    wait_s: float = 0.0
+    """Seconds until it has room; 0 where it has."""
+    late: float = 0.0
+    """Probability that the answer comes after the objective."""
 
 
 class DecisionNote(Struct, frozen=True):
@@ -42,12 +49,27 @@ class DecisionNote(Struct, frozen=True):
     prices: int
     candidates: tuple[CandidateNote, ...]
     rejections: tuple[Rejection, ...]
+    waiting: tuple[CandidateNote, ...] = ()
+    """Candidates without room for now; the objection stands among `rejections`."""
+
+
+class DecisionRecord(DecisionNote, frozen=True):
+    """One decision with what it was taken from, so that it can be taken again; only the database has this."""
+
+    picture: Picture | None = None
+
+
+def decided_again(body: bytes, policy: Policy, offers: Mapping[OfferId, Offer]) -> tuple[DecisionNote, Decision] | None:
+    """Judge a stored picture again: what was decided, and what the same picture gives; None where none was stored."""
+    record = msgspec.json.decode(body, type=DecisionRecord)
+    return None if record.picture is None else (record, judge(record.picture, policy, offers))
 
 
 def decision_row(call: Call, part: int, number: int, decision: Decision, at: datetime) -> DecisionRow:
     """The record of one decision; the id it goes by is the call's under the prefix `dec`."""
-    word, chosen = _said(decision)
-    note = DecisionNote(
+    word, chosen = said(decision)
+    picture = decision.picture
+    note = DecisionRecord(
         id=sibling(call.id, "dec"),
         part=part,
         reason=decision.reason,
@@ -57,11 +79,14 @@ def decision_row(call: Call, part: int, number: int, decision: Decision, at: dat
         prices=decision.prices,
         candidates=tuple([_note(candidate) for candidate in decision.ranked]),
         rejections=decision.rejected,
+        waiting=tuple([_note(candidate) for candidate in decision.waiting]),
+        picture=picture.without_words() if isinstance(picture, Picture) else None,
     )
     return DecisionRow(call_id=call.id, part=part, number=number, at=at, team=call.caller.team, body=encode(note))
 
 
-def _said(decision: Decision) -> tuple[str, str | None]:
+def said(decision: Decision) -> tuple[str, str | None]:
+    """A move in a word, and whom it chose."""
     match decision.move:
         case Submit(candidate):
             return "submit", candidate.offer.id
@@ -80,4 +105,6 @@ def _note(candidate: Candidate) -> CandidateNote:
         round(candidate.latency_p50, 3),
         round(candidate.latency_p95, 3),
         candidate.headroom,
+        round(candidate.wait_s, 3),
+        round(candidate.late, 4),
     )

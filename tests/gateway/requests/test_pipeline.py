@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
+from gateway.requests.journal import decided_again, said
 from policies.types import Decision, Rejection, Shed, Submit, Tier, Wait
 from providers.picture import probe
 from tests.support.town import ScriptedEngine, town
@@ -175,3 +176,17 @@ async def test_sellers_without_room_are_no_capacity_with_a_moment_to_come_back(t
         assert caught.value.retry_after is not None
         assert 0 < caught.value.retry_after <= 60
         await t.assert_books_agree()
+
+
+async def test_a_stored_decision_is_taken_again_and_is_the_same(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        call = t.call()
+        await t.app.pipeline.serve(call)
+        rows = await t.app.db.decisions(call.id)
+        revision = t.app.revision
+        for row in rows:
+            assert b"lighthouse" not in row.body
+            again = decided_again(row.body, revision.policy, revision.catalog.offers)
+            assert again is not None
+            note, decision = again
+            assert (note.move, note.chosen) == said(decision)

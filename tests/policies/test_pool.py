@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from policies.policy import Pool
+from policies.pool import lanes, outlook, share_of_bid
+from policies.types import Capacity, InLine, Machine, Machines, Submit, Wait
+from tests.support.sellers import Town, ask, offer
+
+NOW = 100.0
+
+
+def machines(*up: tuple[str | None, float], line: tuple[InLine, ...] = ()) -> Machines:
+    """GPUs by model and seconds until they are free."""
+    by_model: dict[str, list[InLine]] = {}
+    for each in line:
+        by_model.setdefault(each.model, []).append(each)
+    return Machines([Machine(model, NOW + left) for model, left in up], {}, by_model)
+
+
+def wish(model: str = "m", seconds: float = 2.0, due: float = 30.0, worth: float = 5.0, name: str = "call") -> InLine:
+    return InLine(name, model, seconds, NOW + due, worth)
+
+
+def test_a_machine_that_has_the_model_and_is_idle_takes_an_order_at_once() -> None:
+    found = outlook(machines(("m", 0.0), ("m", 4.0)), wish(), NOW, 1.0, Pool(), {})
+    assert found is not None
+    assert (found.wait_s, found.place, found.idle) == (0.0, True, 1)
+
+
+def test_an_order_waits_at_the_gateway_until_a_machine_is_free() -> None:
+    found = outlook(machines(("m", 3.0), ("m", 4.0)), wish(), NOW, 1.0, Pool(), {})
+    assert found is not None
+    assert (found.wait_s, found.place) == (3.0, False)
+
+
+def test_those_due_sooner_go_first_and_those_who_take_what_is_left_over_go_last() -> None:
+    ahead = (wish(due=10.0, name="sooner"), wish(due=5.0, worth=0.1, name="filler"), wish(due=60.0, name="later"))
+    found = outlook(machines(("m", 3.0), line=ahead), wish(), NOW, 1.0, Pool(), {})
+    assert found is not None
+    assert found.wait_s == pytest.approx(3.0 + 2.0)
+
+
+def test_no_machine_up_is_no_offer() -> None:
+    assert outlook(machines(), wish(), NOW, 1.0, Pool(), {}) is None
+
+
+def test_a_model_nobody_has_loaded_pays_for_the_swap() -> None:
+    found = outlook(machines(("other", 0.0)), wish(), NOW, 1.0, Pool(swap=3.0), {})
+    assert found is not None
+    assert (found.wait_s, found.place) == (3.0, True)
+
+
+def test_a_model_with_too_many_machines_leaves_the_next_one_to_a_model_that_has_too_few() -> None:
+    up = machines(("m", 0.0), ("m", 5.0))
+    found = outlook(up, wish(), NOW, 1.0, Pool(), {"m": 1, "n": 1})
+    assert found is not None
+    assert found.wait_s == 5.0
+
+
+def test_a_long_step_pays_for_what_it_blocks_even_on_an_idle_machine() -> None:
+    assert share_of_bid(0, 1.0, Pool()) == 1.0
+    assert share_of_bid(2, 1.0, Pool()) < share_of_bid(1, 1.0, Pool()) < share_of_bid(1, 20.0, Pool()) < 1.0
+
+
+def test_machines_follow_the_load_but_not_every_ripple() -> None:
+    assert lanes({"m": 2.4, "n": 1.6}, {"m": 2, "n": 2}, 4) == {"m": 2, "n": 2}
+    assert lanes({"m": 3.2, "n": 0.8}, {"m": 2, "n": 2}, 4) == {"m": 3, "n": 1}
+    assert lanes({"m": 3.6, "n": 0.4}, {"m": 4}, 4) == {"m": 4, "n": 1}
+    assert lanes({}, {"m": 4}, 4) == {"m": 4}
+
+
+def test_an_own_machine_is_taken_while_idle_and_waited_for_while_that_is_cheaper() -> None:
+    town = Town(
+        offer("own:m", 0.0, capacities=("own",)), offer("b:m"), capacities=[Capacity(id="own", slots=1, machines=True)]
+    )
+    town.market.gpus["own"] = Machines([Machine("m", 0.0)], {}, {})
+    move = town.decide(ask()).move
+    assert isinstance(move, Submit)
+    assert move.candidate.offer.id == "own:m"
+    town.market.gpus["own"] = Machines([Machine("m", 4.0)], {}, {})
+    wait = town.decide(ask()).move
+    assert isinstance(wait, Wait)
+    assert wait.line is not None
+    assert wait.line.model == "m"
+    assert wait.until == pytest.approx(2.0)
+    hurried = town.decide(replace(ask(slo=2.0), arrived=0.0)).move
+    assert isinstance(hurried, Submit)
+    assert hurried.candidate.offer.id == "b:m"
+
+
+def test_a_pool_with_no_machine_up_is_no_reason_to_wait_for_it() -> None:
+    town = Town(
+        offer("own:m", 0.0, capacities=("own",)), offer("b:m"), capacities=[Capacity(id="own", slots=1, machines=True)]
+    )
+    town.market.gpus["own"] = Machines([], {}, {})
+    decision = town.decide(ask())
+    assert isinstance(decision.move, Submit)
+    assert [each.reason for each in decision.rejected] == ["own has no machine up"]

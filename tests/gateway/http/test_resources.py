@@ -186,6 +186,8 @@ async def test_a_decision_explains_what_was_chosen_and_what_was_not(door: Door) 
         "latency_p50": 0.8,
         "latency_p95": 1.4,
         "headroom": 9,
+        "wait_s": 0.0,
+        "late": 0.0,
     }
     assert decision["rejections"][0]["reason"] == "costs $0.025, above $0.01"
     assert [attempt["offer"] for attempt in decision["attempts"]] == ["together:flux-schnell"]

@@ -181,7 +181,9 @@ async def test_a_key_is_forgotten_after_a_day(slow: Town) -> None:
     assert (await slow.app.coalescing.serve(call(slow, b"a heron"), KEYED)).cache == "miss"
 
 
-async def restarted(folder: Path, sandbox: Sandbox, repeat: Repeat, *, after: float = 0.15, count: int = 1) -> Town:
+async def restarted(
+    folder: Path, sandbox: Sandbox, repeat: Repeat, *, after: float = 0.15, count: int = 1, regain: str = "20s"
+) -> Town:
     """A gateway on the state of one that was killed while a call was under way."""
     first = await build(settings(folder, sandbox.url))
     await first.start()
@@ -191,11 +193,11 @@ async def restarted(folder: Path, sandbox: Sandbox, repeat: Repeat, *, after: fl
     await crash(first)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
-    return Town(await revive(folder, sandbox), sandbox)
+    return Town(await revive(folder, sandbox, regain), sandbox)
 
 
-async def revive(folder: Path, sandbox: Sandbox) -> App:
-    orders = {"timeout": "5s", "least_patience": "1s", "linger": "200ms", "drain": "5s", "regain": "1s"}
+async def revive(folder: Path, sandbox: Sandbox, regain: str = "20s") -> App:
+    orders = {"timeout": "5s", "least_patience": "1s", "linger": "200ms", "drain": "5s", "regain": regain}
     app = await build(settings(folder, sandbox.url, orders=orders))
     await app.start()
     return app
@@ -250,7 +252,7 @@ async def test_after_a_kill_what_is_ready_is_kept_and_only_the_rest_is_drawn(tmp
 async def test_an_order_found_under_way_that_nobody_asks_for_costs_its_team_nothing(tmp_path: Path) -> None:
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
         draws_slowly(sandbox, 0.3)
-        found = await restarted(tmp_path, sandbox, FIRST)
+        found = await restarted(tmp_path, sandbox, FIRST, regain="500ms")
         await found.assert_books_agree()
         assert jobs(found) == 1
         assert await found.charged() == 0

@@ -62,6 +62,8 @@ def write_home(
 ) -> Home:
     """A folder with these settings, the shipped policy, and the models given (none: the caller brings a catalogue)."""
     shutil.copytree(SHIPPED / "policies", folder / "policies")
+    if catalog:
+        _forget_edit_models(folder / "policies" / "default.yaml")
     (folder / "catalog").mkdir()
     for model, document in (catalog or {}).items():
         _write_yaml(folder / "catalog" / f"{model}.yaml", document)
@@ -108,6 +110,11 @@ def write_own_gpu(folder: Path, upstream_url: str) -> Home:
         "offers": [offer],
     }
     return write_home(folder, settings=settings, catalog={"bench": model})
+
+
+def _forget_edit_models(policy: Path) -> None:
+    """A catalogue of a bench's own has none of the models that the shipped policy edits with."""
+    policy.write_text(re.sub(r"(?m)^  edits:.*\n(?: {20,}#.*\n)*", "", policy.read_text()))
 
 
 def _write_yaml(path: Path, document: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from math import inf
 
@@ -115,7 +115,8 @@ class Seller:
         self.bias = 1.0
         """What the seller bills over what it quotes."""
         self._machine_share = policy.pool.fixed_share if shared.machines else None
-        self._out: deque[tuple[float, float]] = deque()
+        self._out: list[tuple[float, float]] = []
+        """When each order under way went out, and the seconds it was to take; in the order of going out."""
 
     def __repr__(self) -> str:
         return (
@@ -146,9 +147,13 @@ class Seller:
 
     def ended(self, sent_at: float) -> None:
         """Forget an order that is over, however it ended."""
-        if self._out:
-            closest = min(range(len(self._out)), key=lambda i: abs(self._out[i][0] - sent_at))
-            del self._out[closest]
+        out = self._out
+        if not out:
+            return
+        at = bisect_left(out, (sent_at,))
+        if at == len(out) or (at and sent_at - out[at - 1][0] < out[at][0] - sent_at):
+            at -= 1
+        del out[at]
 
     def served(self, event: Event, quoted: int, now: float) -> None:
         """Learn from pictures that came."""
@@ -223,8 +228,7 @@ class Seller:
         late = [expected for sent, expected in self._out if now - sent > _OVERDUE * expected + 0.5]
         if len(late) >= 3 and len(late) > 0.4 * len(self._out):
             self.forecast.overdue()
-        while self._out and now - self._out[0][0] > 600.0:
-            self._out.popleft()
+        del self._out[: bisect_left(self._out, (now - 600.0,))]
 
     def lost(self, now: float) -> list[float]:
         """When the orders went out that should have ended long ago."""

@@ -19,6 +19,7 @@ import pytest
 
 from gateway.cli import run
 from gateway.settings import CHECKOUT, default_config
+from policies.scorers import SCORERS
 
 BARE = {name: value for name, value in os.environ.items() if not name.startswith(("PIXELGATE_", "FAL_", "TOGETHER_"))}
 
@@ -119,8 +120,9 @@ def test_an_edit_is_quoted_with_the_pictures_that_go_in(capsys: pytest.CaptureFi
         "--json",
     ]
     assert run(words) == 0
-    best, *others = json.loads(capsys.readouterr().out)["offers"]
+    best, second, *others = json.loads(capsys.readouterr().out)["offers"]
     assert (best["offer"], best["nano_usd"], best["feasible"]) == ("fal:flux-2-pro/edit", 60_000_000, True)
+    assert (second["offer"], second["nano_usd"], second["feasible"]) == ("replicate:flux-2-pro", 60_000_000, True)
     assert all("does not edit" in other["reason"] for other in others)
 
 
@@ -152,7 +154,7 @@ def test_a_hypothetical_decision_is_explained_offline(tmp_path: Path, capsys: py
     assert run(["explain", "--request", str(request), "--json"]) == 0
     story = json.loads(capsys.readouterr().out)
     assert story["chosen"] == "together:flux-schnell"
-    assert set(story["candidates"][0]["costs"]) == {"price", "latency", "reliability", "load"}
+    assert set(story["candidates"][0]["costs"]) == set(SCORERS)
     assert story["rejections"][0].keys() >= {"offer", "reason"}
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 from ruamel.yaml import YAML
 
 from gateway.yaml_files import load
@@ -149,7 +150,7 @@ def test_what_is_marked_as_sold_can_be_ordered_and_nothing_else(vector: Vector) 
     asked = Ask(
         call_id="c",
         part=0,
-        request=vector.request(offer.abilities.operations[0]),
+        request=replace(vector.request(offer.abilities.operations[0]), mask=offer.abilities.needs_mask),
         constraints=Constraints(),
         arrived=0.0,
     )

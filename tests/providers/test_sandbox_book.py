@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from providers.sandbox.endpoints import OPENAI, TOGETHER, Seller
 from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.invoice import PUBLISHED, PriceList, Work, charge
+from providers.sandbox.replicate_endpoints import REPLICATE
 
 _HAND_COMPUTED: Sequence[tuple[Seller, str, Sequence[tuple[int, int]], int | None, int]] = [
     ("fal", "fal-ai/flux/schnell", [(1024, 1024)], 4, 3_000_000),
@@ -49,7 +50,8 @@ def test_orders_cost_what_the_published_tables_say(
 
 
 def test_everything_sold_has_a_price() -> None:
-    sold = {(each.seller, each.id) for each in (*FAL.values(), *TOGETHER.values(), *OPENAI.values())}
+    endpoints = (*FAL.values(), *TOGETHER.values(), *REPLICATE.values(), *OPENAI.values())
+    sold = {(each.seller, each.id) for each in endpoints}
     assert set(PUBLISHED) == sold
 
 

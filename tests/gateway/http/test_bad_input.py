@@ -285,7 +285,7 @@ async def test_other_methods_are_told_which_one_works(door: Door, method: str) -
         ("GET", "/v1/%F0%9F%A6%8A", 404),
         ("GET", "/v1/%ff", 404),
         ("POST", "/v1/models", 405),
-        ("DELETE", "/v1/images/img_1", 405),
+        ("PUT", "/v1/images/img_1", 405),
         ("GET", "/v1/quotes", 405),
     ],
 )

@@ -26,6 +26,8 @@ _NEAR_S = 1.5
 _LONGEST_S = 15.0
 _YIELD_S = 3.0
 _HOPELESS = 0.9
+_LOOK_AT_LEAST_S = 0.25
+"""Sooner a second order would not be worth the look: the way to a seller and back takes as long."""
 _LOOK_AT_MOST_S = 12.0
 _QUICK_MARGIN = 1.35
 """An order nearly always ends within this many times its forecast."""
@@ -169,7 +171,7 @@ def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
     if slack > 0.0:
         # No later than when a second order could still be in time, but not before it is likely to be of use.
         after = min(after, max(_hedge_by(picture, seen.account), seen.wait_s + _EARLIEST * seen.p50))
-    return now + min(max(after, 0.05), _LOOK_AT_MOST_S)
+    return now + min(max(after, _LOOK_AT_LEAST_S), _LOOK_AT_MOST_S)
 
 
 def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Policy) -> bool:

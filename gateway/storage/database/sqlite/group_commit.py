@@ -22,7 +22,7 @@ from gateway.errors import NotReady
 GROUP = 256
 """Most commands in one transaction."""
 
-GATHER_S = 0.004
+GATHER_S = 0.01
 """Least seconds between two commits on the event loop while many orders are under way: one is then for many of them.
 With few, a commit comes at the end of the turn."""
 

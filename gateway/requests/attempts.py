@@ -176,7 +176,7 @@ class Attempts:
     @property
     def complete(self) -> bool:
         """Whether every part is over."""
-        return all([part.over for part in self._parts])
+        return all(part.over for part in self._parts)
 
     async def due(self) -> list[tuple[Ask, Reason]]:
         """Wait until the engine has to be asked, and for what; nothing at all when the call is over."""

@@ -128,12 +128,13 @@ class Account:
         if attempt is not None:
             self.stats.attempts[attempt] = self.stats.attempts.get(attempt, 0) + 1
 
-    def take_token(self, now: float) -> bool:
+    def take_token(self, now: float, behind: float = 0.0) -> bool:
         """Whether the account's rate allows one more order now; judges the caller by what it was told.
 
+        `behind`: seconds by which this order may have waited to be looked at, which the caller is not blamed for.
         A rate changed without notice is told by the first 429 under it; two seconds later it must be kept.
         """
-        late = self._pace.spend(now) < -self._pace.rate * _TOLD_JITTER_S
+        late = self._pace.spend(now) < -self._pace.rate * (_TOLD_JITTER_S + behind)
         taken = self.bucket.take(now, slack=min(1.0, self.bucket.rate * _JITTER_S))
         if taken:
             return True

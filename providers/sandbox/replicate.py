@@ -134,7 +134,7 @@ class ReplicateTwin:
             account.reject("402")
             return problem(402, _BROKE, title="Insufficient credit")
         strike = self._world.submission(request, account, endpoint.id, raw)
-        _throttle(account)
+        _throttle(account, self._world.behind())
         _strike_at_once(request, account, strike)
         job, wait_s = self._start(request, account, endpoint, body, strike)
         if strike.do == "late_accept":
@@ -367,8 +367,8 @@ def _endpoint(request: web.Request, body: Mapping[str, object]) -> Endpoint:
     raise Refusal(problem(422, words, title="Invalid version or not permitted"))
 
 
-def _throttle(account: Account) -> None:
-    if account.take_token(time.monotonic()):
+def _throttle(account: Account, behind: float) -> None:
+    if account.take_token(time.monotonic(), behind):
         return
     account.reject("rate")
     wait = max(1, round((1 - account.bucket.peek(time.monotonic())) / account.bucket.rate))

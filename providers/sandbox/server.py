@@ -18,6 +18,7 @@ from providers.sandbox.fal_webhooks import Webhooks
 from providers.sandbox.invoice import Invoice
 from providers.sandbox.machine_twin import MachineTwin
 from providers.sandbox.openai import OpenAITwin
+from providers.sandbox.pulse import Pulse
 from providers.sandbox.replicate import ReplicateTwin
 from providers.sandbox.replicate_webhooks import ReplicateWebhooks
 from providers.sandbox.selfhosted import SelfhostedTwin
@@ -34,6 +35,8 @@ class Sandbox:
     def __init__(self, world: World, runner: web.AppRunner) -> None:
         self._world = world
         self._runner = runner
+        self._pulse = Pulse()
+        world.behind = self._pulse.behind
 
     @property
     def url(self) -> str:
@@ -67,6 +70,7 @@ class Sandbox:
     async def close(self) -> None:
         """Stop listening and working."""
         self._world.closing.set()
+        self._pulse.stop()
         await self._runner.cleanup()
         await self._world.aclose()
 

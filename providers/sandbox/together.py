@@ -125,7 +125,7 @@ class TogetherTwin:
         return endpoint
 
     def _limit(self, account: Account) -> None:
-        if not account.take_token(time.monotonic()):
+        if not account.take_token(time.monotonic(), self._world.behind()):
             account.reject("rate")
             raise Refusal(error(429, _MESSAGES[429], headers=_rate_headers(account)))
         if account.in_flight >= account.capacity:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 
 import aiohttp
@@ -36,6 +36,8 @@ class World:
         self.url = ""
         self.painter = Painter(plain=pictures == "plain")
         self.closing = asyncio.Event()
+        self.behind: Callable[[], float] = lambda: 0.0
+        """Seconds by which what arrives now may have waited to be looked at."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
         self.clear()

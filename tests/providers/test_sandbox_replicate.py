@@ -131,15 +131,15 @@ async def test_who_waited_in_vain_gets_202_and_the_prediction_goes_on(http: Clie
 
 async def test_a_deadline_aborts_what_waits_and_cancels_what_runs(http: ClientSession, sandbox: Sandbox) -> None:
     sandbox.script({"rules": [{"do": "slow", "args": {"seconds": 30}}], "limits": {"replicate": {"concurrency": 1}}})
-    _, running = await create(http, headers={"Cancel-After": "5s"})
+    _, running = await create(http, headers={"Cancel-After": "7s"})
     _, waiting = await create(http, headers={"Cancel-After": "5"})
     assert running["deadline"] > running["created_at"]
     refused, _ = await create(http, headers={"Cancel-After": "4s"})
     assert refused == 422
-    await asyncio.sleep(5.1)
+    await asyncio.sleep(7.2)
     ran, never_ran = await look(http, running["id"]), await look(http, waiting["id"])
     assert (ran["status"], never_ran["status"], never_ran["started_at"]) == ("canceled", "aborted", None)
-    assert 4.5 < ran["metrics"]["predict_time"] < 5.5
+    assert 6 < ran["metrics"]["predict_time"] < 8
     assert "predict_time" not in never_ran["metrics"]
     assert sandbox.invoice()["lines"] == []
 

@@ -125,8 +125,8 @@ async def test_what_a_busy_sandbox_was_late_to_count_is_nobodys_fault() -> None:
     assert behind > 0.2
     blamed, excused = Account("together", "a"), Account("together", "b")
     for account in (blamed, excused):
-        account.limit(Limits(rate=20, burst=10))
-    for _ in range(14):
+        account.limit(Limits(rate=20, burst=20))
+    for _ in range(33):
         blamed.take_token(1.0)
         excused.take_token(1.0, behind)
     assert blamed.stats.limit_violations > 0

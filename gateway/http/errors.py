@@ -98,7 +98,8 @@ class Unexpected(GatewayError):
 def error_body(error: GatewayError) -> bytes:
     """The envelope of an error, as JSON."""
     content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return msgspec.json.encode({"error": {**error.extra, **content}})
+    # What every client looks for comes first: LiteLLM keeps only the beginning of an error.
+    return msgspec.json.encode({"error": {**content, **error.extra, **content}})
 
 
 def error_headers(error: GatewayError) -> Headers:

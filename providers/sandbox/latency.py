@@ -32,7 +32,7 @@ class Latency:
         pace = (steps or endpoint.default_steps) / endpoint.default_steps
         megapixels = max(0.25, size[0] * size[1] / 1_048_576)
         median = endpoint.typical_s * pace * megapixels * (1 + _MORE_IMAGES * (count - 1))
-        spread = random.Random(f"{self._seed}/work/{draw}").lognormvariate(math.log(median), _SPREAD)
+        spread = random.Random(f"{self._seed}/drawing/{draw}").lognormvariate(math.log(median), _SPREAD)
         return spread * self.scale
 
     def cold_start_s(self, endpoint: Endpoint, draw: str, now: float) -> float:

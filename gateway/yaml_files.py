@@ -10,12 +10,14 @@ Anchors, aliases and tags are refused: a file says what it says, once, in plain 
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from math import inf, nan
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import BaseModel, ValidationError
@@ -24,6 +26,26 @@ from pydantic_core import ErrorDetails
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_EVENTS = 20_000
+
+# YAML 1.2, of which parsers of 1.1 would read yes, 1:30 and 017 otherwise.
+_WORDS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+}
+_WORDY = frozenset({"", *"tTfF~nN"})
+_NUMERIC = frozenset("+-.0123456789")
+_INT = re.compile(r"[-+]?(?:0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+(?:_[0-9]+)*)", re.ASCII)
+_ZEROES = re.compile(r"[-+]?0[0-9_]+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_ODD = {".inf": inf, "+.inf": inf, "-.inf": -inf, ".nan": nan}
+_LONGEST_NUMBER = 40
+_PARSER_HINTS = {
+    "cannot start any token": "indent with spaces, not tabs, and quote words that begin with @ or `",
+    "mapping values are not allowed": "quote a value that holds a colon and a space",
+    "could not find expected ':'": "write `key: value`",
+}
 
 Loc: TypeAlias = Sequence[str | int]
 """Where a value stands: keys and list positions from the top, as pydantic names them."""
@@ -69,11 +91,11 @@ class BadFile(Exception):
 class Document:
     """A file's values as plain Python, and where in the file each of them stands."""
 
-    def __init__(self, path: str, text: str, root: object, data: object) -> None:
+    def __init__(self, path: str, text: str, data: object, place: _Place) -> None:
         self.path = path
         self.data = data
         self._lines = text.splitlines()
-        self._root = root  # ruamel's values, which know their places
+        self._place = place
 
     def parse(self, model: type[M]) -> M:
         """The document as `model`; raises `BadFile` with every fault in it."""
@@ -115,12 +137,18 @@ class Document:
         return self.fault((*under, *loc), f"{dotted(loc)}: {message}" if loc else message, hint=hint_of(detail))
 
     def _position(self, loc: Loc, *, at_key: bool) -> tuple[int, int]:
-        node, place = self._root, (0, 0)
+        place, line, column = self._place, self._place.line, self._place.column
         for depth, part in enumerate(loc):
-            found = _child(node, part, at_key=at_key and depth == len(loc) - 1)
-            if found is not None:  # pydantic also names union members in a loc; the file has nothing there
-                node, place = found
-        return (place[0] + 1, place[1] + 1) if self._lines else (0, 0)
+            below = place.below
+            if isinstance(below, dict) and part in below:
+                line, column, place = below[part]
+                if not (at_key and depth == len(loc) - 1):
+                    line, column = place.line, place.column
+            elif isinstance(below, list) and isinstance(part, int) and part < len(below):
+                place = below[part]
+                line, column = place.line, place.column
+            # else: pydantic also names union members in a loc; the file has nothing there
+        return (line + 1, column + 1) if self._lines else (0, 0)
 
 
 def load(path: Path, model: type[M]) -> M:
@@ -148,8 +176,8 @@ def read_bytes(raw: bytes, path: str) -> Document:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise BadFile([Fault(path=path, line=line, column=column, message="is not UTF-8 text")]) from None
-    root, data = _compose(text, path)
-    return Document(path, text, root, data)
+    data, place = _compose(text, path)
+    return Document(path, text, data, place)
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
@@ -217,111 +245,194 @@ def _members(annotation: object) -> Iterator[object]:
         yield annotation
 
 
-def _compose(text: str, path: str) -> tuple[object, object]:
-    """What the text says: with places, and as plain values."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+class _Place(Struct, frozen=True, gc=False):
+    """Where a value begins, counted from 0, and the places of what it holds."""
 
-    yaml = YAML(typ="rt", pure=True)
+    line: int
+    column: int
+    below: dict[str | int, tuple[int, int, _Place]] | list[_Place] | None = None
+    """Of a mapping: key -> line and column of the key, and the place of its value."""
+
+
+_NOWHERE = _Place(0, 0)
+
+
+def _compose(text: str, path: str) -> tuple[object, _Place]:
+    """What the text says, as plain values, and where each of them stands."""
+    from yaml import MarkedYAMLError, YAMLError
+
+    reading = _Reading(text, path)
     try:
-        _refuse_unsafe_events(yaml, text, path)
-        root = yaml.load(text)
-        return root, _plain(root)
+        return reading.whole()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = (error.problem or error.context or "is not YAML").partition("\n")[0]
-        raise BadFile([_marked(text, path, line, column, message)]) from None
-    except YAMLError as error:
-        raise BadFile([Fault(path=path, message=f"is not YAML: {str(error).partition(chr(10))[0]}")]) from None
-    except (ValueError, RecursionError) as error:  # an impossible date, a mapping as a key
-        line, column = _place_of_impossible(text)
-        raise BadFile([_marked(text, path, line, column, f"is not YAML we accept: {error}")]) from None
+        raise BadFile([_marked(text, path, line, column, message, _hint_for(message))]) from None
+    except YAMLError as error:  # a character that no text holds
+        at = getattr(error, "position", None)
+        line, column = _line_and_column(text, at) if isinstance(at, int) else (0, 0)
+        raise BadFile([_marked(text, path, line, column, f"is not YAML: {_first_line(error)}")]) from None
+    finally:
+        reading.close()
 
 
-def _place_of_impossible(text: str) -> tuple[int, int]:
-    """Line and column of the first plain value that looks like a date and is none (2026-02-31); zeros without one."""
-    from ruamel.yaml import YAML, events
+class _Reading:
+    """One pass over the events of a text, which builds values and places and refuses what people should not use."""
 
-    for event in YAML(typ="rt", pure=True).parse(text):
-        if isinstance(event, events.ScalarEvent) and event.style is None:
+    def __init__(self, text: str, path: str) -> None:
+        self._text = text
+        self._path = path
+        self._loader = _loader()(text)
+        self._events = 0
+        self._depth = 0
+        self._faults: list[Fault] = []
+
+    def close(self) -> None:
+        """Let go of the parser."""
+        self._loader.dispose()
+
+    def whole(self) -> tuple[object, _Place]:
+        """The only document of the text; None where it is empty."""
+        from yaml import events
+
+        self._next()
+        if isinstance(self._next(), events.StreamEndEvent):
+            return None, _NOWHERE
+        data, place = self._value(self._next())
+        self._next()
+        after = self._next()
+        if isinstance(after, events.DocumentStartEvent):
+            raise self._refused(after, "holds a second document; one file is one document")
+        if self._faults:
+            raise BadFile(self._faults)
+        return data, place
+
+    def _next(self) -> Any:
+        event = self._loader.get_event()
+        self._events += 1
+        if self._events > MAX_EVENTS:
+            raise self._refused(event, f"holds more than {MAX_EVENTS:,} values")
+        return event
+
+    def _value(self, event: Any) -> tuple[object, _Place]:
+        from yaml import events
+
+        kind, mark = type(event), event.start_mark
+        if kind is events.AliasEvent:
+            raise self._refused(event, "aliases (*name) are not accepted", "write the value out")
+        if event.anchor is not None:
+            raise self._refused(event, "anchors (&name) are not accepted", "write the value out")
+        if event.tag is not None:
+            raise self._refused(event, "tags (!name) are not accepted", "write a plain value")
+        if kind is events.ScalarEvent:
+            return self._scalar(event), _Place(mark.line, mark.column)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise self._refused(event, f"is nested deeper than {MAX_DEPTH} levels")
+        below: dict[str | int, tuple[int, int, _Place]] | list[_Place]
+        data, below = self._mapping() if kind is events.MappingStartEvent else self._sequence()
+        self._depth -= 1
+        return data, _Place(mark.line, mark.column, below)
+
+    def _sequence(self) -> tuple[list[object], list[_Place]]:
+        from yaml import events
+
+        data, places = [], []
+        while type(event := self._next()) is not events.SequenceEndEvent:
+            value, place = self._value(event)
+            data.append(value)
+            places.append(place)
+        return data, places
+
+    def _mapping(self) -> tuple[dict[str | int, object], dict[str | int, tuple[int, int, _Place]]]:
+        from yaml import events
+
+        data: dict[str | int, object] = {}
+        places: dict[str | int, tuple[int, int, _Place]] = {}
+        while type(event := self._next()) is not events.MappingEndEvent:
+            if type(event) is events.ScalarEvent and event.value == "<<" and not event.style:
+                raise self._refused(event, "merge keys (<<) are not accepted", "write the values out")
+            key, at = self._value(event)
+            if isinstance(key, list | dict):
+                raise self._refused(event, f"{_first_line(key)} cannot be a key", "write a plain word")
+            name = key if isinstance(key, str | int) and not isinstance(key, bool) else str(event.value)
+            value, place = self._value(self._next())
+            if name in data:
+                first = places[name][0] + 1
+                self._fault(event, f"duplicate key {name!r}: it stands in line {first} already", "leave one of them")
+                continue
+            data[name] = value
+            places[name] = (at.line, at.column, place)
+        return data, places
+
+    def _scalar(self, event: Any) -> object:
+        text: str = event.value
+        if event.style:  # quoted, or a block
+            return text
+        first = text[:1]
+        if first in _NUMERIC:
+            return self._number(event, text)
+        if first in _WORDY and text in _WORDS:
+            return _WORDS[text]
+        return text
+
+    def _number(self, event: Any, text: str) -> object:
+        if _INT.fullmatch(text):
+            return self._whole_number(event, text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+        if _DATE.fullmatch(text):
             try:
-                YAML(typ="rt", pure=True).load(event.value)
-            except ValueError:
-                return event.start_mark.line + 1, event.start_mark.column + 1
-    return 0, 0
+                return dt.date.fromisoformat(text)
+            except ValueError as error:
+                self._fault(event, f"is not a day of the calendar: {error}")
+                return text
+        return _ODD.get(text.lower(), text)
+
+    def _whole_number(self, event: Any, text: str) -> int:
+        if _ZEROES.fullmatch(text):
+            hint = f"write {text.lstrip('+-0_') or 0}, or '{text}' in quotes"
+            self._fault(event, f"{text} is octal to some readers and decimal to others", hint)
+        elif len(text) > _LONGEST_NUMBER:
+            self._fault(event, f"a number of {len(text)} digits is longer than any that is meant")
+        else:
+            return int(text, 0)
+        return 0
+
+    def _fault(self, event: Any, message: str, hint: str | None = None) -> None:
+        mark = event.start_mark
+        self._faults.append(_marked(self._text, self._path, mark.line + 1, mark.column + 1, message, hint))
+
+    def _refused(self, event: Any, message: str, hint: str | None = None) -> BadFile:
+        self._fault(event, message, hint)
+        return BadFile(self._faults)
 
 
-def _refuse_unsafe_events(yaml: object, text: str, path: str) -> None:
-    """Raise `BadFile` at the first anchor, alias, tag, merge key, second document or excessive depth."""
-    from ruamel.yaml import YAML, events
+def _loader() -> Any:
+    """The parser of libyaml, an order of magnitude quicker; the same in Python where it was not built."""
+    import yaml
 
-    assert isinstance(yaml, YAML)
-    depth = documents = 0
-    for count, event in enumerate(yaml.parse(text)):
-        problem = _problem_of(event)
-        if isinstance(event, events.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, events.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, events.DocumentStartEvent):
-            documents += 1
-        if depth > MAX_DEPTH:
-            problem = f"is nested deeper than {MAX_DEPTH} levels"
-        if documents > 1:
-            problem = "holds a second document; one file is one document"
-        if count > MAX_EVENTS:
-            problem = f"holds more than {MAX_EVENTS:,} values"
-        if problem:
-            mark = event.start_mark
-            raise BadFile([_marked(text, path, mark.line + 1, mark.column + 1, problem)])
+    return getattr(yaml, "CLoader", yaml.Loader)
 
 
-def _problem_of(event: object) -> str | None:
-    from ruamel.yaml import events
-
-    if isinstance(event, events.AliasEvent):
-        return "aliases (*name) are not accepted; write the value out"
-    if getattr(event, "anchor", None):
-        return "anchors (&name) are not accepted; write the value out"
-    if isinstance(event, events.NodeEvent) and getattr(event, "tag", None):
-        return "tags (!name) are not accepted; write a plain value"
-    if isinstance(event, events.ScalarEvent) and event.value == "<<" and event.style is None:
-        return "merge keys (<<) are not accepted; write the values out"
-    return None
+def _hint_for(message: str) -> str | None:
+    """What to type instead, for what the parser says most."""
+    return next((hint for said, hint in _PARSER_HINTS.items() if said in message), None)
 
 
-def _marked(text: str, path: str, line: int, column: int, message: str) -> Fault:
+def _line_and_column(text: str, at: int) -> tuple[int, int]:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+
+
+def _first_line(value: object) -> str:
+    return str(value).partition("\n")[0]
+
+
+def _marked(text: str, path: str, line: int, column: int, message: str, hint: str | None = None) -> Fault:
     lines = text.splitlines()
     shown = lines[line - 1] if 0 < line <= len(lines) else ""
-    return Fault(path=path, line=line, column=column, message=message, text=shown)
-
-
-def _child(node: object, part: str | int, *, at_key: bool) -> tuple[object, tuple[int, int]] | None:
-    """The value under `part` and its place, or None when the file has none."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
-    if isinstance(node, CommentedMap) and part in node:
-        return node[part], node.lc.key(part) if at_key else node.lc.value(part)
-    if isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-        return node[part], node.lc.item(part)
-    return None
-
-
-def _plain(node: object) -> object:
-    """Plain Python of ruamel's values, which remember their place and so resist pickling, JSON and comparison."""
-    if isinstance(node, Mapping):
-        if odd := next((key for key in node if isinstance(key, Mapping | Sequence) and not isinstance(key, str)), None):
-            raise ValueError(f"{odd} cannot be a key")
-        return {_plain(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    if type(node).__name__ == "ScalarBoolean":  # an int to Python
-        return bool(node)
-    for kind in (int, float, str):
-        if isinstance(node, kind) and type(node) not in (kind, bool):
-            return kind(node)
-    return node
+    return Fault(path=path, line=line, column=column, message=message, text=shown, hint=hint)
 
 
 def _window(text: str, column: int, width: int = 100) -> tuple[str, int]:

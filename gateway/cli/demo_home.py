@@ -12,12 +12,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from ruamel.yaml import YAML
 
 from gateway.cli.shell import Stop
 from gateway.settings import default_config, default_state
+from gateway.yaml_files import read
 
 ACCOUNTS: Mapping[str, Mapping[str, object]] = {
     "fal": {"kind": "fal", "concurrency": 10, "region": "us"},
@@ -111,19 +112,24 @@ def _write_catalog(folder: Path) -> Mapping[str, list[str]]:
     """The shipped catalogue and the fixtures' models; the shipped models by kind of seller."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(default_config() / "catalog", folder)
-    yaml = YAML(typ="safe", pure=True)
     sold: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.yaml")):
-        document = yaml.load(path)
+        document = _document(path)
         for offer in document["offers"]:
             sold.setdefault(offer["provider"], []).append(document["model"])
-    template = yaml.load(folder / "flux-dev.yaml")
+    template = _document(folder / "flux-dev.yaml")
     for name in (FAILING, SLOW):
         # Dearer than its rivals and said to be slow, so that only a caller who asks for it by name gets it.
         offers = [{**o, "typical_seconds": 600.0} for o in template["offers"] if o["provider"] == "fal"]
         model = {**template, "model": name, "title": f"Fixture {name}", "aliases": [], "offers": offers}
         (folder / f"{name}.yaml").write_bytes(msgspec.json.encode(model, enc_hook=str))
     return sold
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = read(path).data
+    assert isinstance(document, dict)
+    return document
 
 
 def _variable(account: str) -> str:

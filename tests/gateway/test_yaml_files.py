@@ -71,8 +71,12 @@ def test_every_fault_of_a_file_is_reported_at_once() -> None:
         ("name: [a\n", 2, "expected"),
         ("name: " + "[" * 40, 1, "nested deeper"),
         ("a: b: c\n", 1, "mapping values are not allowed"),
-        ("? {a: b}\n: c\n", 0, "cannot be a key"),
+        ("? {a: b}\n: c\n", 1, "cannot be a key"),
         ("name: 2026-02-31\n", 1, "day is out of range"),
+        ("notes:\n  port: 0800\n", 2, "octal to some readers"),
+        ("notes:\n\tport: a\n", 2, "cannot start any token"),
+        ("notes: {a: " + "9" * 99 + "}\n", 1, "99 digits"),
+        ("a: \x07\n", 1, "is not YAML"),
     ],
 )
 def test_what_yaml_allows_but_people_should_not_use_is_refused(text: str, line: int, says: str) -> None:

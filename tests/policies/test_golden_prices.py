@@ -13,9 +13,8 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
-from ruamel.yaml import YAML
 
-from gateway.yaml_files import load
+from gateway.yaml_files import load, read
 from policies import eligibility
 from policies.catalog import AccountTerms, Catalog, compile_offers
 from policies.catalog_file import ModelFile, Price
@@ -105,10 +104,16 @@ def shipped(*kinds: str) -> Catalog:
     return compile_offers(models, [AccountTerms(name=kind, kind=kind) for kind in kinds], revision=1)
 
 
+def plain(name: str) -> dict[str, object]:
+    document = read(ROOT / f"tests/prices/{name}.yaml").data
+    assert isinstance(document, dict)
+    return document
+
+
 def hand_written() -> list[Vector]:
     found = []
     for name in ("vectors", "edits"):
-        document = YAML(typ="safe", pure=True).load(ROOT / f"tests/prices/{name}.yaml")
+        document = plain(name)
         found += msgspec.convert(document["vectors"], list[Vector])
     return found
 
@@ -205,7 +210,7 @@ class Alternative(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def entries(name: str, kind: type[T]) -> list[T]:
-    document = YAML(typ="safe", pure=True).load(ROOT / f"tests/prices/{name}.yaml")
+    document = plain(name)
     return msgspec.convert(document["vectors"], list[kind])  # type: ignore[valid-type]  # a type at run time
 
 

@@ -1,16 +1,18 @@
-"""The contract between the routing harness and a policy.
+"""The contract between the routing harness and a policy: that of the simulator, and what the bench sells.
 
-The harness owns the clock. A policy is a pure state machine: it never sleeps, never reads a clock, never does I/O, and
-draws randomness only from the seed it is given. Everything it learns arrives through `feedback`.
+The harness owns the clock; see `policies/offline/contract.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TypeAlias
 
-Reason = Literal["new", "failed", "wake"]
+from policies.offline.contract import Account, Decision, Event, Reason, Request, Snapshot
+from policies.offline.contract import Policy as DrivenPolicy
+
+__all__ = ["MP", "Account", "Decision", "Endpoint", "Event", "Policy", "Reason", "Request", "Snapshot", "list_price"]
+
 MP = float(1 << 20)
 
 
@@ -37,119 +39,7 @@ class Endpoint:
     """For the unit table: (megapixels up to, price)."""
 
 
-@dataclass(slots=True, frozen=True)
-class Account:
-    """Limits that all endpoints of one provider account share."""
-
-    index: int
-    name: str
-    kind: str
-    """queue, reject or pool."""
-    concurrency: int
-    """As configured; the real limit may differ over time."""
-    rpm: float = 0.0
-    """0 is none."""
-    burst: float = 0.0
-    free_images: int = 0
-    """Drawn for nothing; the provider applies them first."""
-    credit: float = float("inf")
-    """Prepaid dollars; refused once spent."""
-    tiers: tuple[tuple[int, float], ...] = ()
-    """Marginal discounts: (from images, share off)."""
-    batch: int = 1
-    """Pool: images one GPU step can carry."""
-    sunk_per_hour: float = 0.0
-    """Pool: dollars of one GPU, used or not."""
-    period_end: float = 0.0
-    """When free images and credit are whole again; 0: never."""
-
-
-@dataclass(slots=True)
-class Request:
-    """One call. The last three fields are kept by the harness."""
-
-    id: int
-    arrival: float
-    deadline: float
-    tier: int
-    """Least acceptable `Endpoint.quality`."""
-    mp: float
-    n: int
-    batch: bool
-    miss_penalty: float
-    """Dollars if the answer is late."""
-    fail_penalty: float
-    """Dollars if there is none."""
-    attempts: int = 0
-    tried: list[int] = field(default_factory=list)
-    """Endpoints whose attempt failed."""
-    live: list[tuple[int, float]] = field(default_factory=list)
-    """(endpoint, submitted) of what still runs."""
-
-
-class Decision(NamedTuple):
-    """Submit at `endpoint` when it is >= 0; be asked again at `wake_at`; shed with `drop`."""
-
-    endpoint: int = -1
-    wake_at: float = 0.0
-    drop: bool = False
-
-
-class Event(NamedTuple):
-    """What became of one attempt."""
-
-    kind: str
-    """started (own pool only), ok, error, throttled, no_credit, timeout or cancelled."""
-    endpoint: int
-    request: int
-    submitted: float
-    latency: float
-    """Seconds from submission to this event."""
-    billed: float
-    """Dollars invoiced for this attempt."""
-    retry_after: float
-    mp: float
-    n: int
-    queue_s: float = -1.0
-    """Seconds in the provider's queue, as it reports; -1 when unknown."""
-
-
-class Snapshot(Protocol):
-    """What a gateway knows without asking anyone: its own counters."""
-
-    inflight: list[int]
-    """Per account, attempts submitted and not ended."""
-    gpus_up: int
-    gpu_free: int
-    pool_backlog: float
-    """GPU-seconds queued for requests that are not batch."""
-    pool_batch_backlog: float
-    pool_queue: dict[tuple[str, bool], float]
-    """(model, is batch) -> GPU-seconds queued."""
-    gpu_state: list[tuple[str | None, float]]
-    """Per GPU: model loaded, busy until."""
-
-    @property
-    def pool_residual(self) -> float:
-        """Seconds until the next GPU frees; 0 when one is idle."""
-
-
-class Policy(Protocol):
-    """What the harness drives."""
-
-    name: str
-
-    def start(self, endpoints: Sequence[Endpoint], accounts: Sequence[Account], seed: int) -> None:
-        """Begin; randomness comes from `seed` alone."""
-
-    def decide(self, r: Request, s: Snapshot, now: float, reason: Reason) -> Decision:
-        """What to do about a request that is `new`, of which an attempt `failed`, or that asked to `wake`."""
-
-    def feedback(self, event: Event, now: float) -> None:
-        """Learn."""
-
-    def tick(self, snapshot: Snapshot, now: float) -> None:
-        """Once a virtual second; planning belongs here."""
+Policy: TypeAlias = DrivenPolicy[Endpoint]
 
 
 def list_price(e: Endpoint, mp: float, n: int, steps: int | None = None) -> float:

@@ -31,7 +31,7 @@ def ours() -> Harness:
     return Harness(
         worlds=scenarios.BY_NAME,
         baselines=baselines.BASELINES,
-        play=lambda world, policy: sim.summarise(sim.Sim(world, policy).run()),
+        play=sim.play,
         bound=lambda world: bound.lower_bound(world).value,
         penalise=_penalise_ours,
     )

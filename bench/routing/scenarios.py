@@ -9,8 +9,6 @@ import numpy as np
 from bench.routing.traffic import traffic
 from bench.routing.world import (
     FAL,
-    FAST_ERROR,
-    HANG,
     POOL,
     REPLICATE,
     TOGETHER,
@@ -24,6 +22,7 @@ from bench.routing.world import (
     slow_drift,
     squeeze,
 )
+from policies.offline.simulator import FAST_ERROR, HANG
 
 HOUR = 3600.0
 

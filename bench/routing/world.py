@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bench.routing.api import Account, Endpoint, list_price
+from bench.routing.api import Account, Endpoint, Request, list_price
 from bench.routing.traffic import Traffic, api_factor, size_factor
+from policies.offline.simulator import ALPHA, FAST_ERROR, SLOT
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-SLOT = 10.0
-OK, FAST_ERROR, HANG = 0, 1, 2
 FAL, TOGETHER, REPLICATE, POOL, FREE = range(5)
 
 
@@ -64,15 +63,11 @@ CATALOGUE = [
 ]
 """List prices as published; medians, tails and limits are plausible stand-ins and say nothing about real sellers."""
 FAL_PRO_TABLE = ((0.25, 0.02), (0.5625, 0.03), (1.0, 0.04))
-ALPHA = 0.12
-"""Fixed share of a GPU step; the rest grows with the images in it."""
-SWAP_S = 3.0
-"""A GPU changes its model."""
 
 
 @dataclass
 class World:
-    """One scenario. E endpoints, A accounts, K slots, R requests."""
+    """One scenario: a `policies.offline.simulator.World`. E endpoints, A accounts, K slots, R requests."""
 
     name: str
     seed: int
@@ -102,10 +97,56 @@ class World:
     price: Floats = field(default_factory=lambda: np.empty((0, 0)))
     """[R, E] list price; inf where the endpoint cannot serve the request."""
 
+    pool: int = POOL
+    warm: bool = False
+
     @property
     def size(self) -> int:
         """Requests."""
         return len(self.traffic.arrival)
+
+    def arrivals(self) -> Sequence[float]:
+        """When each request comes."""
+        self._columns = columns(self.traffic)
+        self._base, self._price, self._chance = self.base.tolist(), self.price.tolist(), self.uerr.tolist()
+        asked = self._columns
+        self._rows = list(zip(*(asked[name] for name in asked if name not in {"arrival", "key"}), strict=True))
+        return asked["arrival"]
+
+    def request(self, r: int) -> Request:
+        """One of them, fresh."""
+        slo, tier, mp, n, batch, miss, fail = self._rows[r]
+        t = self._columns["arrival"][r]
+        expires = t + slo + (120.0 if tier > 1 else 60.0)
+        return Request(r, t, t + slo, tier, mp, n, batch, miss, fail, expires=expires)
+
+    def keys(self) -> Sequence[int]:
+        """Of each request in the cache of answers."""
+        found: list[int] = self.traffic.key.tolist()
+        return found
+
+    def seconds(self, r: int, e: int) -> float:
+        """How long a request takes at multiplier 1."""
+        found: float = self._base[r][e]
+        return found
+
+    def serves(self, r: int, e: int) -> bool:
+        """Whether an endpoint can serve it."""
+        return bool(self._price[r][e] < np.inf)
+
+    def bill(self, r: int, e: int, seconds: float) -> float:  # noqa: ARG002 - nothing here is charged by time
+        """List price in dollars."""
+        found: float = self._price[r][e]
+        return found
+
+    def chance(self, r: int, attempt: int) -> float:
+        """The draw against the error rate."""
+        found: float = self._chance[r][min(attempt, 3)]
+        return found
+
+    def unit_s(self, e: int, mp: float) -> float:
+        """GPU-seconds of a whole picture."""
+        return CATALOGUE[e].median_s * (0.3 + 0.7 * mp)
 
     def finish(self) -> World:
         """Draw the noise and tabulate prices."""

@@ -228,9 +228,11 @@ class Attempts:
             taken = await self._house.ledger.hold(holds, decisions)
         except GatewayError as error:
             self._withdraw(starts)
-            if first or not isinstance(error, BudgetSpent):
+            # A second order that cannot be paid for is no reason to lose the first.
+            stuck = {part for part in (*(s.part for s in starts), *(part for part, _ in reserve)) if not part.live}
+            if stuck and (first or not isinstance(error, BudgetSpent)):
                 raise
-            for part in {s.part for s in starts} | {part for part, _ in reserve}:
+            for part in stuck:
                 self._give_up(part, error)
             return
         for start, hold in zip(starts, taken, strict=False):

@@ -83,6 +83,17 @@ def copy_catalog(home: Home, pace: float) -> None:
         (home.folder / "catalog" / file.name).write_text(text)
 
 
+def hurry_policy(home: Home, pace: float) -> None:
+    """The shipped policy where a second counts as `1 / pace` of them: late sooner, and dearer by the second."""
+    file = home.folder / "policies" / "default.yaml"
+    hurried = re.sub(
+        r"(?m)^(\s*latency_slo:\s*)([0-9.]+)s", lambda found: f"{found[1]}{float(found[2]) * pace:g}s", file.read_text()
+    )
+    file.write_text(
+        re.sub(r"(late_second: \$)([0-9.]+)", lambda found: f"{found[1]}{float(found[2]) / pace:g}", hurried)
+    )
+
+
 def write_own_gpu(folder: Path, upstream_url: str) -> Home:
     """One account of kind `selfhosted` that sells one model at a price per image; commits survive the process."""
     settings = {

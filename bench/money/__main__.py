@@ -46,6 +46,7 @@ class Run(Struct, kw_only=True):
     ours: Books
     theirs: SandboxBooks
     kills: int
+    hedges: int
     faults: list[str]
     seconds: float
 
@@ -71,6 +72,7 @@ def run(options: Options, folder: Path) -> Run:
         ours=ours,
         theirs=theirs,
         kills=gateway.kills,
+        hedges=gateway.hedges(),
         faults=[*faults, *judge.objections(ours, callers.answers, gateway.kills)],
         seconds=time.monotonic() - began,
     )
@@ -117,6 +119,7 @@ def figures(done: Run, options: Options) -> Sequence[Figure]:
         Figure(name="orders", value=sum(done.ours.orders.values()), unit="", must=options.orders, at_least=True),
         Figure(name="calls", value=len(done.answers), unit="", must=options.orders, at_least=True),
         Figure(name="sigkills", value=done.kills, unit="", must=options.kills, at_least=True),
+        Figure(name="hedges", value=done.hedges, unit="orders", must=1, at_least=True),
         Figure(name="drift_nano_usd", value=sum(map(abs, drift.values())), unit="n$", must=0),
         Figure(name="suspended", value=done.ours.unfinished, unit="orders", must=0),
         Figure(name="duplicate_submissions", value=judge.repeated(done.ours, done.theirs), unit="orders", must=0),

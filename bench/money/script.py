@@ -55,6 +55,9 @@ PRICES = {
 
 Not at Replicate, which tells no price: what it changes there, only a person can learn."""
 
+HANGING = (_rule("slow", 0.15, seconds=0.9), _rule("slow", 0.05, seconds=3.0))
+"""Orders that take long enough for second ones beside them."""
+
 STORM = (
     _rule("429", 0.5, "fal", retry_after=0.2),
     _rule("429", 0.4, "together", retry_after=0.2),
@@ -82,6 +85,7 @@ def acts(limits: Mapping[str, object], lowered: Mapping[str, object]) -> Sequenc
     """The acts in order; `limits` are those the gateway was told, `lowered` those it is not told of."""
     return (
         Act("calm", {"rules": [], "limits": limits}),
+        Act("orders that hang", {"rules": HANGING}),
         Act("429 storm", {"rules": STORM}),
         Act("5xx and refusals", {"rules": ERRORS}),
         Act("spoilt bodies", {"rules": BODIES}),

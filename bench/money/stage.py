@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from bench.gateway_config import Home, copy_catalog, write_home
+from bench.gateway_config import Home, copy_catalog, hurry_policy, write_home
 from bench.loopback import HOST, ask, ask_json, wait_for_200
 from bench.money.judge import SandboxBooks
 from bench.money.traffic import TEAMS
@@ -46,6 +46,10 @@ MACHINES: Mapping[str, Mapping[str, object]] = {
     "rack3": {"dialect": "openai", "models": ["flux-dev"], "slots": 2},
 }
 """Our own GPUs, at the gateway and in the sandbox alike."""
+
+
+HASTE = 5.0
+"""The sellers' time runs faster than ours in the gateway does, so seconds of a policy are shortened by less."""
 
 
 class Sandbox:
@@ -118,13 +122,13 @@ class Gateway:
         self.port = port
         self.keys = {team: home.create_key(team) for team in TEAMS}
         self.kills = 0
-        self._log = log
+        self.log = log
         self._child: Child | None = None
 
     def start(self) -> float:
         """Start a process; answers the seconds until it was ready."""
         command = self.home.command("serve", "--host", HOST, "--port", str(self.port))
-        self._child = Child(command, log=self._log, core=None, env=self.home.env)
+        self._child = Child(command, log=self.log, core=None, env=self.home.env)
         return wait_for_200(self._child, self.port, "/health/ready")
 
     def kill(self) -> None:
@@ -143,6 +147,10 @@ class Gateway:
         if self._child is not None:
             self._child.must_live()
 
+    def hedges(self) -> int:
+        """Orders placed beside others, as far as its log tells; a kill takes the last lines with it."""
+        return self.log.read_bytes().count(b'"order_hedged"')
+
     async def restart_killed(self) -> float:
         """Kill it and start it again; answers the seconds until it was ready."""
         self.kill()
@@ -155,6 +163,7 @@ def gateway(folder: Path, sandbox_port: int, *, time_scale: float) -> Iterator[G
     port = free_port()
     home = write_home(folder / "gateway", settings=_settings(sandbox_port, port), env=_keys())
     copy_catalog(home, pace=time_scale)
+    hurry_policy(home, pace=HASTE * time_scale)
     served = Gateway(home, port, folder / "gateway.log")
     try:
         served.start()

@@ -315,6 +315,8 @@ class Attempts:
         request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
         plan = Plan(attempt_id=self._next_id(), first=part.first, wish=part.wish, request=request, in_flight=in_flight)
+        if part.live:
+            log.info("order_hedged", call=self._call.id, attempt=plan.attempt_id, offer=offer.id)
         house.shop.engine.observe(
             Event(
                 kind="submitted",

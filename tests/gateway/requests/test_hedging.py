@@ -100,7 +100,7 @@ async def killed_while_hedging(folder: Path, sandbox: Sandbox, repeat: Repeat) -
     call = replace(hurried(dead), fingerprint=b"a lighthouse")
     serving = asyncio.create_task(first.coalescing.serve(call, repeat))
     async with asyncio.timeout(10):
-        while not {"fal", "together"} <= sandbox.stats().keys():
+        while not {"fal", "together"} <= sandbox.stats().keys():  # noqa: ASYNC110 - the sandbox tells nobody
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
     await crash(first)
@@ -147,7 +147,7 @@ async def test_a_budget_that_has_no_room_for_a_second_order_leaves_the_first_alo
         ranked.extend(decision.ranked)
         return replace(decision, move=Submit(decision.ranked[0], now))
 
-    def second(decision: Decision, now: float) -> Decision:  # noqa: ARG001 - a step is told the time
+    def second(decision: Decision, now: float) -> Decision:
         return replace(decision, move=Submit(ranked[1]))
 
     engine = ScriptedEngine([first, second])
@@ -167,7 +167,7 @@ async def test_whichever_order_comes_second_is_not_charged(tmp_path: Path, loser
     def both(decision: Decision, now: float) -> Decision:
         return replace(decision, move=Submit(decision.ranked[0], now))
 
-    def beside(decision: Decision, now: float) -> Decision:  # noqa: ARG001 - a step is told the time
+    def beside(decision: Decision, now: float) -> Decision:
         elsewhere = next(each for each in decision.ranked if each.offer.account == "fal")
         return replace(decision, move=Submit(elsewhere))
 

@@ -38,7 +38,8 @@ def hangs(sandbox: Sandbox, *sellers: str, seconds: float = 2.0) -> None:
 @asynccontextmanager
 async def opened(folder: Path, *sellers: str) -> AsyncIterator[Town]:
     """A town with the engine in force, where each seller has been asked before: an SDK takes seconds to load."""
-    async with town(folder, cost_engine, sellers) as t:
+    orders = {"timeout": "15s", "least_patience": "10s", "linger": "200ms", "drain": "5s"}
+    async with town(folder, cost_engine, sellers, orders=orders) as t:
         await asyncio.gather(*(t.app.pipeline.serve(t.call(only=frozenset({seller}))) for seller in sellers))
         yield t
 

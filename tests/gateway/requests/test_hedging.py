@@ -20,6 +20,8 @@ from providers.sandbox import Sandbox, start
 from tests.gateway.requests.test_recovery import crash
 from tests.support.town import TIME_SCALE, ScriptedEngine, Town, settings, town
 
+PATIENT = {"timeout": "15s", "least_patience": "10s", "linger": "200ms", "drain": "5s"}
+"""Orders are given up late: on a busy machine an SDK alone takes seconds to load."""
 IN_A_HURRY = Worth(late=100_000_000, failure=300_000_000)
 
 
@@ -37,9 +39,8 @@ def hangs(sandbox: Sandbox, *sellers: str, seconds: float = 2.0) -> None:
 
 @asynccontextmanager
 async def opened(folder: Path, *sellers: str) -> AsyncIterator[Town]:
-    """A town with the engine in force, where each seller has been asked before: an SDK takes seconds to load."""
-    orders = {"timeout": "15s", "least_patience": "10s", "linger": "200ms", "drain": "5s"}
-    async with town(folder, cost_engine, sellers, orders=orders) as t:
+    """A town with the engine in force, where each seller has been asked before."""
+    async with town(folder, cost_engine, sellers, orders=PATIENT) as t:
         await asyncio.gather(*(t.app.pipeline.serve(t.call(only=frozenset({seller}))) for seller in sellers))
         yield t
 
@@ -152,7 +153,7 @@ async def test_a_budget_that_has_no_room_for_a_second_order_leaves_the_first_alo
         return replace(decision, move=Submit(ranked[1]))
 
     engine = ScriptedEngine([first, second])
-    async with town(tmp_path, engine.over) as t:
+    async with town(tmp_path, engine.over, orders=PATIENT) as t:
         hangs(t.sandbox, "together", seconds=0.4)
         row, _ = make_key(b"", team="acme", name="poor", created=datetime.now(UTC), budget=1_000_000)
         await t.app.db.add_key(row)
@@ -172,8 +173,8 @@ async def test_whichever_order_comes_second_is_not_charged(tmp_path: Path, loser
         elsewhere = next(each for each in decision.ranked if each.offer.account == "fal")
         return replace(decision, move=Submit(elsewhere))
 
-    async with town(tmp_path, ScriptedEngine([both, beside]).over) as t:
-        hangs(t.sandbox, loser, seconds=0.5)
+    async with town(tmp_path, ScriptedEngine([both, beside]).over, orders=PATIENT) as t:
+        hangs(t.sandbox, loser, seconds=4.0)
         call = t.call()
         delivery = await t.app.pipeline.serve(call)
         assert not delivery.offers[0].startswith(loser)

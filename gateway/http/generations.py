@@ -20,7 +20,7 @@ from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
 from gateway.http.generation_fields import extension_headers, generation_schema
 from gateway.http.operations import Content, Operation
-from gateway.http.request_parsing import Wish, parse_generation, with_headers
+from gateway.http.request_parsing import Wish, with_headers
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller, Purpose
 
@@ -49,7 +49,7 @@ def generations(services: Services) -> ASGIApp:
         fields = with_headers(await read_json(ask.headers, ask.receive), ask.headers)
         if ask.deployment is not None:
             fields = under_deployment(fields, ask.deployment, services.names)
-        wish = parse_generation(fields, services.names, ask.key.caller)
+        wish = services.terms.wish(fields, ask.key.caller)
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
         call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived)

@@ -133,8 +133,9 @@ def canonical(fields: Fields, known: Collection[str] = KNOWN) -> Fields:
 
 def refuse_unsupported(fields: Fields, unsupported: Mapping[str, str] = UNSUPPORTED) -> None:
     """Raise for what OpenAI or other servers know and we do not do; checks fields that have no effect, too."""
-    for name, why in unsupported.items():
-        if fields.get(name) is not None:
+    for name in fields.keys() & unsupported.keys():
+        if fields[name] is not None:
+            why = unsupported[name]
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
     if field.BACKGROUND.read(fields) == "transparent":
         raise _unsupported(
@@ -311,7 +312,9 @@ def _lora(value: object, param: str) -> Lora:
 
 def tags_of(fields: Fields) -> dict[str, str]:
     """The caller's own labels, for reports: at most 16 pairs of strings."""
-    tags = mapping(fields, "tags") or {}
+    tags = mapping(fields, "tags")
+    if not tags:
+        return {}
     if len(tags) > MAX_TAGS:
         raise InvalidRequest(f"Invalid 'tags': at most {MAX_TAGS} are kept, but got {len(tags)}.", param="tags")
     return {_tag_name(name): text(tags, name, 512, f"tags.{name[:64]}") or "" for name in tags}
@@ -365,8 +368,13 @@ class _Sellers(NamedTuple):
     order: tuple[str, ...]
 
 
+_NO_SELLERS = _Sellers(None, frozenset(), ())
+
+
 def _sellers(fields: Fields, known: frozenset[str], named: str | None) -> _Sellers:
     """`{"only": [], "ignore": [], "order": []}`, together with the provider that the model's suffix names."""
+    if named is None and fields.get("providers") is None:
+        return _NO_SELLERS
     asked = mapping(fields, "providers", ("only", "ignore", "order")) or {}
     lists = {name: words(asked, name, f"providers.{name}") or () for name in ("only", "ignore", "order")}
     for name, sellers in lists.items():

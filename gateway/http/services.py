@@ -10,6 +10,7 @@ from gateway.clock import Clock
 from gateway.features.privacy import Eraser
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
+from gateway.http.repeated_terms import RepeatedTerms
 from gateway.requests.call import Call, Delivery
 from gateway.requests.coalescing import Coalescing
 from gateway.requests.quoting import QuotedOffer
@@ -53,6 +54,8 @@ class Services:
     ready: Callable[[], Mapping[str, str]]
     """Part -> "ok", or why it is not."""
     names: Names = field(init=False)
+    terms: RepeatedTerms = field(init=False)
+    """Reads generation bodies under these names."""
 
     def __post_init__(self) -> None:
         self.adopt(self.catalog, self.policy)
@@ -61,6 +64,7 @@ class Services:
         """Answer from these from now on."""
         self.catalog, self.policy = catalog, policy
         self.names = names_of(policy, catalog)
+        self.terms = RepeatedTerms(self.names)
 
     def asset_url(self, path: str) -> str:
         """Where a picture can be fetched, from its `AssetRow.path`."""

@@ -40,7 +40,8 @@ from providers.errors import ProviderError
 
 log = structlog.get_logger("gateway.attempts")
 
-SEEDS = 2**31
+SEED_BITS = 31
+SEEDS = 2**SEED_BITS
 """Seeds are below this: the smallest range among the sellers (signed 32 bits)."""
 
 
@@ -127,7 +128,7 @@ def split(request: ImageRequest, per_order: int, draw: bool = True) -> list[Part
     """
     parts = []
     for index, first in enumerate(range(0, request.count, per_order)):
-        seed = secrets.randbelow(SEEDS) if request.seed is None else (request.seed + first) % SEEDS
+        seed = secrets.randbits(SEED_BITS) if request.seed is None else (request.seed + first) % SEEDS
         count = min(per_order, request.count - first)
         explicit = None if request.seed is None or not draw else seed
         parts.append(Part(index, first, msgspec.structs.replace(request, count=count, seed=explicit), seed))
@@ -149,7 +150,8 @@ class Attempts:
         self._decided = 0
         self._numbered = 0
         self._orders = 0
-        self._wake = asyncio.Event()
+        self._wake: asyncio.Future[None] | None = None
+        """Set while `due` waits; done when there is something to look at."""
         self._policy = ""
         self._salvage = salvage
         self._per_order = per_order
@@ -181,8 +183,9 @@ class Attempts:
     async def due(self) -> list[tuple[Ask, Reason]]:
         """Wait until the engine has to be asked, and for what; nothing at all when the call is over."""
         if not self._due:
-            self._wake.clear()
-            await self._wake.wait()
+            # A future of each wait: an Event would cost twice as much, once per picture.
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
         due, self._due = self._due, {}
         return [(self._ask(self._parts[index]), reason) for index, reason in due.items() if not self._parts[index].over]
 
@@ -424,7 +427,7 @@ class Attempts:
         rivals, part.live = part.live, []
         for rival in rivals:
             self._house.shop.spawn(rival.call_off())
-        self._wake.set()
+        self._awake()
 
     def _lose_patience(self, part: Part, order: RunningOrder) -> None:
         if order not in part.live or order.sealed:
@@ -448,16 +451,20 @@ class Attempts:
         part.unpark()  # whoever asks does not stand in line
         self._mark(part, "wake")
 
+    def _awake(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
     def _mark(self, part: Part, reason: Reason) -> None:
         if part.over:
             return
         self._due[part.index] = reason
-        self._wake.set()
+        self._awake()
 
     def _give_up(self, part: Part, error: GatewayError) -> None:
         part.error = error
         part.unpark()
-        self._wake.set()
+        self._awake()
 
     def _withdraw(self, starts: Sequence[Start]) -> list[Start]:
         for start in starts:

@@ -240,7 +240,7 @@ class RunningOrder:
             self.sealed = True
             if self.on_good is not None:
                 self.on_good()
-        charge = min(self._price_of(len(good), generation.usage), cost) if self.wanted else 0
+        charge = self._charge(len(good), generation.usage, cost) if self.wanted else 0
         rows = self._rows(good, charge)
         await self.hold.settle(
             cost=cost,
@@ -306,6 +306,13 @@ class RunningOrder:
         except Unpriced:
             log.error("size_without_price", attempt=self.plan.attempt_id, sizes=usage.images)
             return self.candidate.quote.hold
+
+    def _charge(self, delivered: int, usage: Usage, cost: int) -> int:
+        """What the team pays of `cost`: no more than the good pictures alone, in the size asked for, would cost."""
+        size = (self.plan.wish.width, self.plan.wish.height)
+        if usage.nano_usd is None and usage.images == (size,) * delivered:
+            return cost
+        return min(self._price_of(delivered, usage), cost)
 
     def _price_of(self, delivered: int, usage: Usage) -> int:
         """What the good pictures alone would have cost."""

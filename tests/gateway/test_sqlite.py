@@ -233,6 +233,16 @@ async def test_corrections_count_once_and_reach_the_attempt(db: SqliteDatabase) 
     assert [mend.amount for mend in await db.corrections("fal", NOON)] == [7]
 
 
+async def test_a_hold_given_up_in_the_very_commit_that_makes_it_is_closed_there(db: SqliteDatabase) -> None:
+    hold = new_hold()
+    taken = asyncio.ensure_future(db.hold("own_1", [hold], (), NOON))
+    receipt = asyncio.ensure_future(db.accept("own_1", hold.attempt_id, Ticket("t")))
+    closed = asyncio.ensure_future(db.close(replace(released(hold), owner="own_1")))
+    await asyncio.gather(taken, receipt, closed)
+    assert closed.result()
+    assert [row.state for row in await db.attempts(hold.call_id)] == ["released"]
+
+
 async def test_an_unknown_attempt_is_said_to_be_unknown(db: SqliteDatabase) -> None:
     with pytest.raises(UnknownAttempt, match="att_nobody"):
         await db.accept("own_1", "att_nobody", Ticket("t"))

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.errors import Forbidden, GatewayError, InvalidRequest
 from gateway.http.bodies import decode_object
 from gateway.http.generation_fields import KNOWN, MAX_SEED
 from gateway.http.model_names import Names, names_of
+from gateway.http.repeated_terms import KEPT, RepeatedTerms
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
 from gateway.requests.attempts import SEEDS
 from gateway.requests.call import Caller
@@ -252,6 +255,37 @@ def test_no_json_object_is_more_than_a_callers_error(fields: dict[str, object]) 
         return
     assert 400 <= said.status < 500
     assert said.message
+
+
+def outcome(reading: Callable[[], Wish]) -> Wish | tuple[str, str | None]:
+    try:
+        return reading()
+    except GatewayError as error:
+        return error.message, error.param
+
+
+@given(st.lists(st.dictionaries(field_names, json_values, max_size=3), min_size=1, max_size=6))
+def test_what_is_remembered_of_a_body_is_what_reading_it_anew_would_say(bodies: list[dict[str, object]]) -> None:
+    terms = RepeatedTerms(NAMES)
+    for fields in bodies * 2:
+        assert outcome(lambda f=fields: terms.wish(f, CALLER)) == outcome(  # type: ignore[misc]
+            lambda f=fields: parse_generation(f, NAMES, CALLER)  # type: ignore[misc]
+        )
+
+
+def test_terms_are_remembered_by_caller_and_type_and_without_the_prompt() -> None:
+    terms = RepeatedTerms(NAMES)
+    first = terms.wish({"prompt": "a secret", "n": 1}, CALLER)
+    again = terms.wish({"prompt": "another", "n": 1}, CALLER)
+    assert (again.request.prompt, again.constraints) == ("another", first.constraints)
+    assert "secret" not in str(terms._known)
+    with pytest.raises(InvalidRequest, match="'n'"):
+        terms.wish({"prompt": "a", "n": True}, CALLER)
+    only_dev = replace(CALLER, models=frozenset({"flux-dev"}))
+    assert terms.wish({"prompt": "a", "n": 1}, only_dev).constraints.models == frozenset({"flux-dev"})
+    for seed in range(KEPT + 10):
+        terms.wish({"prompt": "a", "seed": seed}, CALLER)
+    assert len(terms._known) <= KEPT
 
 
 @given(st.binary(max_size=200))

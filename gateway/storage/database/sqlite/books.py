@@ -98,7 +98,7 @@ class Books:
         self._balances: dict[Account, list[int]] = {}
         self._budgets: dict[Account, int | None] = {}
         self._touched: set[Account] = set()
-        self._rows: dict[str, list[Row]] = {_ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
+        self._rows: dict[str, list[Row]] = {_HOLD: [], _ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
         self._version = -1
 
     def begin(self) -> None:
@@ -113,26 +113,20 @@ class Books:
         """How many rows wait to be written."""
         return sum(map(len, self._rows.values()))
 
-    def drop(self) -> None:
-        """Let go of the rows that wait to be written."""
-        for rows in self._rows.values():
-            rows.clear()
-
     def flush(self) -> None:
         """Write the rows that were gathered and the balances that changed."""
-        for statement, rows in self._rows.items():
-            if rows:
-                self._executemany(statement, rows)
-                rows.clear()
+        for statement in self._rows:
+            self._write(statement)
         self._executemany(_BALANCE, [(*account, *self._balances[account]) for account in self._touched])
         self._touched.clear()
 
     def forget(self) -> None:
-        """Read balances and budgets anew."""
+        """Read balances and budgets anew, and let go of the rows that wait to be written."""
         self._balances.clear()
         self._budgets.clear()
         self._touched.clear()
-        self.drop()
+        for rows in self._rows.values():
+            rows.clear()
 
     def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
         """Set money aside for every hold or for none."""
@@ -221,6 +215,7 @@ class Books:
             return False
         changes: list[Change] = [((book, party), 0, amount)]
         if correction.attempt_id:
+            self._write(_HOLD)
             column = "cost" if book == "cost" else "charge"
             rows = self._execute(
                 f"UPDATE attempts SET {column} = {column} + ? WHERE id = ? RETURNING key_id",
@@ -235,6 +230,7 @@ class Books:
 
     def take_over(self, attempts: Sequence[AttemptRow], owner: str) -> list[str]:
         """The attempts that are ours now; one still open, under the owner it was read with."""
+        self._write(_HOLD)
         return [row.id for row in attempts if self._execute(_TAKE_OVER, (owner, row.id, row.owner)).rowcount]
 
     def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
@@ -273,9 +269,14 @@ class Books:
         """Run a statement that touches no money; whether it changed a row."""
         return self._execute(sql, columns).rowcount > 0
 
+    def _write(self, statement: str) -> None:
+        rows = self._rows[statement]
+        if rows:
+            self._executemany(statement, rows)
+            rows.clear()
+
     def _insert(self, owner: str, hold: NewHold, stamp: int) -> None:
-        self._execute(
-            _HOLD,
+        self._rows[_HOLD].append(
             (
                 hold.attempt_id,
                 hold.call_id,
@@ -358,6 +359,7 @@ class Books:
         return self._budgets[account]
 
     def _find(self, attempt_id: str) -> _Found:
+        self._write(_HOLD)
         row = self._execute(_FIND, (attempt_id,)).fetchone()
         if row is None:
             raise UnknownAttempt(f"no attempt {attempt_id} was recorded")

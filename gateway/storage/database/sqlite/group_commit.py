@@ -53,11 +53,8 @@ class Transaction(Protocol):
     def flush(self) -> None:
         """Write what was gathered in memory; the commit follows."""
 
-    def drop(self) -> None:
-        """Let go of what was gathered since the last `flush`: the command that did it was refused."""
-
     def forget(self) -> None:
-        """The transaction was rolled back: memory no longer agrees with the file."""
+        """Something was rolled back: memory no longer agrees with the file, and what was gathered is void."""
 
 
 class Regroup(Exception):
@@ -217,9 +214,9 @@ class GroupWriter:
         else:
             execute("RELEASE command")
             return future, value, None
-        self._transaction.drop()
         execute("ROLLBACK TO command")
         execute("RELEASE command")
+        self._transaction.forget()
         return future, None, refusal
 
     def _undo(self) -> None:

@@ -89,7 +89,7 @@ class App:
         self.admission = Admission(lambda capacity, busy: engine.room(capacity, busy, clock.now()))
         self.market = Market(revision.catalog, self.admission)
         self.listeners = Listeners()
-        self.pipeline = Pipeline(self._house(), revision.policy.images_per_order)
+        self.pipeline = Pipeline(self._house(), revision.policy, revision.catalog)
         self.coalescing = Coalescing(
             self.pipeline.serve,
             db=db,

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
-from gateway.yaml_files import BadFile, Document, Fault, load, nearest, read, read_bytes
+from gateway.yaml_files import BadFile, Document, Fault, dotted, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
 from policies.policy import Policy
+from policies.policy_file.names import Known, names_in
 from policies.policy_file.schema import PolicyFile, compile_policy
 from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
@@ -51,15 +52,16 @@ def load_revision(settings: Settings, *, every_account: bool = False) -> Revisio
     faults += _faults_of_accounts(settings)
     if faults or policy is None:
         raise BadFile(faults)
+    document, file = policy
     terms = [account_terms(name, account) for name, account in accounts.items()]
     number = _number_of([document for document, _ in models], terms)
     try:
         catalog = compile_offers([file for _, file in models], terms, number)
     except BadCatalog as error:
         raise BadFile([_placed(fault, models, settings) for fault in error.faults]) from None
-    if faults := list(_unknown_models(settings, policy, catalog)):
+    if faults := list(unknown_names(document, file, known_names(settings, catalog))):
         raise BadFile(faults)
-    return Revision(number=number, catalog=catalog, policy=policy, accounts=accounts)
+    return Revision(number=number, catalog=catalog, policy=compile_policy(file), accounts=accounts)
 
 
 def account_terms(name: str, account: Account) -> AccountTerms:
@@ -126,7 +128,7 @@ def _read_catalog(settings: Settings, faults: list[Fault]) -> list[tuple[Documen
     return models
 
 
-def _read_policy(settings: Settings, faults: list[Fault]) -> Policy | None:
+def _read_policy(settings: Settings, faults: list[Fault]) -> tuple[Document, PolicyFile] | None:
     path = policy_path(settings)
     if path is None:
         names = policy_names(settings)
@@ -142,7 +144,7 @@ def _read_policy(settings: Settings, faults: list[Fault]) -> Policy | None:
     if file.policy != path.stem:
         hint = f"name the file {file.policy}.yaml, or the policy {path.stem}"
         faults.append(document.fault(("policy",), f"a policy called {file.policy!r} in {path.name}", hint=hint))
-    return compile_policy(file)
+    return document, file
 
 
 def _faults_of_accounts(settings: Settings) -> Iterator[Fault]:
@@ -172,18 +174,24 @@ def _of_setting(document: Document, account: str, detail: ErrorDetails) -> Fault
     return None
 
 
-def _unknown_models(settings: Settings, policy: Policy, catalog: Catalog) -> Iterator[Fault]:
-    """Names in the policy that must be models."""
-    path = policy_path(settings)
-    assert path is not None
-    for prefix, model in policy.model_prefixes.items():
-        if model != "auto" and catalog.resolve(model) is None:
-            names = sorted([*catalog.models, *catalog.aliases])
-            message = f"models.aliases: there is no model called {model!r}"
-            yield read(path).fault(("models", "aliases", prefix), message, hint=nearest(model, names))
-    for model in sorted((policy.edit_models or frozenset()) - catalog.models.keys()):
-        message = f"models.edits: there is no model called {model!r}"
-        yield read(path).fault(("models", "edits"), message, hint=nearest(model, sorted(catalog.models)))
+def unknown_names(document: Document, file: PolicyFile, known: Known) -> Iterator[Fault]:
+    """Names that nothing has; misspelt in a rule, they would deny nothing, in silence."""
+    for named in names_in(file):
+        if named.name not in known[named.kind]:
+            message = f"{dotted(named.loc)}: there is no {named.word} called {named.name!r}"
+            yield document.fault(named.loc, message, hint=nearest(named.name, sorted(known[named.kind])))
+
+
+def known_names(settings: Settings, catalog: Catalog) -> Known:
+    """What a policy may name: models of the catalogue; provider accounts, on or off, and kinds."""
+    models, accounts = frozenset(catalog.models), frozenset(settings.accounts)
+    return {
+        "model": models,
+        "answering model": models | catalog.aliases.keys() | {"auto"},
+        "chosen model": models | {"auto"},
+        "provider": accounts | frozenset(registry.kinds()),
+        "account": accounts,
+    }
 
 
 def _placed(fault: CatalogFault, models: Sequence[tuple[Document, ModelFile]], settings: Settings) -> Fault:

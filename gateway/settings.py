@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
 from policies.catalog_file import Price
-from policies.policy_file.schema import Dollars, Duration
+from policies.policy_file.values import Dollars, Duration
 
 PREFIX = "PIXELGATE_"
 LEVEL = "__"

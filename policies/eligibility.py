@@ -7,7 +7,7 @@ cured by waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import log, sqrt
 from typing import TypeAlias
 
@@ -45,6 +45,21 @@ def provider(offer: Offer, ask: Ask) -> str | None:
         return f"{offer.account} is not among the allowed providers: {', '.join(sorted(only))}"
     if names & ignore:
         return f"{offer.account} is to be ignored"
+    return None
+
+
+def rule(offer: Offer, ask: Ask) -> str | None:
+    """What the policy's rules leave for a call like this."""
+    for bar in ask.constraints.bars:
+        named = (
+            (bar.providers, offer.account in bar.providers or offer.kind in bar.providers if bar.providers else False),
+            (bar.models, bool(bar.models) and offer.model in (bar.models or ())),
+            (bar.offers, bool(bar.offers) and offer.id in (bar.offers or ())),
+        )
+        stops = any(names is not None and not hit for names, hit in named) if bar.only else any(hit for _, hit in named)
+        if stops:
+            why = f": {bar.because}" if bar.because else ""
+            return f"{offer.id} is ruled out by the policy's rule '{bar.rule}'{why}"
     return None
 
 
@@ -142,6 +157,7 @@ def data(offer: Offer, ask: Ask) -> str | None:
 GATES: tuple[tuple[str, Objection], ...] = (
     ("model", model),
     ("provider", provider),
+    ("rule", rule),
     ("team", team),
     ("ability", ability),
     ("size", size),
@@ -151,7 +167,10 @@ GATES: tuple[tuple[str, Objection], ...] = (
 )
 """Gates that look at offer and ask alone, under the code their rejections carry."""
 
-CODES = ("deadline", *(code for code, _ in GATES), "tried", "price", "ceiling", "budget", "breaker", "headroom")
+CODES = (
+    "deadline", *(code for code, _ in GATES), "steps", "tried", "price", "ceiling", "budget", "latency", "breaker",
+    "headroom",
+)  # fmt: skip
 """Every code a rejection can carry, in the order in which an offer meets the gates."""
 
 
@@ -176,6 +195,25 @@ def price_objection(offer: Offer, ask: Ask, price: Quote) -> Rejection | None:
         reason = f"{offer.id} costs ${to_usd(price.hold)}, and ${to_usd(left)} of the budget is left"
         return Rejection(offer=offer.id, code="budget", reason=reason)
     return None
+
+
+def steps_objection(offer: Offer, request: ImageRequest, floors: Mapping[str, int]) -> Rejection | None:
+    """Fewer steps than the policy lets this model draw with."""
+    floor = floors.get(offer.model)
+    steps = offer.abilities.default_steps if request.steps is None else request.steps
+    if floor is None or steps is None or steps >= floor:
+        return None
+    return Rejection(
+        offer=offer.id, code="steps", reason=f"{offer.id} draws with at least {floor} steps here, not {steps}"
+    )
+
+
+def latency_objection(offer: Offer, ceiling: float, p95: float) -> Rejection | None:
+    """An answer that would probably take longer than the policy allows."""
+    if p95 <= ceiling:
+        return None
+    why = f"{offer.id} takes up to {p95:.1f} s (p95), above {ceiling:g} s"
+    return Rejection(offer=offer.id, code="latency", reason=why, lasting=False)
 
 
 def tried_objection(offer: Offer, ask: Ask, fallback: Fallback) -> Rejection | None:
@@ -253,7 +291,7 @@ class _Near(Struct, frozen=True):
 
 def _near(offer: Offer, ask: Ask) -> _Near | None:
     failed = [code for code, gate in GATES if gate(offer, ask) is not None]
-    if len(failed) > 1 or failed == ["team"]:
+    if len(failed) > 1 or failed in (["team"], ["rule"]):  # neither is the caller's to give up
         return None
     if failed == ["model"] and offer.tier < ask.constraints.tier:  # naming a model set the tier aside
         return None

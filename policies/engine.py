@@ -23,7 +23,14 @@ from msgspec import Struct
 from policies import hedging, pool, scarcity
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
-from policies.eligibility import exhausted, objection, price_objection, tried_objection
+from policies.eligibility import (
+    exhausted,
+    latency_objection,
+    objection,
+    price_objection,
+    steps_objection,
+    tried_objection,
+)
 from policies.judgement import judge, weigh
 from policies.latency_forecast import LatencyForecast
 from policies.offer_prices import quote_at
@@ -62,15 +69,17 @@ _BIG = 11.4
 class Row:
     """One offer of a slate, with what does not change between two decisions."""
 
-    __slots__ = ("amount", "expected", "floor", "quote", "seller", "timed", "version")
+    __slots__ = ("amount", "expected", "floor", "kept", "quote", "seller", "timed", "version")
 
-    def __init__(self, seller: Seller, amount: float, quote: Quote) -> None:
+    def __init__(self, seller: Seller, amount: float, quote: Quote, kept: float = 0.0) -> None:
         self.seller = seller
         self.amount = amount
         self.quote = quote
         self.floor = quote.amount
         self.timed = by_time(seller.offer.tariff) or by_tokens(seller.offer.tariff)
         """Priced by its time or its words, which differ from call to call."""
+        self.kept = kept
+        """Share of the account's slots that is reserved for other calls."""
         self.version = -1
         self.expected = 0.0
 
@@ -303,7 +312,7 @@ class CostEngine:
             request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
             request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
             request.strength, request.references, request.mask, request.safety, wishes.tier, wishes.models,
-            wishes.only, wishes.ignore, wishes.require, ask.team,
+            wishes.only, wishes.ignore, wishes.require, wishes.bars, ask.team,
         )  # fmt: skip
         slate = self._slates.get(key)
         if slate is None:
@@ -316,7 +325,7 @@ class CostEngine:
         rows, rejected, request = [], [], ask.request
         for offer in view.offers(ask.constraints.models):
             seller = self._sellers[offer.id]
-            objected = objection(offer, ask)
+            objected = objection(offer, ask) or steps_objection(offer, request, self.policy.least_steps)
             if objected is not None:
                 rejected.append(objected)
                 continue
@@ -327,9 +336,13 @@ class CostEngine:
             except Unpriced as error:
                 rejected.append(Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}"))
                 continue
-            rows.append(Row(seller, amount, price))
+            rows.append(Row(seller, amount, price, self._kept(offer, ask)))
         rows.sort(key=lambda row: (row.seller.shared.machines is not None, row.quote.amount))
         return Slate(rows, tuple(rejected))
+
+    def _kept(self, offer: Offer, ask: Ask) -> float:
+        """The share of an account's slots that is reserved for calls of another tier or team."""
+        return sum([each.share for each in self.policy.reservations if each.is_kept_from(offer, ask)])
 
     def _look(
         self, slate: Slate, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
@@ -347,6 +360,9 @@ class CostEngine:
             objected = self._objection(row, ask) if ask.tried or ask.live else None
             if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
                 objected = price_objection(row.seller.offer, ask, row.quote)
+            if objected is None and wishes.latency_ceiling is not None:
+                p95 = row.forecast() * row.seller.forecast.ratio_p95
+                objected = latency_objection(row.seller.offer, wishes.latency_ceiling, p95)
             if objected is not None:
                 rejected = [] if rejected is None else rejected
                 rejected.append(objected)
@@ -398,7 +414,7 @@ class CostEngine:
         machine_s = machine_price = 0.0
         line = None
         if shared.machines is None:
-            room = self._room(offer, shared, slack, expected)
+            room = self._room(offer, shared, slack, expected, row.kept)
         else:
             line = InLine(ask.call_id, offer.model, expected, now + slack, min(best, ask.worth.failure) / expected)
             found = self._machine_room(seller, line, now)
@@ -422,12 +438,14 @@ class CostEngine:
             free_price, machine_s, machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.rejection,
         )  # fmt: skip
 
-    def _room(self, offer: Offer, shared: Shared, slack: float, expected: float) -> Room:
+    def _room(self, offer: Offer, shared: Shared, slack: float, expected: float, kept: float) -> Room:
         """When an account has room for an order."""
         if shared.blocking is not None:
             return self._full(offer, shared)
         if shared.slots is None:
             return _NOW
+        if shared.spare_left < kept:
+            return self._spoken_for(offer, shared, expected, kept)
         terms = self.policy.scarcity
         if shared.spare_left < terms.reserve and slack - expected > terms.patient and shared.slots[1].value > _FEW:
             return self._reserved(offer, shared, expected)
@@ -437,6 +455,15 @@ class CostEngine:
         why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
         objection = Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
         return Room(shared.wait_s, shared.blocking, objection)
+
+    def _spoken_for(self, offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
+        """The policy keeps what is left for others; more comes free as orders end."""
+        assert shared.slots is not None
+        name, limit = shared.slots
+        missing = max((kept - shared.spare_left) * limit.value, 1.0)
+        wait_s = missing * (shared.serve_s or expected) / limit.value
+        why = f"{kept:.0%} of the slots of {name} are reserved for others; more are expected in {wait_s:.1f} s"
+        return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
 
     def _reserved(self, offer: Offer, shared: Shared, expected: float) -> Room:
         """The last slots are for calls in a hurry; others wait for more of them to come free."""

@@ -11,7 +11,8 @@ from typing import Literal
 from msgspec import Struct
 
 from policies.money import NanoUsd
-from policies.types import Constraints, Requirements, Tier, Worth
+from policies.rules import Rules
+from policies.types import Ask, Constraints, Offer, Requirements, Tier, Worth
 from providers.contract import Safety
 
 ResponseFormat = Literal["url", "b64_json"]
@@ -31,6 +32,8 @@ class Intent(Struct, frozen=True, kw_only=True):
     worth: Worth = Worth()
     ceiling: NanoUsd | None = None
     """Most that one picture may cost unless the caller says otherwise; None is no limit."""
+    latency_ceiling: float | None = None
+    """Seconds in which an offer must nearly always (p95) answer; None is no limit."""
     promotes: str | None = None
     """The intent whose pictures are drawn again under this one."""
     keeps: tuple[Kept, ...] = ()
@@ -133,6 +136,24 @@ class ForecastTerms(Struct, frozen=True, kw_only=True):
     """Observations after which older ones fade."""
 
 
+class Reservation(Struct, frozen=True, kw_only=True):
+    """A share of slots that some calls alone may take."""
+
+    share: float
+    sellers: frozenset[str] | None = None
+    """Provider accounts or kinds whose slots they are; None: all."""
+    tiers: frozenset[Tier] | None = None
+    """For calls of these tiers; None: whatever the tier."""
+    teams: frozenset[str] | None = None
+
+    def is_kept_from(self, offer: Offer, ask: Ask) -> bool:
+        """Whether a call may not take what is kept of an offer's slots."""
+        here = self.sellers is None or offer.account in self.sellers or offer.kind in self.sellers
+        tier, team = ask.constraints.tier, ask.team
+        welcome = (self.tiers is None or tier in self.tiers) and (self.teams is None or team in self.teams)
+        return here and not welcome
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """One revision of a routing policy."""
 
@@ -179,6 +200,10 @@ class Policy(Struct, frozen=True, kw_only=True):
     breaker: BreakerTerms = BreakerTerms()
     forecast: ForecastTerms = ForecastTerms()
     require: Requirements = Requirements()
+    rules: Rules = Rules()
+    reservations: tuple[Reservation, ...] = ()
+    least_steps: Mapping[str, int] = {}
+    """Model -> fewest steps it may be drawn with."""
 
     @property
     def label(self) -> str:
@@ -206,7 +231,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     def constraints(self, intent: Intent) -> Constraints:
         """Say what an intent asks for before the caller adds wishes; refine it with `msgspec.structs.replace`."""
         return Constraints(
-            tier=intent.tier, slo=intent.slo, deadline=intent.deadline, ceiling=intent.ceiling, require=self.require
+            tier=intent.tier,
+            slo=intent.slo,
+            deadline=intent.deadline,
+            ceiling=intent.ceiling,
+            latency_ceiling=intent.latency_ceiling,
+            require=self.require,
         )
 
 

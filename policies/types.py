@@ -108,6 +108,21 @@ class Requirements(Struct, frozen=True, kw_only=True):
     """The picture will be used commercially, so the model's licence must allow that."""
 
 
+class Bar(Struct, frozen=True, kw_only=True):
+    """What a rule of the policy says against offers."""
+
+    rule: str
+    """Its name, for those who ask why."""
+    because: str = ""
+    """Its reason, as the policy gives it."""
+    only: bool = False
+    """True: nothing but what it names may serve; False: nothing that it names."""
+    providers: frozenset[str] | None = None
+    """Provider accounts or kinds; None names none, as below."""
+    models: frozenset[str] | None = None
+    offers: frozenset[OfferId] | None = None
+
+
 class Constraints(Struct, frozen=True, kw_only=True):
     """What the caller will not give up."""
 
@@ -120,6 +135,8 @@ class Constraints(Struct, frozen=True, kw_only=True):
     """Seconds from arrival after which nobody wants the answer."""
     ceiling: NanoUsd | None = None
     """Most that one picture may cost."""
+    latency_ceiling: float | None = None
+    """Seconds in which an offer must nearly always (p95) answer; None does not mind."""
     only: frozenset[str] | None = None
     """Names of provider accounts or kinds that may serve."""
     ignore: frozenset[str] = frozenset()
@@ -127,6 +144,10 @@ class Constraints(Struct, frozen=True, kw_only=True):
     """Preferred accounts or kinds, best first; a preference among the feasible, not a filter."""
     prefer: Literal["value", "cheapest", "fastest"] = "value"
     require: Requirements = Requirements()
+    bars: tuple[Bar, ...] = ()
+    """What rules of the policy say against offers."""
+    rules: tuple[str, ...] = ()
+    """The rules of the policy that made these terms what they are."""
 
 
 class Worth(Struct, frozen=True, kw_only=True):
@@ -252,8 +273,8 @@ class Rejection(Struct, frozen=True, kw_only=True):
 
     offer: OfferId
     code: str
-    """The gate that refused: model, provider, team, ability, size, tier, licence, data, price, ceiling, budget, tried,
-    breaker, headroom, deadline."""
+    """The gate that refused: model, provider, rule, team, ability, size, tier, licence, data, steps, price, ceiling,
+    budget, tried, latency, breaker, headroom, deadline."""
     reason: str
     """A sentence for people, naming the value that blocks."""
     lasting: bool = True

@@ -5,6 +5,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel, create_model
@@ -17,7 +19,8 @@ from gateway.http import openapi
 from gateway.settings import Account, Settings, setting_paths
 from policies.catalog_file import Price
 from policies.eligibility import GATES
-from policies.policy_file.schema import IntentFile, PolicyFile
+from policies.policy_file.rules import RuleFile
+from policies.policy_file.schema import IntentFile, PolicyFile, ReservationFile
 from policies.scorers import SCORERS
 from providers import registry
 
@@ -34,17 +37,33 @@ def missing(words: Iterator[str] | list[str], page: str) -> list[str]:
     return [word for word in words if f"`{word}`" not in content]
 
 
-def fields_of(model: type[BaseModel], below: dict[str, type[BaseModel]], before: str = "") -> dict[str, FieldInfo]:
-    """Every key as people type it; `below` is what lies under `<name>` of a mapping of the user's own names."""
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """The section that a key holds, or may hold."""
+    kinds = [annotation, *get_args(annotation)] if isinstance(annotation, UnionType) else [annotation]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def fields_of(
+    model: type[BaseModel],
+    below: dict[str, type[BaseModel]],
+    before: str = "",
+    seen: frozenset[type[BaseModel]] = frozenset(),
+) -> dict[str, FieldInfo]:
+    """Every key as people type it; `below` is what lies under a mapping of the user's own names, or in a list.
+
+    A section that stands in two places is described in the first.
+    """
     found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= fields_of(kind, below, f"{before}{name}.")
-        else:
+        kind = section_of(field.annotation)
+        if kind is not field.annotation:
             found[before + name] = field
-            if name in below and not before:
-                found |= fields_of(below[name], {}, f"{name}.<name>.")
+        if kind is not None and kind not in seen:
+            found |= fields_of(kind, {}, f"{before}{name}.", seen)
+            seen |= {kind}
+        if name in below:
+            under = f"{name}[]." if "tuple" in str(field.annotation) else f"{name}.<name>."
+            found |= fields_of(below[name], {}, under, seen)
     return found
 
 
@@ -98,7 +117,10 @@ def test_every_option_of_an_adapter_is_documented() -> None:
 
 def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults() -> None:
     page = rows("docs/reference/policy.md")
-    for key, field in fields_of(PolicyFile, {"intents": IntentFile}).items():
+    below: dict[str, type[BaseModel]] = {
+        "intents": IntentFile, "rules": RuleFile, "reservations": ReservationFile,
+    }  # fmt: skip
+    for key, field in fields_of(PolicyFile, below).items():
         assert page[key] == [field.description], key
         stated = re.search(r"\(([^()]+)\)\.$", field.description or "")
         if stated is not None and not field.is_required():

@@ -22,7 +22,7 @@ from policies.offline.breakeven import Split, WeightsLicence
 from policies.offline.elsewhere import fits
 from policies.offline.queueing import Slots, slots_for
 from policies.offline.throughput import CARDS, USUAL_SHARE
-from policies.policy_file.schema import parse_dollars, parse_duration
+from policies.policy_file.values import parse_dollars, parse_duration
 from policies.tariffs import Unpriced, by_time
 from policies.types import Offer
 from providers.contract import ImageRequest

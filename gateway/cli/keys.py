@@ -15,7 +15,7 @@ from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
 from gateway.storage.rows import KeyRow
 from gateway.yaml_files import nearest
-from policies.policy_file.schema import parse_dollars, parse_duration
+from policies.policy_file.values import parse_dollars, parse_duration
 
 T = TypeVar("T")
 

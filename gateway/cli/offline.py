@@ -19,6 +19,7 @@ from gateway.requests.call import Call, Caller
 from gateway.requests.journal import DecisionNote, decision_row
 from gateway.requests.market import Market
 from gateway.requests.quoting import QuotedOffer, first_order, quoted
+from gateway.requests.terms import under_rules
 from gateway.revisions import Revision
 from policies.engine import CostEngine
 from policies.types import Ask, Decision, Tier
@@ -66,9 +67,11 @@ def weigh(
     team: str = "default",
     tier: Tier | None = None,
     work: Work | None = None,
+    key: str = "",
+    at: datetime | None = None,
 ) -> Weighed:
     """What the gateway would do with a generation body, if it stood idle; raises `GatewayError` for a bad body."""
-    caller = Caller(key_id="", team=team)
+    caller = Caller(key_id=key, team=team)
     wish = parse_generation(
         {**fields, "prompt": fields.get("prompt") or "-"}, names_of(revision.policy, revision.catalog), caller
     )
@@ -77,6 +80,7 @@ def weigh(
         call = replace(call, request=work.request(call.request))
     if tier is not None:
         call = replace(call, constraints=replace(call.constraints, tier=tier))
+    call = under_rules(call, revision.policy, revision.catalog.resolve, at or datetime.now(UTC))
     per_order = revision.policy.images_per_order
     engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
     market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))

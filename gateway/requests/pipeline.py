@@ -8,14 +8,19 @@ from gateway.requests.attempts import Attempts, House
 from gateway.requests.call import Call, Delivery
 from gateway.requests.orders import Salvage
 from gateway.requests.quoting import QuotedOffer, first_order, quoted
+from gateway.requests.terms import under_rules
+from policies.catalog import Catalog
+from policies.policy import Policy
 
 
 class Pipeline:
     """Answers calls. It has no policy of its own: it asks the engine, does what it says, and keeps the books."""
 
-    def __init__(self, house: House, images_per_order: int) -> None:
+    def __init__(self, house: House, policy: Policy, catalog: Catalog) -> None:
         self._house = house
-        self._images_per_order = images_per_order
+        self._policy = policy
+        self._catalog = catalog
+        self._images_per_order = policy.images_per_order
 
     async def serve(self, call: Call, salvage: Salvage | None = None) -> Delivery:
         """Answer one call: let the engine move until the pictures are there or cannot be.
@@ -25,7 +30,7 @@ class Pipeline:
         Falling back, waiting for room, hedging and shedding are all the engine's answers to *new*, *failed*, *wake*
         and *room*. Raises the `GatewayError` that fits when no picture came.
         """
-        house = self._house
+        house, call = self._house, self._under_rules(call)
         if house.shop.content is not None:
             await house.shop.content.check_prompt(call)
         async with Attempts(house, call, self._images_per_order, salvage) as attempts:
@@ -38,8 +43,11 @@ class Pipeline:
 
     async def quote(self, call: Call) -> Sequence[QuotedOffer]:
         """What every offer would charge for a call, cheapest feasible first; orders nothing."""
-        house = self._house
+        house, call = self._house, self._under_rules(call)
         budget_left = house.ledger.budget_left(call.caller.key_id, call.caller.team)
         ask = first_order(call, self._images_per_order, budget_left)
         decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new")
         return quoted(call.request, ask, decision, house.market, self._images_per_order)
+
+    def _under_rules(self, call: Call) -> Call:
+        return under_rules(call, self._policy, self._catalog.resolve, self._house.shop.clock.utc())

@@ -6,15 +6,12 @@ Seconds are typed with a unit (`500ms`, `3s`, `5m`, `24h`), money in dollars (`$
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from policies.money import NanoUsd, from_usd
 from policies.policy import (
     BreakerTerms,
     Crowding,
@@ -26,91 +23,18 @@ from policies.policy import (
     Policy,
     Pool,
     Quality,
+    Reservation,
     ResponseFormat,
     Scarcity,
 )
-from policies.types import Requirements, Tier, Worth
+from policies.policy_file.rules import RequireFile, RuleFile
+from policies.policy_file.values import Dollars, Duration, Loc, Name, Section, Share, Size, Tiers, TierWord, Words
+from policies.rules import Rules
+from policies.types import Worth
 from providers.contract import Safety
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
-_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86_400)}
-_DOLLARS = re.compile(r"\$?\s*(\d+(?:\.\d+)?)", re.ASCII)
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
-_SIZE = re.compile(r"(\d{2,5})x(\d{2,5})", re.ASCII)
 
-_DAY_S = 86_400.0
-_Loc: TypeAlias = tuple[str | int, ...]
-
-
-def parse_duration(value: object) -> float:
-    """Read seconds of `3s`, `500ms`, `5m`, `24h` or `7d`; a bare number is refused, since nobody can tell its unit."""
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise PydanticCustomError(
-            "duration", "{value} is not a duration: write a number and its unit, as in 500ms or 3s", _shown(value)
-        )
-    return float(Decimal(found[1]) * _SECONDS[found[2]])
-
-
-def parse_dollars(value: object) -> NanoUsd:
-    """Read nano-dollars of `$0.002` or `0.002`."""
-    found = None if isinstance(value, bool) else _DOLLARS.fullmatch(_decimal_text(value))
-    if found is None:
-        raise PydanticCustomError("dollars", "{value} is not an amount: write dollars, as in $0.002", _shown(value))
-    try:
-        return from_usd(found[1])
-    except ValueError as fault:
-        raise PydanticCustomError("dollars", "{value}: finer than a nano-dollar", _shown(value)) from fault
-
-
-def parse_share(value: object) -> float:
-    """Read a share of one, typed in percent (`85%` -> 0.85)."""
-    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-    if found is None or Decimal(found[1]) > 100:
-        raise PydanticCustomError("share", "{value} is not a share: write 0% to 100%, as in 85%", _shown(value))
-    return float(Decimal(found[1]) / 100)
-
-
-def parse_size(value: object) -> tuple[int, int]:
-    """Read width and height of `1024x1024`."""
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise PydanticCustomError("size", "{value} is not a size: write width x height, as in 1024x1024", _shown(value))
-    return int(found[1]), int(found[2])
-
-
-def parse_tier(value: object) -> Tier:
-    """Find the tier behind `preview`, `standard` or `export`."""
-    found = next((tier for tier in Tier if tier.word == value), None)
-    if found is None:
-        raise PydanticCustomError("tier", "{value} is not a tier: write preview, standard or export", _shown(value))
-    return found
-
-
-def _shown(value: object) -> dict[str, object]:
-    return {"value": repr(value)}
-
-
-def _decimal_text(value: object) -> str:
-    # YAML reads 0.0005 as a float whose str() is 0.0005, but 0.00005 as one whose str() is 5e-05.
-    return f"{Decimal(str(value)):f}" if isinstance(value, int | float) else str(value)
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Dollars = Annotated[int, BeforeValidator(parse_dollars)]
-Share = Annotated[float, BeforeValidator(parse_share)]
-Size = Annotated[tuple[int, int], BeforeValidator(parse_size)]
-TierWord = Annotated[Tier, BeforeValidator(parse_tier)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-
-
-class _Section(BaseModel):
-    """A part of the file: unknown keys are errors, and what was read never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class IntentFile(_Section):
+class IntentFile(Section):
     """One intent: what a kind of picture is for."""
 
     tier: TierWord = Field(description="The least tier a model must have earned: preview, standard or export.")
@@ -120,13 +44,16 @@ class IntentFile(_Section):
     late_second: Dollars = Field(default=2_000_000, description="What each second past latency_slo costs ($0.002).")
     failure: Dollars = Field(default=10_000_000, description="What a picture that does not come costs ($0.01).")
     ceiling: Dollars | None = Field(default=None, description="Most that one picture may cost; none as shipped.")
+    latency_ceiling: Duration | None = Field(
+        default=None, gt=0, description="Longest that an offer may nearly always (p95) take; none as shipped."
+    )
     promotes: str | None = Field(default=None, description="The intent whose pictures this one draws again, better.")
     keeps: tuple[Kept, ...] = Field(
         default=(), strict=False, description="What a promotion keeps: prompt, seed, aspect; nothing by default."
     )
 
 
-class FallbackFile(_Section):
+class FallbackFile(Section):
     """How far the gateway goes when an order fails."""
 
     attempts: int = Field(default=3, ge=1, le=10, description="Orders per picture in all, the first included (3).")
@@ -142,19 +69,19 @@ class FallbackFile(_Section):
     recurs: Share = Field(default=0.3, description="How often a picture whose order failed never comes (30%).")
 
 
-class QueueFile(_Section):
+class QueueFile(Section):
     """Standing in line for room."""
 
     max_wait: Duration = Field(default=30.0, description="From arrival; then the caller is told to come back (30s).")
 
 
-class SizesFile(_Section):
+class SizesFile(Section):
     """What sizes mean where the caller leaves them to us."""
 
     auto: Size = Field(default=(1024, 1024), description="Drawn when no size, or `auto`, is asked for (1024x1024).")
 
 
-class ModelsFile(_Section):
+class ModelsFile(Section):
     """What foreign model names mean here."""
 
     aliases: dict[str, str] = Field(
@@ -165,20 +92,24 @@ class ModelsFile(_Section):
         strict=False,
         description="Models that may serve an edit whose caller leaves the model to us; any that can, as long as none.",
     )
+    least_steps: dict[str, Annotated[int, Field(ge=1, le=500)]] = Field(
+        default_factory=dict,
+        description="Model -> fewest steps it may be drawn with; as few as it can, as long as none.",
+    )
     default_response_format: dict[str, ResponseFormat] = Field(
         default_factory=dict,
         description="Beginning of a model name -> url or b64_json, for callers who do not say; `default` is url.",
     )
 
 
-class TeamAssetsFile(_Section):
+class TeamAssetsFile(Section):
     """What a team's pictures and prompts live for, where that differs."""
 
     keep: Duration | None = Field(default=None, ge=3_600, description="As `assets.keep`.")
     prompts: Duration | None = Field(default=None, description="As `assets.prompts`.")
 
 
-class AssetsFile(_Section):
+class AssetsFile(Section):
     """Keeping delivered pictures."""
 
     keep: Duration = Field(
@@ -192,7 +123,7 @@ class AssetsFile(_Section):
     )
 
 
-class ContentFile(_Section):
+class ContentFile(Section):
     """How strictly what is drawn is checked."""
 
     safety: Safety = Field(
@@ -203,7 +134,7 @@ class ContentFile(_Section):
     )
 
 
-class StreamingFile(_Section):
+class StreamingFile(Section):
     """Showing something early."""
 
     preview: Dollars | None = Field(
@@ -211,14 +142,14 @@ class StreamingFile(_Section):
     )
 
 
-class CrowdingFile(_Section):
+class CrowdingFile(Section):
     """What it costs to take the last room of a capacity."""
 
     begins: Share = Field(default=0.85, lt=1, description="Share in use from which room counts as scarce (85%).")
     last_slot: Dollars = Field(default=500_000, description="Price of the very last slot ($0.0005).")
 
 
-class ScarcityFile(_Section):
+class ScarcityFile(Section):
     """How capacity that will be missed later is priced now."""
 
     every: Duration = Field(default=5.0, description="Between two plans of bid prices; 0s turns them off (5s).")
@@ -228,7 +159,7 @@ class ScarcityFile(_Section):
     patient: Duration = Field(default=8.0, description="To spare, and a call is not in a hurry (8s).")
 
 
-class HedgingFile(_Section):
+class HedgingFile(Section):
     """When a second order is placed beside one that takes long."""
 
     on: bool = Field(default=True, description="Whether a late order may get a second one beside it (yes).")
@@ -239,7 +170,7 @@ class HedgingFile(_Section):
     below: Share = Field(default=0.8, description="Second orders only where no more of the slots is in use (80%).")
 
 
-class PoolFile(_Section):
+class PoolFile(Section):
     """How GPUs of our own are used whose steps the gateway knows."""
 
     lead: Duration = Field(default=0.05, description="Before a machine is free, its next order is placed (50ms).")
@@ -251,7 +182,7 @@ class PoolFile(_Section):
     left_over: Share = Field(default=0.15, description="The same while another of its model is idle as well (15%).")
 
 
-class BreakerFile(_Section):
+class BreakerFile(Section):
     """When an offer that fails is left alone."""
 
     failures: int = Field(default=5, ge=1, le=100, description="Failures in a row that open the breaker (5).")
@@ -265,32 +196,44 @@ class BreakerFile(_Section):
     )
 
 
-class ForecastFile(_Section):
+class ForecastFile(Section):
     """How quickly latency forecasts follow what is seen."""
 
     drift: Share = Field(default=0.06, gt=0, description="Share of each surprise that moves a forecast (6%).")
     memory: int = Field(default=3000, ge=100, description="Observations after which older ones fade (3000).")
 
 
-class RequireFile(_Section):
-    """What must hold for every call, whatever its caller says."""
+class WelcomeFile(Section):
+    """Whom a share of slots is reserved for."""
 
-    region: str | None = Field(default=None, description="Where prompts and pictures must be processed; anywhere.")
-    training: Literal["allowed", "never"] = Field(
-        default="allowed", description="Whether sellers may train on them (allowed)."
-    )
-    retention: Duration | None = Field(
-        default=None, description="Longest that sellers may keep prompts and pictures; any time."
-    )
-    commercial: bool = Field(default=False, description="Only models whose pictures may be used commercially (no).")
+    tier: Tiers | None = Field(default=None, description="Calls of these tiers; of any.")
+    team: Words | None = Field(default=None, description="Calls of these teams; of any.")
 
-    def compiled(self) -> Requirements:
+    @model_validator(mode="after")
+    def _says_something(self) -> WelcomeFile:
+        if not self.model_fields_set:
+            raise PydanticCustomError("reservation", "names nobody: write tier or team", {})
+        return self
+
+
+class ReservationFile(Section):
+    """A share of slots that only some calls may take."""
+
+    keep: Share = Field(gt=0, lt=1, description="Share of an account's slots.")
+    providers: Words | None = Field(default=None, description="Whose slots: provider accounts or kinds; all.")
+    only_for: WelcomeFile = Field(description="Who may take them.")
+
+    def compiled(self) -> Reservation:
         """Say it in the engine's words."""
-        kept = None if self.retention is None else self.retention / _DAY_S
-        return Requirements(region=self.region, training=self.training, retention_days=kept, commercial=self.commercial)
+        return Reservation(
+            share=self.keep,
+            sellers=None if self.providers is None else frozenset(self.providers),
+            tiers=None if self.only_for.tier is None else frozenset(self.only_for.tier),
+            teams=None if self.only_for.team is None else frozenset(self.only_for.team),
+        )
 
 
-class PolicyFile(_Section):
+class PolicyFile(Section):
     """A whole policy file."""
 
     policy: Name = Field(description="Its name, as decisions show it.")
@@ -324,6 +267,11 @@ class PolicyFile(_Section):
     breaker: BreakerFile = BreakerFile()
     forecast: ForecastFile = ForecastFile()
     require: RequireFile = RequireFile()
+    timezone: str = Field(default="UTC", description="Where hours and days of rules are counted (UTC).")
+    rules: tuple[RuleFile, ...] = Field(default=(), strict=False, description="What holds for some calls; none.")
+    reservations: tuple[ReservationFile, ...] = Field(
+        default=(), strict=False, description="Shares of slots kept for some calls; none."
+    )
 
     @model_validator(mode="after")
     def _names_and_numbers_agree(self) -> PolicyFile:
@@ -337,7 +285,7 @@ class PolicyFile(_Section):
         return self
 
 
-def _disagreements(file: PolicyFile) -> Iterator[tuple[_Loc, str]]:
+def _disagreements(file: PolicyFile) -> Iterator[tuple[Loc, str]]:
     known = f"write one of {', '.join(file.intents)}"
     if file.default_intent not in file.intents:
         yield ("default_intent",), f"no intent is called '{file.default_intent}': {known}"
@@ -352,8 +300,33 @@ def _disagreements(file: PolicyFile) -> Iterator[tuple[_Loc, str]]:
                 ("intents", name, "deadline"),
                 f"the deadline ({intent_file.deadline:g} s) is before latency_slo ({intent_file.latency_slo:g} s)",
             )
+    yield from _disagreements_of_rules(file)
+    if sum(each.keep for each in file.reservations) >= 1:
+        yield (
+            ("reservations", len(file.reservations) - 1, "keep"),
+            "all shares together leave nothing for other calls",
+        )
     if file.breaker.at_most < file.breaker.open_for:
         yield ("breaker", "at_most"), "the longest pause is shorter than the first (open_for)"
+
+
+def _disagreements_of_rules(file: PolicyFile) -> Iterator[tuple[Loc, str]]:
+    try:
+        Rules(timezone=file.timezone)
+    except (KeyError, ValueError, OSError):
+        yield ("timezone",), f"no time zone is called '{file.timezone}': write one such as Europe/Berlin, or UTC"
+    names: dict[str, int] = {}
+    for at, rule in enumerate(file.rules):
+        if rule.rule in names:
+            yield ("rules", at, "rule"), f"rule {names[rule.rule] + 1} is called '{rule.rule}' already"
+        names.setdefault(rule.rule, at)
+        for side, condition in (("when", rule.when), ("unless", rule.unless)):
+            for intent in (condition and condition.intent) or ():
+                if intent not in file.intents:
+                    yield (
+                        ("rules", at, side, "intent"),
+                        f"no intent is called '{intent}': write one of {', '.join(file.intents)}",
+                    )
 
 
 def compile_policy(file: PolicyFile) -> Policy:
@@ -389,6 +362,9 @@ def compile_policy(file: PolicyFile) -> Policy:
         breaker=BreakerTerms(**file.breaker.model_dump()),
         forecast=ForecastTerms(**file.forecast.model_dump()),
         require=file.require.compiled(),
+        rules=Rules([rule.compiled() for rule in file.rules], file.timezone),
+        reservations=tuple(each.compiled() for each in file.reservations),
+        least_steps=dict(file.models.least_steps),
     )
 
 
@@ -400,6 +376,7 @@ def _intent(name: str, file: IntentFile) -> Intent:
         deadline=file.deadline,
         worth=Worth(late=file.late, late_second=file.late_second, failure=file.failure),
         ceiling=file.ceiling,
+        latency_ceiling=file.latency_ceiling,
         promotes=file.promotes,
         keeps=file.keeps,
     )

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.app import build
+from gateway.cli.offline import weigh
+from gateway.errors import NoOffer
+from gateway.requests.call import Caller
+from gateway.revisions import Revision, load_revision
+from gateway.settings import default_config, load_settings
+from gateway.yaml_files import BadFile
+from policies.rules import Condition, Rule, Rules
+from policies.types import Bar, Submit
+from providers.sandbox import start
+from tests.support.town import Town, settings
+
+RULES = """
+rules:
+  - rule: acme-without-fal
+    because: their contract says so
+    when: {team: acme, model: [auto, flux-schnell]}
+    deny: {providers: fal}
+    safety: strict
+"""
+
+
+def revision(folder: Path, rules: str) -> Revision:
+    shutil.copytree(default_config(), folder / "config")
+    with (folder / "config/policies/default.yaml").open("a") as file:
+        file.write(rules)
+    return load_revision(load_settings(folder / "config", environ={}), every_account=True)
+
+
+def test_a_rule_is_in_force_for_a_request_body_and_its_decision_says_so(tmp_path: Path) -> None:
+    ours = revision(tmp_path, RULES)
+    under, other = weigh(ours, {}, team="acme"), weigh(ours, {}, team="zeta")
+    assert under.ask.constraints.rules == ("acme-without-fal",)
+    assert under.ask.request.safety == "strict"
+    assert {each.code for each in under.decision.rejected if each.offer.startswith("fal:flux-schnell")} == {"rule"}
+    assert (other.ask.constraints.rules, other.ask.request.safety) == ((), "standard")
+    assert isinstance(under.decision.move, Submit)
+    assert under.decision.move.candidate.offer.account != "fal"
+
+
+def test_an_alias_of_a_model_is_that_model_to_a_rule(tmp_path: Path) -> None:
+    ours = revision(tmp_path, RULES)
+    alias = next(alias for alias, model in ours.catalog.aliases.items() if model == "flux-schnell")
+    assert weigh(ours, {"model": alias}, team="acme").ask.constraints.rules == ("acme-without-fal",)
+    assert weigh(ours, {"model": f"{alias}:cheapest"}, team="acme").ask.constraints.rules == ("acme-without-fal",)
+    assert weigh(ours, {"model": "flux-dev"}, team="acme").ask.constraints.rules == ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "column", "said", "hint"),
+    [
+        ("deny: {providers: [together, fall]}", 34, "no provider called 'fall'", "did you mean 'fal'?"),
+        ("deny: {models: flux-dve}", 20, "no model called 'flux-dve'", "did you mean 'flux-dev'?"),
+        ("deny: {offers: fla:flux-dev}", 20, "no account called 'fla'", "did you mean 'fal'?"),
+        ("when: {model: fluxdev}\n    ceiling: $1", 19, "no model called 'fluxdev'", "did you mean 'flux-dev'?"),
+    ],
+)
+def test_a_misspelt_name_in_a_rule_is_refused_where_it_stands(
+    tmp_path: Path, typed: str, column: int, said: str, hint: str
+) -> None:
+    with pytest.raises(BadFile) as caught:
+        revision(tmp_path, f"\nrules:\n  - rule: r\n    {typed}\n")
+    (fault,) = caught.value.faults
+    assert said in fault.message
+    assert (fault.column, fault.hint) == (column, hint)
+
+
+async def test_every_call_of_the_request_path_is_under_the_rules(tmp_path: Path) -> None:
+    bar = Bar(rule="closed", because="on holiday", providers=frozenset({"fal", "together"}))
+    rule = Rule(name="closed", when=Condition(teams=frozenset({"acme"})), bars=(bar,))
+    async with await start(pictures="plain") as sandbox:
+        given = settings(tmp_path, sandbox.url)
+        plain = load_revision(given)
+        app = await build(given, replace(plain, policy=replace(plain.policy, rules=Rules([rule]))))
+        await app.start()
+        t = Town(app, sandbox)
+        try:
+            with pytest.raises(NoOffer, match="ruled out by the policy's rule 'closed': on holiday"):
+                await app.pipeline.serve(t.call())
+            assert {each.feasible for each in await app.pipeline.quote(t.call())} == {False}
+            other = t.call(caller=Caller(key_id="key_2", team="zeta"))
+            assert any(each.feasible for each in await app.pipeline.quote(other))
+        finally:
+            await app.stop()

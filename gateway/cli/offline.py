@@ -14,15 +14,16 @@ from gateway.http.generations import call_of
 from gateway.http.model_names import names_of
 from gateway.http.request_parsing import parse_generation
 from gateway.ids import new_id
+from gateway.requests import quoting
 from gateway.requests.admission import Admission
 from gateway.requests.call import Call, Caller
 from gateway.requests.journal import DecisionNote, decision_row
 from gateway.requests.market import Market
-from gateway.requests.quoting import QuotedOffer, first_order, quoted
+from gateway.requests.quoting import QuotedOffer
 from gateway.requests.terms import under_rules
 from gateway.revisions import Revision
 from policies.engine import CostEngine
-from policies.types import Ask, Decision, Tier
+from policies.types import Tier
 from providers.contract import ImageRequest, Operation
 
 _NOW = 0.0
@@ -33,19 +34,19 @@ class Weighed(Struct, frozen=True, kw_only=True):
     """A hypothetical call, and what the engine says to it."""
 
     call: Call
-    ask: Ask
-    decision: Decision
+    weighed: quoting.Weighed
     market: Market
-    per_order: int
 
     def quotes(self) -> list[QuotedOffer]:
         """What every offer would charge, cheapest feasible first."""
-        return quoted(self.call.request, self.ask, self.decision, self.market, self.per_order)
+        return quoting.quoted(self.call.request.count, self.weighed, self.market)
 
     def explanation(self) -> Explanation:
         """The decision in the shape of `GET /v1/decisions/{id}`."""
-        row = decision_row(self.call, 0, 0, self.decision, datetime.now(UTC))
-        return explain([msgspec.json.decode(row.body, type=DecisionNote)], [])
+        first, then = self.weighed, self.weighed.then
+        taken = [(first.ask, first.decision), *([then] if then is not None else ())]
+        rows = [decision_row(self.call, ask, 0, decision, datetime.now(UTC)) for ask, decision in taken]
+        return explain([msgspec.json.decode(row.body, type=DecisionNote) for row in rows], [])
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -84,6 +85,5 @@ def weigh(
     per_order = revision.policy.images_per_order
     engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
     market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))
-    ask = first_order(call, per_order)
-    decision = engine.decide(ask, market, _NOW, "new")
-    return Weighed(call=call, ask=ask, decision=decision, market=market, per_order=per_order)
+    weighed = quoting.weigh(call, per_order, None, market, lambda ask: engine.decide(ask, market, _NOW, "new"))
+    return Weighed(call=call, weighed=weighed, market=market)

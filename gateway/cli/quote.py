@@ -25,6 +25,7 @@ def quote(  # noqa: PLR0913 - the terms of a request
     steps: int | None = None,
     operation: Operation = "generate",
     references: Annotated[int | None, Parameter(validator=Number(gte=0, lte=16))] = None,
+    transparent: bool = False,
     seconds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json: Json = False,
     where: Where = HERE,
@@ -50,6 +51,8 @@ def quote(  # noqa: PLR0913 - the terms of a request
         What is done: drawing from words, or something with input pictures.
     references
         Input pictures, each as large as the picture asked for; one when left out, none for drawing from words.
+    transparent
+        With a transparent background: where nobody paints one, two orders, and the price of both.
     seconds
         Length, for a service that is priced by it.
     """
@@ -63,6 +66,8 @@ def quote(  # noqa: PLR0913 - the terms of a request
         references = 0 if operation == "generate" else 1
     work = Work(operation=operation, references=references)
     fields = {"model": model, "size": size, "n": n, "steps": steps}
+    if transparent:
+        fields["background"] = "transparent"
     revision = load_revision(settings, every_account=True)
     offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None, work=work).quotes()
     return _show(offers, json=json, found=any(offer.feasible for offer in offers))

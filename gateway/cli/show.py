@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from gateway.cli.shell import table
 from gateway.http.decisions import Explanation
-from gateway.requests.journal import CandidateNote
+from gateway.requests.journal import CandidateNote, DecisionNote
 from policies.money import USD
 from policies.types import Rejection
 
@@ -36,6 +36,11 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
         parts += ["", meanings(story)]
     if story.rejections:
         parts += ["", "may not serve:", rejection_table(story.rejections[:rejections])]
+    second = second_stage(story)
+    if second is not None:
+        parts += ["", f"then, to remove the background: {second.chosen or 'nobody'}"]
+        parts += [candidate_table(second.candidates[:candidates])] if second.candidates else []
+        parts += [rejection_table(second.rejections[:rejections])] if second.chosen is None else []
     if len(story.decisions) > 1:
         parts += ["", "decisions of this call, in order:"]
         parts += [f"  {n.reason}: {n.move} {n.chosen or ''}".rstrip() for n in story.decisions]
@@ -46,6 +51,14 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
         ]
         parts += ["", "attempts:", table(rows)]
     return "\n".join(parts)
+
+
+def second_stage(story: Explanation) -> DecisionNote | None:
+    """The last decision about the order that finished the drawings, where a picture takes two."""
+    operations = {note.operation for note in story.decisions}
+    if len(operations) == 1:
+        return None
+    return next((note for note in reversed(story.decisions) if note.operation == "remove_background"), None)
 
 
 def candidate_table(candidates: Sequence[CandidateNote]) -> str:

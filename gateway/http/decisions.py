@@ -82,8 +82,12 @@ def decisions(services: Services) -> HTTPRouteHandler:
 
 
 def explain(notes: Sequence[DecisionNote], attempts: Sequence[AttemptRow]) -> Explanation:
-    """The whole story of a call; the last decision that ordered something speaks for it."""
-    spoken = next((note for note in reversed(notes) if note.move == "submit"), notes[-1])
+    """The whole story of a call; the last decision that ordered something speaks for it.
+
+    Where a picture took two orders, that is the last one that had it drawn.
+    """
+    drawing = [note for note in notes if note.operation != "remove_background"] or notes
+    spoken = next((note for note in reversed(drawing) if note.move == "submit"), drawing[-1])
     return Explanation(
         id=spoken.id,
         policy=spoken.policy,

@@ -38,12 +38,14 @@ from gateway.http.request_parsing import (
     known_fields,
     model_name,
     refuse_unsupported,
+    see_through,
     size_of,
     wish_of,
     with_headers,
 )
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller
+from policies.chaining import is_chained, opaque
 from policies.eligibility import nearest_drawn
 from policies.types import Ask as EngineAsk
 from policies.types import Constraints
@@ -234,13 +236,9 @@ def _wish(
         references=tuple((one.head.width, one.head.height) for one in given.inputs),
         mask=given.mask is not None,
         strength=edit_fields.STRENGTH.read(fields),
+        transparent=operation == "remove_background",
     )
-    if operation == "remove_background":
-        request = replace(request, transparent=True)
-        if request.format == "jpeg":
-            raise InvalidRequest(
-                "'output_format' 'jpeg' knows no transparency; send 'png' or 'webp'.", param="output_format"
-            )
+    request = see_through(fields, request, names, caller)
     if size_of(fields, _AUTO) == _AUTO:
         request = _in_a_drawn_size(request, constraints, names, caller)
     return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
@@ -264,5 +262,8 @@ def _editing(meaning: Meaning, able: Collection[str], names: Names, caller: Call
 def _in_a_drawn_size(request: ImageRequest, constraints: Constraints, names: Names, caller: Caller) -> ImageRequest:
     """The request at its first input's size, or at the size most like it that somebody draws."""
     asked = EngineAsk(call_id="", part=0, request=request, constraints=constraints, team=caller.team, arrived=0.0)
-    width, height = nearest_drawn(asked, names.catalog.offers.values()) or request.size
+    offers = names.catalog.offers.values()
+    if is_chained(asked, offers):
+        asked = replace(asked, request=opaque(request))
+    width, height = nearest_drawn(asked, offers) or request.size
     return replace(request, width=width, height=height)

@@ -117,7 +117,8 @@ BACKGROUND = Choice(
     name="background",
     words=("auto", "opaque", "transparent"),
     default="auto",
-    about="`transparent` is known and refused.",
+    about="`transparent` (png and webp) takes a second order, which removes what was drawn behind the thing, where no "
+    "offer paints it; it costs what both do.",
 )
 STYLE = Choice(name="style", words=("vivid", "natural"), about="Accepted for old apps, without effect.")
 COMPLEXITY = Choice(name="complexity", words=("low", "medium", "high"), about="Accepted, without effect.")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from gateway.errors import InvalidRequest
+from gateway.errors import Forbidden, InvalidRequest
 from gateway.http import generation_fields as field
 from gateway.http.bodies import decode_object
 from gateway.http.fields import (
@@ -34,7 +34,7 @@ from gateway.http.model_names import AUTO, Meaning, Names, allowed_models
 from gateway.requests.call import Caller
 from policies.policy import Intent, ResponseFormat
 from policies.types import Constraints, Worth
-from providers.contract import Format, ImageRequest, Lora, Safety
+from providers.contract import Abilities, Format, ImageRequest, Lora, Operation, Safety
 
 HEADER_PREFIX = b"x-pixelgate-"
 _LORA = re.compile(field.LORA_PATTERN, re.ASCII)
@@ -70,7 +70,7 @@ def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:
     refuse_unsupported(fields)
     model = model_name(fields)
     intent = intent_of(fields, names)
-    request = image_request(fields, names.policy.auto_size)
+    request = see_through(fields, image_request(fields, names.policy.auto_size), names, caller)
     constraints = constraints_of(fields, names, caller, names.meaning(model), intent)
     return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
 
@@ -137,13 +137,6 @@ def refuse_unsupported(fields: Fields, unsupported: Mapping[str, str] = UNSUPPOR
         if fields[name] is not None:
             why = unsupported[name]
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", param=name, code="unsupported_parameter")
-    if field.BACKGROUND.read(fields) == "transparent":
-        raise _unsupported(
-            "background",
-            "transparent",
-            "Supported values are: 'auto', 'opaque'. Have the picture drawn, and then its background removed by "
-            "POST /v1/images/edits with 'operation': 'remove_background'.",
-        )
     field.STYLE.read(fields)
     field.COMPLEXITY.read(fields)
 
@@ -190,6 +183,38 @@ def image_request(fields: Fields, auto_size: tuple[int, int]) -> ImageRequest:
         negative_prompt=field.NEGATIVE_PROMPT.read(fields) or None,
         loras=loras_of(fields),
     )
+
+
+def see_through(fields: Fields, request: ImageRequest, names: Names, caller: Caller) -> ImageRequest:
+    """The request, with a transparent background where it is asked for; raises where it could not be had."""
+    if field.BACKGROUND.read(fields) != "transparent" and not request.transparent:
+        return request
+    if request.format == "jpeg":
+        raise InvalidRequest(
+            "'output_format' 'jpeg' knows no transparency; send 'png' or 'webp'.", param="output_format"
+        )
+    if request.transparent:
+        return request
+    able = {offer.model for offer in names.catalog.offers.values() if _clears(offer.abilities, request.operation)}
+    if not able:
+        raise _unsupported(
+            "background",
+            "transparent",
+            "Supported values are: 'auto', 'opaque'. Nothing that is sold here paints a transparent background or "
+            "removes one; it takes a provider account that sells 'remove_background'.",
+        )
+    if caller.models is not None and not caller.models & able:
+        raise Forbidden(
+            f"A transparent background takes one of these models, and this API key may use none of them: "
+            f"{', '.join(sorted(able))}.",
+            param="background",
+        )
+    return msgspec.structs.replace(request, transparent=True)
+
+
+def _clears(abilities: Abilities, operation: Operation) -> bool:
+    """Whether an offer paints transparent backgrounds, or removes them."""
+    return abilities.transparent and (operation in abilities.operations or "remove_background" in abilities.operations)
 
 
 def prompt_of(fields: Fields) -> str:

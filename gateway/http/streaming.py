@@ -184,6 +184,7 @@ def preview_of(services: Services, call: Call) -> Call | None:
     return replace(
         call,
         id=new_id("call"),
+        request=replace(call.request, transparent=False),  # what is shown early is there soon, or no use
         intent=below.name,
         model="auto",
         worth=below.worth,

@@ -2,6 +2,9 @@
 
 A part is one or a few pictures of a call, drawn by one order. It is *due* when the engine has to be asked about it
 (new, failed, wake, room), else it is parked, running, done or given up.
+
+A part of a chained call (`policies.chaining`) takes two orders, one after the other. Before the first goes out, a
+reservation sets aside what the team will owe for both; the second order takes it over, and its end charges for both.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 import structlog
@@ -28,13 +31,28 @@ from gateway.errors import (
 from gateway.ids import sibling
 from gateway.money.ledger import Hold, Ledger
 from gateway.requests.admission import Admission, Lease, Waiter
-from gateway.requests.call import Call, Delivered, Delivery
+from gateway.requests.call import Call, Delivered, Delivery, offers_of
 from gateway.requests.journal import decision_row
-from gateway.requests.orders import Drawn, FoundOrder, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
+from gateway.requests.orders import Drawn, FoundOrder, Halfway, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
 from gateway.storage.rows import DecisionRow, NewHold
+from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.eligibility import CODES, nearest_feasible
 from policies.tariffs import Quote
-from policies.types import Ask, Candidate, Decision, Event, Live, Reason, Rejection, Shed, Submit, Tried, View, Wait
+from policies.types import (
+    Ask,
+    Candidate,
+    Constraints,
+    Decision,
+    Event,
+    Live,
+    Reason,
+    Rejection,
+    Shed,
+    Submit,
+    Tried,
+    View,
+    Wait,
+)
 from providers.contract import ImageRequest
 from providers.errors import ProviderError
 
@@ -44,6 +62,9 @@ SEED_BITS = 31
 SEEDS = 2**SEED_BITS
 """Seeds are below this: the smallest range among the sellers (signed 32 bits)."""
 
+
+Stage = Literal["whole", "drawing", "finishing"]
+"""Which order a part takes: the only one, or the first or second of two."""
 
 TOLD = 3
 """Objections an error message names; its `reasons` hold all."""
@@ -82,6 +103,11 @@ class Part:
         self.reserved: Hold | None = None
         self.waiter: Waiter | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.stage: Stage = "whole"
+        self.asked = wish
+        self.halfway: Halfway | None = None
+        self.before: list[Tried] = []
+        """What was tried in an earlier stage."""
 
     def __repr__(self) -> str:
         state = "done" if self.done else "given up" if self.shed else f"{len(self.live)} live"
@@ -96,6 +122,16 @@ class Part:
     def over(self) -> bool:
         """Whether nothing more will come of it."""
         return self.done or self.shed is not None or isinstance(self.error, GatewayError)
+
+    def draw(self) -> None:
+        """What it takes first, or again, is a drawing that another order is to finish."""
+        self.stage, self.halfway, self.wish = "drawing", None, opaque(self.asked)
+
+    def finish(self, halfway: Halfway | None = None) -> None:
+        """What it takes now is the order that finishes a drawing."""
+        self.stage, self.halfway, self.wish = "finishing", halfway, removal(self.asked)
+        self.before += self.tried
+        self.tried = []
 
     def won_by(self, winner: RunningOrder) -> None:
         """Make every other order for this part unwanted, before anything is charged."""
@@ -141,7 +177,13 @@ class Attempts:
     def __init__(self, house: House, call: Call, per_order: int, salvage: Salvage | None = None) -> None:
         self._house = house
         self._call = call
+        self._chained = call.request.transparent and is_chained(
+            _wanted(call), house.market.offers(call.constraints.models)
+        )
+        per_order = 1 if self._chained else per_order
         self._parts = split(call.request, per_order)
+        for part in self._parts if self._chained else ():
+            part.draw()
         self._due: dict[int, Reason] = {part.index: "new" for part in self._parts}
         self._starts: list[Start] = []
         self._reserve: list[tuple[Part, Candidate]] = []
@@ -153,6 +195,9 @@ class Attempts:
         self._wake: asyncio.Future[None] | None = None
         """Set while `due` waits; done when there is something to look at."""
         self._policy = ""
+        self._after: Candidate | None = None
+        self._unfinished: Shed | None = None
+        self._finishers: list[str] = []
         self._salvage = salvage
         self._per_order = per_order
 
@@ -180,6 +225,33 @@ class Attempts:
         """Whether every part is over."""
         return all(part.over for part in self._parts)
 
+    def afterwards(self) -> Ask | None:
+        """What a chained call will ask for once it is drawn: known before anything is ordered, to set aside for it."""
+        if not self._chained or self.complete:
+            return None
+        part = self._parts[0]
+        asked = msgspec.structs.replace(part.asked, count=1)
+        return msgspec.structs.replace(self._ask(part), request=removal(asked), constraints=self._removal_terms(0))
+
+    def expect(self, ask: Ask, decision: Decision) -> None:
+        """Take in what the engine said to `afterwards`: who would finish the drawings; nobody ends the call here."""
+        self._note_decision(ask, decision)
+        match decision.move:
+            case Submit(candidate) | Wait(best=Candidate() as candidate):
+                self._after = candidate
+            case _:
+                shed = decision.move if isinstance(decision.move, Shed) else Shed(decision.rejected)
+                self._unfinished = shed
+                for part in self._parts:
+                    self._leave_undrawn(part, shed)
+
+    def _leave_undrawn(self, part: Part, shed: Shed) -> None:
+        """Nobody would finish it, so it is not drawn."""
+        if not part.over and not part.live:
+            part.finish()
+            part.shed = shed
+            self._awake()
+
     async def due(self) -> list[tuple[Ask, Reason]]:
         """Wait until the engine has to be asked, and for what; nothing at all when the call is over."""
         if not self._due:
@@ -192,11 +264,7 @@ class Attempts:
     def follow(self, ask: Ask, decision: Decision) -> None:
         """Do what the engine said for one part; its hold is taken in `place`, with those of the others."""
         part = self._parts[ask.part]
-        self._policy = decision.policy
-        self._decisions.append(
-            decision_row(self._call, part.index, self._decided, decision, self._house.shop.clock.utc())
-        )
-        self._decided += 1
+        self._note_decision(ask, decision)
         part.unpark()
         match decision.move:
             case Submit(candidate, wake_at):
@@ -208,6 +276,12 @@ class Attempts:
             case Shed():
                 if not part.live:
                     part.shed = decision.move
+
+    def _note_decision(self, ask: Ask, decision: Decision) -> None:
+        self._policy = decision.policy
+        at = self._house.shop.clock.utc()
+        self._decisions.append(decision_row(self._call, ask, self._decided, decision, at))
+        self._decided += 1
 
     async def place(self) -> None:
         """Set money aside for everything just decided, in one commit, and send the orders.
@@ -226,6 +300,8 @@ class Attempts:
             for part in self._parts:
                 part.shed = part.shed or shed
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
+        drawing = [start for start in starts if start.part.stage == "drawing"]
+        holds += [self._for_both(start) for start in drawing]
         holds += [self._hold(part, best, self._next_id(), part.wish, reserve=True) for part, best in reserve]
         try:
             taken = await self._house.ledger.hold(holds, decisions)
@@ -241,7 +317,8 @@ class Attempts:
         for start, hold in zip(starts, taken, strict=False):
             start.part.reserved = None
             self._send(start, hold)
-        for (part, _), hold in zip(reserve, taken[len(starts) :], strict=True):
+        reserved = [*(start.part for start in drawing), *(part for part, _ in reserve)]
+        for part, hold in zip(reserved, taken[len(starts) :], strict=True):
             part.reserved = hold
 
     def delivery(self) -> Delivery:
@@ -256,7 +333,7 @@ class Attempts:
             charge=sum(part.charge for part in self._parts),
             policy=self._policy,
             attempts=self._orders,
-            offers=tuple(dict.fromkeys(picture.asset.offer_id for picture in pictures)),
+            offers=offers_of(pictures, self._finishers),
         )
 
     def _ask(self, part: Part) -> Ask:
@@ -265,23 +342,48 @@ class Attempts:
             call_id=call.id,
             part=part.index,
             request=part.wish,
-            constraints=call.constraints,
+            constraints=self._terms(part),
             worth=call.worth,
             intent=call.intent,
             team=call.caller.team,
             arrived=call.arrived,
-            budget_left=self._house.ledger.budget_left(call.caller.key_id, call.caller.team),
+            budget_left=self._budget_left(part),
             tried=tuple(part.tried),
             live=tuple(
                 Live(order.candidate.offer.id, order.candidate.offer.account, order.started) for order in part.live
             ),
         )
 
+    def _terms(self, part: Part) -> Constraints:
+        """The caller's terms for the order that a part takes now."""
+        terms = self._call.constraints
+        if part.stage == "drawing" and self._after is not None:
+            return drawing_terms(terms, self._after)
+        if part.stage == "finishing":
+            return self._removal_terms(part.halfway.charge if part.halfway is not None else 0)
+        return terms
+
+    def _removal_terms(self, spent: int) -> Constraints:
+        return removal_terms(self._call.constraints, spent, self._call.caller.models)
+
+    def _budget_left(self, part: Part) -> int | None:
+        """What the order that a part takes now may cost: also what is set aside for it, less what is owed beside it."""
+        call = self._call
+        left = self._house.ledger.budget_left(call.caller.key_id, call.caller.team)
+        if left is None:
+            return None
+        beside = 0
+        if part.stage == "drawing" and self._after is not None:
+            beside = self._after.quote.hold
+        elif part.halfway is not None:
+            beside = part.halfway.charge
+        return max(left + (part.reserved.charge if part.reserved is not None else 0) - beside, 0)
+
     def _go_on_from(self, salvage: Salvage) -> None:
         """Take in what an earlier try left: its pictures are done, its orders run on, the rest is still due."""
         self._first_round = not (salvage.pictures or salvage.orders)
         self._policy = salvage.policy
-        self._orders = salvage.placed
+        self._orders = len(salvage.attempts)
         self._decided = self._numbered = salvage.decided
         for picture in salvage.pictures:
             part = self._parts[min(picture.asset.index // self._per_order, len(self._parts) - 1)]
@@ -299,15 +401,51 @@ class Attempts:
         """Follow an order that is under way already."""
         attempt, offer, house = found.attempt, found.offer, self._house
         part = self._parts[min(attempt.part, len(self._parts) - 1)]
+        if self._chained and "remove_background" in offer.abilities.operations:
+            part.finish(self._drawn_before(part, found))
         price = Quote(amount=attempt.hold_cost, hold=attempt.hold_cost, certain=False, unit="", revision=attempt.prices)
         candidate = Candidate(
             offer=offer, quote=price, latency_p50=offer.typical_s, latency_p95=2 * offer.typical_s, headroom=0, costs={}
         )
         request = msgspec.structs.replace(part.wish, steps=attempt.steps, seed=None)
-        plan = Plan(attempt_id=attempt.id, first=part.first, wish=part.wish, request=request, in_flight=1)
+        plan = self._plan(part, attempt.id, request, 1)
         order = RunningOrder(house.shop, self._call, candidate, plan, found.lease, found.hold, found=found)
         order.wanted = not part.over
         self._run(part, order)
+
+    def _drawn_before(self, part: Part, found: FoundOrder) -> Halfway:
+        """What an order that a restart found is to finish: the picture is gone, its price is in the order's hold."""
+        offers = {offer.id: offer for offer in self._house.market.offers(None)}
+        assert self._salvage is not None
+        drawn = [
+            offers[row.offer_id]
+            for row in self._salvage.attempts
+            if row.part == found.attempt.part
+            and row.state == "settled"
+            and row.offer_id in offers
+            and "remove_background" not in offers[row.offer_id].abilities.operations
+        ]
+        return Halfway(
+            source=None,
+            offer=drawn[-1] if drawn else found.offer,
+            seed=part.asked.seed,
+            charge=found.attempt.hold_charge - found.attempt.hold_cost,
+        )
+
+    def _plan(self, part: Part, attempt_id: str, request: ImageRequest, in_flight: int) -> Plan:
+        call, halfway = self._call, part.halfway
+        source = halfway.source if halfway is not None else None
+        return Plan(
+            attempt_id=attempt_id,
+            first=part.first,
+            wish=part.wish,
+            request=request,
+            in_flight=in_flight,
+            inputs=call.inputs if halfway is None else () if source is None else (source,),
+            mask=call.mask if halfway is None else None,
+            passes_on=part.stage == "drawing",
+            halfway=halfway,
+        )
 
     def _start(self, part: Part, candidate: Candidate, wake_at: float | None) -> None:
         house, offer = self._house, candidate.offer
@@ -317,7 +455,7 @@ class Attempts:
             return
         request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
-        plan = Plan(attempt_id=self._next_id(), first=part.first, wish=part.wish, request=request, in_flight=in_flight)
+        plan = self._plan(part, self._next_id(), request, in_flight)
         if part.live:
             log.info("order_hedged", call=self._call.id, attempt=plan.attempt_id, offer=offer.id)
         house.shop.engine.observe(
@@ -342,6 +480,10 @@ class Attempts:
         self, part: Part, candidate: Candidate, attempt_id: str, request: ImageRequest, *, reserve: bool = False
     ) -> NewHold:
         call, offer, quote = self._call, candidate.offer, candidate.quote
+        drawing = part.stage == "drawing"
+        before = part.halfway.charge if part.halfway is not None else 0
+        charge = self._both(candidate) if drawing and reserve else 0 if drawing else before + quote.hold
+        replaced = None if part.reserved is None or (drawing and not reserve) else part.reserved.attempt_id
         return NewHold(
             attempt_id=attempt_id,
             call_id=call.id,
@@ -352,7 +494,7 @@ class Attempts:
             offer_id=offer.id,
             endpoint=offer.endpoint,
             cost=quote.hold,
-            charge=quote.hold,
+            charge=charge,
             width=request.width,
             height=request.height,
             count=request.count,
@@ -361,9 +503,21 @@ class Attempts:
             prices=quote.revision,
             policy=self._policy,
             reserve=reserve,
-            replaces=None if part.reserved is None else part.reserved.attempt_id,
+            replaces=replaced,
             fingerprint=call.fingerprint,
         )
+
+    def _for_both(self, start: Start) -> NewHold:
+        """The reservation beside a drawing's order: for the order that is to finish it, and for both charges."""
+        part, after = start.part, self._after
+        assert after is not None
+        before = part.reserved.charge if part.reserved is not None else 0
+        reservation = self._hold(part, after, f"{start.plan.attempt_id}r", part.asked, reserve=True)
+        return msgspec.structs.replace(reservation, charge=max(before, self._both(start.candidate)))
+
+    def _both(self, candidate: Candidate) -> int:
+        """What the team may owe at most for a drawing and what finishes it."""
+        return candidate.quote.hold + (self._after.quote.hold if self._after is not None else 0)
 
     def _send(self, start: Start, hold: Hold) -> None:
         house = self._house
@@ -407,14 +561,27 @@ class Attempts:
             offer = order.candidate.offer
             part.error = error
             part.tried.append(Tried(offer.id, offer.account, error.kind, error.elsewhere))
-            self._mark(part, "failed")
+            self._fall_back(part)
             return
         if not isinstance(error, GatewayError):
             log.error("order_broke", attempt=order.plan.attempt_id, exc_info=error)
             error = Undeliverable("The picture was drawn, but the gateway failed while taking it in.")
         self._give_up(part, error)
 
+    def _fall_back(self, part: Part) -> None:
+        """Have the engine asked what to do after a failure; without the drawing, it starts with another."""
+        if part.halfway is not None and part.halfway.source is None:
+            part.draw()
+        self._mark(part, "failed")
+
     def _take(self, part: Part, drawn: Drawn) -> None:
+        if drawn.halfway is not None:
+            self._call_off_rivals(part)
+            part.finish(drawn.halfway)
+            self._mark(part, "wake")
+            return
+        if part.halfway is not None:
+            self._finishers.append(drawn.offer.id)
         part.pictures.extend(drawn.pictures)
         part.charge += drawn.charge
         came = len(drawn.pictures)
@@ -424,10 +591,13 @@ class Attempts:
             part.seed = (part.seed + came) % SEEDS
             self._mark(part, "failed")
             return
+        self._call_off_rivals(part)
+        self._awake()
+
+    def _call_off_rivals(self, part: Part) -> None:
         rivals, part.live = part.live, []
         for rival in rivals:
             self._house.shop.spawn(rival.call_off())
-        self._awake()
 
     def _lose_patience(self, part: Part, order: RunningOrder) -> None:
         if order not in part.live or order.sealed:
@@ -438,7 +608,7 @@ class Attempts:
         part.tried.append(Tried(offer.id, offer.account, "timed_out", elsewhere=True))
         order.tell_late()
         self._house.shop.spawn(order.call_off())
-        self._mark(part, "failed")
+        self._fall_back(part)
 
     def _park(self, part: Part, until: float, capacity: str | None) -> None:
         loop = asyncio.get_running_loop()
@@ -457,6 +627,9 @@ class Attempts:
 
     def _mark(self, part: Part, reason: Reason) -> None:
         if part.over:
+            return
+        if part.stage == "drawing" and self._unfinished is not None:
+            self._leave_undrawn(part, self._unfinished)
             return
         self._due[part.index] = reason
         self._awake()
@@ -487,7 +660,11 @@ class Attempts:
 
     def _told(self) -> list[dict[str, object]]:
         """The failed attempts, for the body of an error."""
-        return [{"offer": tried.offer, "error": tried.error} for part in self._parts for tried in part.tried]
+        return [
+            {"offer": tried.offer, "error": tried.error}
+            for part in self._parts
+            for tried in (*part.before, *part.tried)
+        ]
 
     def _failure(self) -> GatewayError:
         errors = [part.error for part in self._parts if part.error is not None]
@@ -521,7 +698,20 @@ class Attempts:
         blocked = blocking(shed.reasons)
         hint = {} if nearest is None else {"nearest": {"offer": nearest[0].id, "change": nearest[1]}}
         near = "" if nearest is None else f" Nearest: {nearest[0].id}, {nearest[1]}."
-        return NoOffer(f"Nothing in the catalogue can serve this: {blocked}.{near}", extra={"reasons": reasons, **hint})
+        what = "remove the background of this" if self._parts[0].stage == "finishing" else "serve this"
+        return NoOffer(f"Nothing in the catalogue can {what}: {blocked}.{near}", extra={"reasons": reasons, **hint})
+
+
+def _wanted(call: Call) -> Ask:
+    """A call as it came, to see which offers could serve it in one order."""
+    return Ask(
+        call_id=call.id,
+        part=0,
+        request=msgspec.structs.replace(call.request, count=1),
+        constraints=call.constraints,
+        team=call.caller.team,
+        arrived=call.arrived,
+    )
 
 
 def blocking(reasons: Sequence[Rejection]) -> str:

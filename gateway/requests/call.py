@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -70,4 +70,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
     policy: str
     attempts: int
     offers: tuple[str, ...]
-    """Distinct offers that delivered, in order of the pictures."""
+    """Distinct offers that delivered, in order of the pictures; behind them those that finished what these drew."""
+
+
+def offers_of(pictures: Sequence[Delivered], charged: Sequence[str]) -> tuple[str, ...]:
+    """The offers of a delivery: who drew its pictures, and who else was `charged` for them."""
+    return tuple(dict.fromkeys([*(picture.asset.offer_id for picture in pictures), *charged]))

@@ -27,7 +27,7 @@ from msgspec import Struct
 from gateway.clock import Clock
 from gateway.errors import GatewayError, IdempotencyKeyReused, NotFound, NotReady
 from gateway.ids import sibling
-from gateway.requests.call import Call, Delivered, Delivery
+from gateway.requests.call import Call, Delivered, Delivery, offers_of
 from gateway.requests.listeners import Listeners
 from gateway.requests.orders import FoundOrder, Salvage
 from gateway.storage.database import Database
@@ -315,7 +315,7 @@ class Coalescing:
         return Salvage(
             pictures=pictures,
             orders=tuple(found for found, _ in orders),
-            placed=len(attempts),
+            attempts=attempts,
             decided=max((row.number + 1 for row in decisions), default=0),
             policy=attempts[-1].policy if attempts else "",
         )
@@ -354,7 +354,7 @@ class Coalescing:
             charge=sum(attempt.charge for attempt in attempts),
             policy=attempts[-1].policy if attempts else "",
             attempts=len(attempts),
-            offers=tuple(dict.fromkeys(picture.asset.offer_id for picture in pictures)),
+            offers=offers_of(pictures, [attempt.offer_id for attempt in attempts if attempt.charge]),
         )
 
 

@@ -14,7 +14,8 @@ from gateway.storage.rows import DecisionRow
 from policies.judgement import judge
 from policies.picture import Picture
 from policies.policy import Policy
-from policies.types import Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
+from policies.types import Ask, Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
+from providers.contract import Operation
 
 encode = msgspec.json.Encoder().encode
 
@@ -51,6 +52,8 @@ class DecisionNote(Struct, frozen=True):
     rejections: tuple[Rejection, ...]
     waiting: tuple[CandidateNote, ...] = ()
     """Candidates without room for now; the objection stands among `rejections`."""
+    operation: Operation = "generate"
+    """What was to be ordered; a picture that takes two orders has decisions for each."""
 
 
 class DecisionRecord(DecisionNote, frozen=True):
@@ -65,13 +68,13 @@ def decided_again(body: bytes, policy: Policy, offers: Mapping[OfferId, Offer]) 
     return None if record.picture is None else (record, judge(record.picture, policy, offers))
 
 
-def decision_row(call: Call, part: int, number: int, decision: Decision, at: datetime) -> DecisionRow:
+def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: datetime) -> DecisionRow:
     """The record of one decision; the id it goes by is the call's under the prefix `dec`."""
     word, chosen = said(decision)
     picture = decision.picture
     note = DecisionRecord(
         id=sibling(call.id, "dec"),
-        part=part,
+        part=ask.part,
         reason=decision.reason,
         move=word,
         chosen=chosen,
@@ -81,8 +84,9 @@ def decision_row(call: Call, part: int, number: int, decision: Decision, at: dat
         rejections=decision.rejected,
         waiting=tuple([_note(candidate) for candidate in decision.waiting]),
         picture=picture.without_words() if isinstance(picture, Picture) else None,
+        operation=ask.request.operation,
     )
-    return DecisionRow(call_id=call.id, part=part, number=number, at=at, team=call.caller.team, body=encode(note))
+    return DecisionRow(call_id=call.id, part=ask.part, number=number, at=at, team=call.caller.team, body=encode(note))
 
 
 def said(decision: Decision) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ seller has said what is owed. So its slot is given back when it is really free, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from gateway.assets import Assets, Kept, Unfit
+from gateway.assets import Assets, Kept, Unfit, inspect
 from gateway.clock import Clock
 from gateway.errors import NotReady
 from gateway.ids import sibling
@@ -28,7 +28,18 @@ from gateway.requests.listeners import Listeners
 from gateway.storage.rows import AssetRow, AttemptRow, Outcome, RecipeRow
 from policies.tariffs import Unpriced, bill
 from policies.types import Candidate, Engine, Event, EventKind, Offer
-from providers.contract import Cancels, Format, Generation, Image, ImageRequest, Order, Provider, Ticket, Usage
+from providers.contract import (
+    Cancels,
+    Format,
+    Generation,
+    Image,
+    ImageRequest,
+    Input,
+    Order,
+    Provider,
+    Ticket,
+    Usage,
+)
 from providers.errors import BadDelivery, ContentRefused, OutcomeUnknown, Owed, ProviderError
 
 T = TypeVar("T")
@@ -73,12 +84,26 @@ class Workshop(Struct, frozen=True, kw_only=True):
     """Starts work that outlives the request it came from; the application waits for it when it stops."""
 
 
+class Halfway(Struct, frozen=True, kw_only=True):
+    """A picture that was drawn, and that another order is to finish (`policies.chaining`)."""
+
+    source: Input | None
+    """None: lost with the process that had it drawn, while the other order was under way already."""
+    offer: Offer
+    """Who drew it."""
+    seed: int | None
+    charge: int
+    """Nano-dollars that the team will owe for the drawing once the finished picture is delivered."""
+
+
 class Drawn(Struct, frozen=True, kw_only=True):
     """What an order brought home."""
 
     pictures: tuple[Delivered, ...]
     charge: int
     offer: Offer
+    halfway: Halfway | None = None
+    """Set, without pictures and charge, when another order is to finish it."""
 
 
 class FoundOrder(Struct, frozen=True, kw_only=True):
@@ -96,7 +121,8 @@ class Salvage(Struct, frozen=True, kw_only=True):
 
     pictures: tuple[Delivered, ...]
     orders: tuple[FoundOrder, ...]
-    placed: int
+    attempts: Sequence[AttemptRow]
+    """All its orders, also those that are over."""
     decided: int
     policy: str
 
@@ -203,8 +229,8 @@ class RunningOrder:
             abilities=self.candidate.offer.abilities,
             request=self.plan.request,
             timeout=self.shop.order_timeout,
-            inputs=self.call.inputs,
-            mask=self.call.mask,
+            inputs=self.plan.inputs,
+            mask=self.plan.mask,
             callback_url=self._callback_url(),
         )
         try:
@@ -227,20 +253,18 @@ class RunningOrder:
     async def _take_in(self, generation: Generation) -> Drawn:
         """Check and keep what came, then settle: the account's cost for all of it, the team's charge for the good."""
         cost = self._price(generation.usage)
+        if self.plan.passes_on:
+            return await self._pass_on(generation, cost)
         try:
-            good, faults = await self._keep(generation)
+            good, faults = await self._good(generation, self._keep)
         except NotReady:
             # Drawn and billed, but we cannot keep it: the cost is ours, the team owes nothing.
             await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, error="not_kept"))
             raise
         if not good:
             raise self._unfit(generation, faults)
-        self.wanted = self.wanted and await self._awaited()
-        if self.wanted:
-            self.sealed = True
-            if self.on_good is not None:
-                self.on_good()
-        charge = self._charge(len(good), generation.usage, cost) if self.wanted else 0
+        await self._seal()
+        charge = self._charge_for_both(len(good), generation.usage, cost) if self.wanted else 0
         rows = self._rows(good, charge)
         await self.hold.settle(
             cost=cost,
@@ -255,6 +279,33 @@ class RunningOrder:
         pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
         return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
 
+    async def _pass_on(self, generation: Generation, cost: int) -> Drawn:
+        """Check what another order will finish, and settle it without a charge: the finished one has it."""
+        good, faults = await self._good(generation, self._look)
+        if not good:
+            raise self._unfit(generation, faults)
+        await self._seal()
+        source, seed = good[0]
+        halfway = Halfway(
+            source=source, offer=self.candidate.offer, seed=seed, charge=self._charge(1, generation.usage, cost)
+        )
+        await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, delivered=1))
+        self._observe("ok", generation, cost=cost, quoted=self._comparable(generation.usage))
+        return Drawn(pictures=(), charge=0, offer=self.candidate.offer, halfway=halfway)
+
+    async def _seal(self) -> None:
+        """The pictures are good: unless nobody wants them any more, rivals come too late from here on."""
+        self.wanted = self.wanted and await self._awaited()
+        if self.wanted:
+            self.sealed = True
+            if self.on_good is not None:
+                self.on_good()
+
+    def _charge_for_both(self, delivered: int, usage: Usage, cost: int) -> int:
+        """What the team owes for the good pictures, with what the order before this one cost."""
+        before = self.plan.halfway.charge if self.plan.halfway is not None else 0
+        return before + self._charge(delivered, usage, cost)
+
     async def _awaited(self) -> bool:
         """Whether anybody listens; while nobody does, but may come back, this waits, and keeps no slot for it."""
         listeners = self.shop.listeners
@@ -263,9 +314,14 @@ class RunningOrder:
         self.lease.release()
         return await listeners.returns(self.call.id) and self.wanted
 
-    async def _keep(self, generation: Generation) -> tuple[list[tuple[Kept, int | None]], list[str]]:
-        """The pictures that are what was ordered, at most as many as were asked for; and what is wrong with others."""
-        good: list[tuple[Kept, int | None]] = []
+    async def _good(
+        self, generation: Generation, take: Callable[[Image, int], Awaitable[T]]
+    ) -> tuple[list[tuple[T, int | None]], list[str]]:
+        """The pictures that are what was ordered, at most as many as were asked for; and what is wrong with others.
+
+        `take` makes something of one of them and of its place; each comes with its seed.
+        """
+        good: list[tuple[T, int | None]] = []
         faults: list[str] = []
         for number, image in enumerate(generation.images):
             if len(good) == self.plan.request.count:
@@ -274,18 +330,21 @@ class RunningOrder:
                 faults.append("flagged")
                 continue
             try:
-                kept = await self.shop.assets.keep(
-                    image,
-                    f"{sibling(self.plan.attempt_id, 'img')}{number:x}",
-                    self.plan.wish,
-                    self.call.compression,
-                    self.call.caller.team,
-                )
+                taken = await take(image, number)
             except Unfit as unfit:
                 faults.append("black" if unfit.black else unfit.why)
                 continue
-            good.append((kept, image.seed if image.seed is not None else self.plan.request.seed))
+            good.append((taken, image.seed if image.seed is not None else self.plan.request.seed))
         return good, faults
+
+    async def _keep(self, image: Image, number: int) -> Kept:
+        """Check a picture and store it."""
+        name = f"{sibling(self.plan.attempt_id, 'img')}{number:x}"
+        return await self.shop.assets.keep(image, name, self.plan.wish, self.call.compression, self.call.caller.team)
+
+    async def _look(self, image: Image, _: int) -> Input:
+        """Check a picture that is not stored."""
+        return Input(image.data, await inspect(image, self.plan.wish))
 
     async def _may_be_shown(self, image: Image) -> bool:
         return self.shop.content is None or await self.shop.content.allows(self.call, image)
@@ -322,7 +381,8 @@ class RunningOrder:
         return self._price(good)
 
     def _rows(self, good: list[tuple[Kept, int | None]], charge: int) -> tuple[AssetRow, ...]:
-        offer, call = self.candidate.offer, self.call
+        halfway, call = self.plan.halfway, self.call
+        offer = self.candidate.offer if halfway is None else halfway.offer
         share, rest = divmod(charge, len(good))
         return tuple(
             AssetRow(
@@ -337,7 +397,7 @@ class RunningOrder:
                 height=kept.height,
                 bytes=len(kept.data),
                 sha256=kept.sha256,
-                seed=seed,
+                seed=seed if halfway is None else halfway.seed,
                 model=offer.model,
                 offer_id=offer.id,
                 tier=offer.tier.word,
@@ -437,6 +497,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The same in what the offer can do: its formats, our seed."""
     in_flight: int
     """Orders in flight on the tightest capacity when this one started, itself included."""
+    inputs: tuple[Input, ...] = ()
+    """The pictures to work from."""
+    mask: Input | None = None
+    passes_on: bool = False
+    """What comes is for another order to finish: it is neither stored nor charged."""
+    halfway: Halfway | None = None
+    """What this order finishes."""
 
 
 def fit_to_offer(wish: ImageRequest, offer: Offer, seed: int, compression: int | None) -> ImageRequest:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.requests.attempts import Attempts, House
 from gateway.requests.call import Call, Delivery
 from gateway.requests.orders import Salvage
-from gateway.requests.quoting import QuotedOffer, first_order, quoted
+from gateway.requests.quoting import QuotedOffer, quoted, weigh
 from gateway.requests.terms import under_rules
 from policies.catalog import Catalog
 from policies.policy import Policy
@@ -34,20 +34,29 @@ class Pipeline:
         if house.shop.content is not None:
             await house.shop.content.check_prompt(call)
         async with Attempts(house, call, self._images_per_order, salvage) as attempts:
+            if (ask := attempts.afterwards()) is not None:
+                decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new")
+                attempts.expect(ask, decision)  # a picture that takes two orders is begun when both can be had
             while not attempts.complete:
                 for ask, reason in await attempts.due():
                     decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), reason)
                     attempts.follow(ask, decision)  # takes the lease
                 await attempts.place()  # takes the holds, all in one commit, and sends the orders
+            await attempts.place()  # decisions that ordered nothing are kept, too
             return attempts.delivery()
 
     async def quote(self, call: Call) -> Sequence[QuotedOffer]:
         """What every offer would charge for a call, cheapest feasible first; orders nothing."""
         house, call = self._house, self._under_rules(call)
         budget_left = house.ledger.budget_left(call.caller.key_id, call.caller.team)
-        ask = first_order(call, self._images_per_order, budget_left)
-        decision = house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new")
-        return quoted(call.request, ask, decision, house.market, self._images_per_order)
+        weighed = weigh(
+            call,
+            self._images_per_order,
+            budget_left,
+            house.market,
+            lambda ask: house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new"),
+        )
+        return quoted(call.request.count, weighed, house.market)
 
     def _under_rules(self, call: Call) -> Call:
         return under_rules(call, self._policy, self._catalog.resolve, self._house.shop.clock.utc())

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.errors import sentences
 from gateway.requests.call import Call
 from policies import services
+from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.money import to_usd
 from policies.offer_prices import quote_at
 from policies.services import ServiceEntry, price_of
 from policies.tariffs import Unpriced, describe
-from policies.types import Ask, Decision, Offer, View
+from policies.types import Ask, Candidate, Decision, Offer, Submit, View, Wait
 from providers.contract import ImageRequest
+
+Decide: TypeAlias = Callable[[Ask], Decision]
+"""What the engine says to an ask."""
 
 
 class QuotedOffer(Struct, frozen=True, kw_only=True):
-    """One offer's price for a request, as the surface shows it."""
+    """One offer's price for a request, as the surface shows it; with that of a second order, where it takes two."""
 
     offer: str
     provider: str
@@ -29,6 +37,49 @@ class QuotedOffer(Struct, frozen=True, kw_only=True):
     source: str
     feasible: bool
     reason: str
+    then: str | None = None
+    """The offer of the second order, where a picture takes two; its price is in `nano_usd`."""
+
+
+class Weighed(Struct, frozen=True, kw_only=True):
+    """The first order of a call, and what the engine says to it; and of its second order, where it takes two."""
+
+    ask: Ask
+    decision: Decision
+    per_order: int
+    then: tuple[Ask, Decision] | None = None
+
+    @property
+    def after(self) -> Candidate | None:
+        """Who would finish the drawings."""
+        return None if self.then is None else best_of(self.then[1])
+
+
+def best_of(decision: Decision) -> Candidate | None:
+    """Whom a decision orders from, or waits for."""
+    match decision.move:
+        case Submit(candidate) | Wait(best=Candidate() as candidate):
+            return candidate
+        case _:
+            return None
+
+
+def weigh(call: Call, per_order: int, budget_left: int | None, view: View, decide: Decide) -> Weighed:
+    """Ask the engine about a call as the request path would, and order nothing."""
+    ask = first_order(call, per_order, budget_left)
+    if not is_chained(ask, view.offers(ask.constraints.models)):
+        return Weighed(ask=ask, decision=decide(ask), per_order=per_order)
+    terms, request = call.constraints, replace(ask.request, count=1)
+    second = replace(ask, request=removal(request), constraints=removal_terms(terms, 0, call.caller.models))
+    finished = decide(second)
+    after = best_of(finished)
+    drawn = replace(
+        ask,
+        request=opaque(request),
+        constraints=terms if after is None else drawing_terms(terms, after),
+        budget_left=budget_left if budget_left is None or after is None else max(budget_left - after.quote.hold, 0),
+    )
+    return Weighed(ask=drawn, decision=decide(drawn), per_order=1, then=(second, finished))
 
 
 def first_order(call: Call, per_order: int, budget_left: int | None = None) -> Ask:
@@ -46,17 +97,21 @@ def first_order(call: Call, per_order: int, budget_left: int | None = None) -> A
     )
 
 
-def quoted(request: ImageRequest, ask: Ask, decision: Decision, view: View, per_order: int = 1) -> list[QuotedOffer]:
-    """Every offer the ask could mean, cheapest feasible first; `request` is the whole call, `ask` one order of it.
+def quoted(count: int, weighed: Weighed, view: View) -> list[QuotedOffer]:
+    """Every offer that could be meant, cheapest feasible first, for a call of `count` pictures.
 
-    A call is priced as it would be ordered, `per_order` pictures at a time, because each order is rounded by itself.
+    A call is priced as it would be ordered, so many pictures at a time, because each order is rounded by itself.
     """
+    ask, decision = weighed.ask, weighed.decision
     feasible = {candidate.offer.id: candidate for candidate in decision.ranked}
     reasons = {rejection.offer: rejection.reason for rejection in decision.rejected}
+    request = replace(ask.request, count=count)
     rows = [
-        _row(offer, request, per_order, offer.id in feasible, reasons.get(offer.id, ""))
+        _row(offer, request, weighed.per_order, offer.id in feasible, reasons.get(offer.id, ""))
         for offer in view.offers(ask.constraints.models)
     ]
+    if weighed.then is not None:
+        rows = [_with_second(row, count, weighed.after, weighed.then[1]) for row in rows]
     return sorted(rows, key=lambda row: (not row.feasible, row.nano_usd is None, row.nano_usd or 0, row.offer))
 
 
@@ -77,6 +132,26 @@ def _row(offer: Offer, request: ImageRequest, per_order: int, feasible: bool, re
         source=offer.source,
         feasible=feasible,
         reason=reason,
+    )
+
+
+def _with_second(row: QuotedOffer, count: int, after: Candidate | None, decision: Decision) -> QuotedOffer:
+    """A drawing's price with that of the order that finishes it; without one, nobody may serve."""
+    if after is None:
+        why = sentences([rejection.reason for rejection in decision.rejected]) or "no offer removes backgrounds"
+        return replace(
+            row, nano_usd=None, usd=None, certain=False, feasible=False, reason=f"its background stays: {why}"
+        )
+    if row.nano_usd is None:
+        return row
+    amount = row.nano_usd + count * after.quote.amount
+    return replace(
+        row,
+        nano_usd=amount,
+        usd=to_usd(amount),
+        certain=row.certain and after.quote.certain,
+        unit=f"{row.unit}, then {count} x {after.quote.unit}",
+        then=after.offer.id,
     )
 
 

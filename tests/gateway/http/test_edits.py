@@ -421,3 +421,66 @@ async def test_a_picture_without_transparency_is_never_sold_as_transparent(studi
     )
     assert answer.status_code == 502, answer.text
     assert await studio.place.charged() == 0
+
+
+async def test_a_transparent_background_is_drawn_by_two_orders_through_the_official_client(studio: Studio) -> None:
+    answer = await studio.client.images.generate(
+        prompt="a mug", size="512x512", background="transparent", output_format="webp", model="gpt-image-1"
+    )
+    with Image.open(io.BytesIO(drawn(answer))) as seen:
+        assert (seen.format, seen.size, seen.getchannel("A").getextrema()[0]) == ("WEBP", (512, 512), 0)
+    assert (answer.background, answer.output_format) == ("transparent", "webp")
+    assert answer.model_extra is not None
+    told = answer.model_extra["pixelgate"]
+    assert (told["model"], told["nano_usd"]) == ("flux-schnell", 707_789 + 18_000_000)
+    assert await studio.place.charged() == told["nano_usd"]
+    await studio.place.assert_books_agree()
+
+
+async def test_a_transparent_picture_comes_by_address_streamed_edited_again_under_its_key_and_promoted(
+    studio: Studio,
+) -> None:
+    generations = "/v1/images/generations"
+    body = {"background": "transparent", "size": "512x512", "response_format": "url"}
+    headers = {"Idempotency-Key": "mug-1"}
+    first, again = [
+        await studio.http.post(generations, json={"prompt": "a mug", **body}, headers=headers) for _ in range(2)
+    ]
+    assert first.json()["data"] == again.json()["data"]
+    assert first.headers["x-pixelgate-offer"] == again.headers["x-pixelgate-offer"]
+    assert again.json()["pixelgate"]["nano_usd"] == first.json()["pixelgate"]["nano_usd"]
+    stream = await studio.client.images.generate(
+        prompt="a mug", size="512x512", background="transparent", model="gpt-image-1", stream=True
+    )
+    events = [event async for event in stream]
+    assert [(event.type, event.background) for event in events] == [("image_generation.completed", "transparent")]
+    edited = await studio.post(**body | {"size": "auto"}, images=[{"image_url": uri(picture(512, 512))}])
+    assert (edited.status_code, edited.json()["background"]) == (200, "transparent"), edited.text
+    promoted = await studio.http.post(f"/v1/images/{first.json()['data'][0]['id']}/promote", json={})
+    assert (promoted.status_code, promoted.json()["background"]) == (200, "transparent"), promoted.text
+    assert promoted.json()["quality"] == "high"
+    await studio.place.assert_books_agree()
+
+
+async def test_a_transparent_jpeg_and_a_background_nobody_can_remove_are_refused(
+    studio: Studio, tmp_path: Path
+) -> None:
+    jpeg = await studio.post("/v1/images/generations", background="transparent", output_format="jpeg")
+    assert (jpeg.status_code, jpeg.json()["error"]["param"]) == (400, "output_format")
+    app = studio.place.app
+    row, shown = make_key(
+        read_pepper(app.settings), team="acme", name="t", created=app.clock.utc(), models=("flux-schnell",)
+    )
+    await app.db.add_key(row)
+    await app.keys.refresh()
+    body = {"prompt": "x", "background": "transparent"}
+    barred = await studio.http.post("/v1/images/generations", json=body, headers={"authorization": f"Bearer {shown}"})
+    assert (barred.status_code, barred.json()["error"]["param"]) == (403, "background")
+    assert "bria-rmbg-2" in barred.json()["error"]["message"]
+    assert await studio.nothing_happened()
+    accounts = {"together": {"kind": "together", "key": "sandbox-together", "base_url": "http://127.0.0.1:9"}}
+    async for poor in opened(tmp_path / "poor", accounts=accounts):
+        refused = await poor.post("/v1/images/generations", background="transparent")
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, "background", "unsupported_value")
+        assert "remove_background" in error["message"]

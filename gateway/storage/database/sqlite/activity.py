@@ -193,6 +193,8 @@ class _Gathering:
         posted = Spent(cost, 0, 1, delivered)
         if delivered and charge:
             operation = self._asked.operation if self._asked else "generate"
+            if offer_id.endswith("/remove_background"):  # the second order of a picture that took two
+                operation = "remove_background"
             _sum(self._found.drawn, Drawn(offer_id, width, height, delivered, steps, promoted, operation)).add(posted)
             if self._asked is not None and operation == "generate":
                 self._note(self._asked, team, part, call_id, cost)

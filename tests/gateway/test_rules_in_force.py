@@ -38,20 +38,24 @@ def revision(folder: Path, rules: str) -> Revision:
 def test_a_rule_is_in_force_for_a_request_body_and_its_decision_says_so(tmp_path: Path) -> None:
     ours = revision(tmp_path, RULES)
     under, other = weigh(ours, {}, team="acme"), weigh(ours, {}, team="zeta")
-    assert under.ask.constraints.rules == ("acme-without-fal",)
-    assert under.ask.request.safety == "strict"
-    assert {each.code for each in under.decision.rejected if each.offer.startswith("fal:flux-schnell")} == {"rule"}
-    assert (other.ask.constraints.rules, other.ask.request.safety) == ((), "standard")
-    assert isinstance(under.decision.move, Submit)
-    assert under.decision.move.candidate.offer.account != "fal"
+    assert under.weighed.ask.constraints.rules == ("acme-without-fal",)
+    assert under.weighed.ask.request.safety == "strict"
+    assert {each.code for each in under.weighed.decision.rejected if each.offer.startswith("fal:flux-schnell")} == {
+        "rule"
+    }
+    assert (other.weighed.ask.constraints.rules, other.weighed.ask.request.safety) == ((), "standard")
+    assert isinstance(under.weighed.decision.move, Submit)
+    assert under.weighed.decision.move.candidate.offer.account != "fal"
 
 
 def test_an_alias_of_a_model_is_that_model_to_a_rule(tmp_path: Path) -> None:
     ours = revision(tmp_path, RULES)
     alias = next(alias for alias, model in ours.catalog.aliases.items() if model == "flux-schnell")
-    assert weigh(ours, {"model": alias}, team="acme").ask.constraints.rules == ("acme-without-fal",)
-    assert weigh(ours, {"model": f"{alias}:cheapest"}, team="acme").ask.constraints.rules == ("acme-without-fal",)
-    assert weigh(ours, {"model": "flux-dev"}, team="acme").ask.constraints.rules == ()
+    assert weigh(ours, {"model": alias}, team="acme").weighed.ask.constraints.rules == ("acme-without-fal",)
+    assert weigh(ours, {"model": f"{alias}:cheapest"}, team="acme").weighed.ask.constraints.rules == (
+        "acme-without-fal",
+    )
+    assert weigh(ours, {"model": "flux-dev"}, team="acme").weighed.ask.constraints.rules == ()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ class Breaker:
             return f"<Breaker closed, {self._failures} of {self._threshold} failures>"
         return f"<Breaker open until {self.open_until:.1f}, then one probe: {self._why}>"
 
+    def retune(self, terms: BreakerTerms, threshold: int) -> None:
+        """Go by other terms from here on; what was counted stays."""
+        self._terms = terms
+        self._threshold = threshold
+
     @property
     def closed(self) -> bool:
         """Whether orders pass freely."""

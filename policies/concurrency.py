@@ -101,6 +101,12 @@ class SlotLimit:
         refused = f", refused at {self._refused_at}" if self._refused_at else ""
         return f"<SlotLimit {self.value} of {self.configured}, {state}{refused}>"
 
+    def reconfigure(self, configured: int) -> None:
+        """Follow a changed contract; a limit learned below it stays, and is tried upwards as ever."""
+        learned = self.value < self.configured
+        self.configured = configured
+        self.value = min(self.value, configured) if learned else configured
+
     def left(self, in_flight: int, now: float) -> int:
         """Orders that may start now."""
         return 0 if now < self._blocked_until else max(self.value - in_flight, 0)
@@ -227,11 +233,8 @@ class RateLimit:
 
     def __init__(self, rate: float, burst: int) -> None:
         """`rate` in orders per second and `burst` as the provider grants them."""
-        spare = max(ceil(rate * _JITTER_S), 1)
-        slack = _JITTER_S if burst <= spare else 0.0
-        self.configured = 1.0 / (1.0 / (rate * _RATE_MARGIN) + slack)
+        self.configured, self._most = _cautious(rate, burst)
         self.value = self.configured
-        self._most = float(max(burst - spare, 1))
         self._tokens = 1.0
         self._at: float | None = None
         self._blocked_until = -inf
@@ -243,6 +246,13 @@ class RateLimit:
 
     def __repr__(self) -> str:
         return f"<RateLimit {self.value:.3g} of {self.configured:.3g} orders/s, {self._tokens:.1f} tokens>"
+
+    def reconfigure(self, rate: float, burst: int) -> None:
+        """Follow a changed contract; a rate learned below it stays, and is tried upwards as ever."""
+        learned = self.value < self.configured
+        self.configured, self._most = _cautious(rate, burst)
+        self.value = min(self.value, self.configured) if learned else self.configured
+        self._tokens = min(self._tokens, self._most)
 
     def left(self, in_flight: int, now: float) -> int:  # noqa: ARG002 - a rate does not mind what runs
         """Orders that may start now."""
@@ -324,3 +334,10 @@ class RateLimit:
         if self._at is None or now <= self._at:
             return self._tokens
         return min(self._tokens + (now - self._at) * self.value, most)
+
+
+def _cautious(rate: float, burst: int) -> tuple[float, float]:
+    """Orders a second, and the most at once, that stay below what a provider grants though orders arrive unevenly."""
+    spare = max(ceil(rate * _JITTER_S), 1)
+    slack = _JITTER_S if burst <= spare else 0.0
+    return 1.0 / (1.0 / (rate * _RATE_MARGIN) + slack), float(max(burst - spare, 1))

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
+from itertools import count
 from math import exp, inf
 
 from msgspec import Struct
@@ -132,6 +134,16 @@ class Room(Struct, frozen=True, gc=False):
 _NOW = Room(0.0)
 
 
+class Placed:
+    """Orders placed lately, and how many of them were second ones; both fade."""
+
+    __slots__ = ("hedges", "orders")
+
+    def __init__(self) -> None:
+        self.orders = 0.0
+        self.hedges = 0.0
+
+
 class CostEngine:
     """The engine in force: least expected cost among what may serve."""
 
@@ -147,35 +159,94 @@ class CostEngine:
         self.policy = policy
         self._offers = offers
         self._thorough = thorough
-        self._limits: dict[CapacityId, Limit] = {
-            name: limit for name, each in capacities.items() if (limit := _limit(each)) is not None
-        }
-        self._purses = {
-            name: Purse(each) for name, each in capacities.items() if each.credit is not None or each.free is not None
-        }
+        self._limits: dict[CapacityId, Limit] = {}
+        self._purses: dict[CapacityId, Purse] = {}
         self._accounts: dict[str, Breaker] = {}
+        self._learned: dict[OfferId, Seller] = {}
+        """Every offer there ever was: events may be about one that has left the catalogue, and may come back."""
+        self._demands: dict[object, tuple[Demand, Demand]] = {}
+        """What was asked for under the revision before, until it is asked for again."""
+        self._bids: dict[CapacityId, Bid] = {}
+        self._lanes: dict[CapacityId, dict[str, int]] = {}
+        self._ticked: float | None = None
+        self._began: float | None = None
+        self._planned = -inf
+        self._stamps = count(1)
+        self._stamp = 0
+        self._placed = Placed()
         self._shared: dict[tuple[CapacityId, ...], Shared] = {}
+        self._slates: dict[object, Slate] = {}
+        self._slates_of = -1
+        self._sell(capacities, offers)
+
+    def __repr__(self) -> str:
+        return f"<CostEngine {self.policy.label} over {len(self._sellers)} offers>"
+
+    def under(
+        self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]
+    ) -> CostEngine:
+        """The engine of another revision, with all that this one has learned and will learn.
+
+        This one goes on deciding for the calls that began under it. The new one plans (`tick`) from here on. Limits,
+        breakers and forecasts follow the new terms at once: there is one of each, whatever decides.
+        """
+        twin = self.beside(policy)
+        twin._offers = offers  # noqa: SLF001 - of our own kind
+        twin._slates, twin._slates_of = {}, -1  # noqa: SLF001
+        older = self._demands if len(self._demands) < _SLATES_KEPT else {}
+        twin._demands = older | {key: (s.hurried, s.patient) for key, s in self._slates.items()}  # noqa: SLF001
+        twin._sell(capacities, offers)  # noqa: SLF001
+        return twin
+
+    def beside(self, policy: Policy) -> CostEngine:
+        """An engine that decides by another policy over the same offers; everything learned is shared.
+
+        How limits, breakers, forecasts and plans work stays as this one's policy says.
+        """
+        twin = copy(self)
+        twin.policy = policy
+        return twin
+
+    def _sell(self, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]) -> None:
+        """Sell these offers, within these capacities."""
+        policy = self.policy
+        self._limit(capacities)
+        before, self._shared = self._shared, {}
         self._sellers: dict[OfferId, Seller] = {}
+        for breaker in self._accounts.values():
+            breaker.retune(policy.breaker, 2 * policy.breaker.failures)
         for offer in offers.values():
             account = self._accounts.setdefault(offer.account, Breaker(policy.breaker, 2 * policy.breaker.failures))
             shared = self._shared.get(offer.capacities)
             if shared is None:
                 known = [capacities[name] for name in offer.capacities if name in capacities]
-                shared = self._shared[offer.capacities] = Shared(known, self._limits, self._purses)
-            self._sellers[offer.id] = Seller(offer, policy, account, shared)
-        self._bids: dict[CapacityId, Bid] = {name: Bid() for name in self._limits}
-        self._slates: dict[object, Slate] = {}
-        self._slates_of = -1
-        self._lanes: dict[CapacityId, dict[str, int]] = {}
-        self._ticked: float | None = None
-        self._began: float | None = None
-        self._planned = -inf
-        self._stamp = 0
-        self._orders = 0.0
-        self._hedges = 0.0
+                shared = Shared(known, self._limits, self._purses)
+                if offer.capacities in before:
+                    shared = shared.succeeds(before[offer.capacities])
+                self._shared[offer.capacities] = shared
+            learned = self._learned.get(offer.id)
+            seller = Seller(offer, policy, account, shared) if learned is None else learned.under(offer, policy, shared)
+            self._sellers[offer.id] = self._learned[offer.id] = seller
 
-    def __repr__(self) -> str:
-        return f"<CostEngine {self.policy.label} over {len(self._sellers)} offers>"
+    def _limit(self, capacities: Mapping[CapacityId, Capacity]) -> None:
+        """Follow what accounts allow: a limit there was goes on, with what it has learned."""
+        for name, capacity in capacities.items():
+            limit = self._limits.get(name)
+            if isinstance(limit, SlotLimit) and capacity.slots is not None:
+                limit.reconfigure(capacity.slots)
+            elif isinstance(limit, RateLimit) and capacity.rate is not None:
+                limit.reconfigure(capacity.rate, capacity.burst)
+            elif (fresh := _limit(capacity)) is not None:
+                self._limits[name] = fresh
+            purse = self._purses.get(name)
+            if (capacity.credit is not None or capacity.free is not None) and (
+                purse is None or purse.capacity != capacity
+            ):
+                self._purses[name] = Purse(capacity)
+        for name in self._limits.keys() - capacities.keys():  # no longer limited, or no longer sold through
+            del self._limits[name]
+        for name in self._limits:
+            self._bids.setdefault(name, Bid())
 
     def decide(self, ask: Ask, view: View, now: float, reason: Reason) -> Decision:
         """Weigh every offer and say what to do next for one part of a call."""
@@ -183,7 +254,7 @@ class CostEngine:
             self._count(ask, view, now)
         decision = judge(self.picture(ask, view, now, reason), self.policy, self._offers, thorough=self._thorough)
         if ask.live and isinstance(decision.move, Submit):
-            self._hedges += 1.0
+            self._placed.hedges += 1.0
         return decision
 
     def picture(self, ask: Ask, view: View, now: float, reason: Reason) -> Picture:
@@ -192,7 +263,7 @@ class CostEngine:
         if over is not None:
             return Picture(ask, now, reason, view.prices, (), (), (), over)
         slate = self._slate(ask, view)
-        self._stamp += 1
+        self._stamp = next(self._stamps)
         seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=False)
         panic = bool(seen) and self._hopeless(seen, ask, now)
         if panic:
@@ -201,7 +272,8 @@ class CostEngine:
         running = tuple(
             [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
         )
-        budget = self._hedges < self.policy.hedging.budget * self._orders + _HEDGES_FREE
+        placed = self._placed
+        budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
         return Picture(
             ask, now, reason, view.prices, tuple(seen), rejected, running, None, panic, slate.fastest(now), budget
         )
@@ -225,14 +297,14 @@ class CostEngine:
         demand.came(slack, float(ask.worth.late), float(ask.worth.failure))
 
     def observe(self, event: Event, now: float) -> None:
-        """Learn from what happened to an order; an offer that has left the catalogue teaches nothing."""
-        seller = self._sellers.get(event.offer)
+        """Learn from what happened to an order, under whichever revision it was placed."""
+        seller = self._learned.get(event.offer)
         if seller is None:
             return
         kind = event.kind
         if kind == "submitted":
             seller.submitted(event, now)
-            self._orders += 1.0
+            self._placed.orders += 1.0
             return
         seller.ended(now - event.latency)
         if kind in ("ok", "refused"):
@@ -259,12 +331,12 @@ class CostEngine:
         for limit in self._limits.values():
             if isinstance(limit, RateLimit):
                 limit.recover(now)
-        for seller in self._sellers.values():
+        for seller in self._learned.values():
             seller.tick(elapsed, now)
         self._notice_silence(now)
         kept = exp(-elapsed / _HEDGES_KEPT_S)
-        self._orders *= kept
-        self._hedges *= kept
+        self._placed.orders *= kept
+        self._placed.hedges *= kept
         every = self.policy.scarcity.every
         if every > 0.0 and now - self._planned >= every:
             self._plan(view, now - self._planned, now)
@@ -274,7 +346,7 @@ class CostEngine:
         """Leave an account alone that has answered nobody since several orders should long have ended."""
         lost: dict[str, list[float]] = {}
         ok_at: dict[str, float] = {}
-        for seller in self._sellers.values():
+        for seller in self._learned.values():
             name = seller.offer.account
             ok_at[name] = max(ok_at.get(name, -inf), seller.ok_at)
             if seller.has_out and seller.shared.machines is None:
@@ -319,6 +391,8 @@ class CostEngine:
             if len(self._slates) >= _SLATES_KEPT:
                 self._slates.clear()
             slate = self._slates[key] = self._new_slate(ask, view)
+            if self._demands and (demands := self._demands.pop(key, None)) is not None:
+                slate.hurried, slate.patient = demands
         return slate
 
     def _new_slate(self, ask: Ask, view: View) -> Slate:

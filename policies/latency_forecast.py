@@ -83,6 +83,17 @@ class LatencyForecast:
         p50, p95 = self.p(1.0, 0.5), self.p(1.0, 0.95)
         return f"<LatencyForecast p50 {p50:.2f}s p95 {p95:.2f}s, drift x{exp(self._drift):.2f}>"
 
+    def retune(self, typical_s: float, terms: ForecastTerms, hedge_at: float) -> None:
+        """Go by other terms from here on; seconds already learned stay, whatever is called typical now."""
+        self._terms = terms
+        if typical_s != self.typical_s:
+            self._drift += log(self.typical_s / typical_s)
+            self.typical_s = typical_s
+            self.version += 1
+        if hedge_at != self._hedge_at:
+            self._hedge_at = hedge_at
+            self._read()
+
     def expected(self, amount: float) -> float:
         """Seconds the middle of the histogram stands for; quantiles are multiples of it."""
         learned = exp(self._drift + self._offsets.get(_bucket(amount), 0.0))

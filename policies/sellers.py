@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from copy import copy
 from math import inf
 
 from policies.breaker import Breaker, ErrorRate
@@ -65,6 +66,14 @@ class Shared:
         """Unused share of the slots alone."""
         self.blocking: CapacityId | None = None
 
+    def succeeds(self, before: Shared) -> Shared:
+        """Of two that stand for the same capacities the one to go on with: the earlier where nothing changed."""
+        same = before.limits == self.limits and before.purses == self.purses and before.machines == self.machines
+        if same:
+            return before
+        self.serve_s, self.bid_slot, self.bid_order = before.serve_s, before.bid_slot, before.bid_order
+        return self
+
     def look(self, view: View, now: float, expected: float, *, head: bool) -> None:
         """Read the limits; `head`: whoever asks stands at the head of the line, because there is room."""
         left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
@@ -122,6 +131,17 @@ class Seller:
         return (
             f"<Seller {self.offer.id}: {self.forecast!r} {self.breaker!r} {[limit for _, limit in self.shared.limits]}>"
         )
+
+    def under(self, offer: Offer, policy: Policy, shared: Shared) -> Seller:
+        """This seller as another revision offers it; what was learned is shared with it."""
+        self.forecast.retune(offer.typical_s, policy.forecast, policy.hedging.quantile)
+        self.breaker.retune(policy.breaker, policy.breaker.failures)
+        share = policy.pool.fixed_share if shared.machines else None
+        if offer == self.offer and shared is self.shared and share == self._machine_share:
+            return self
+        seller = copy(self)
+        seller.offer, seller.shared, seller._machine_share = offer, shared, share  # noqa: SLF001 - of our own kind
+        return seller
 
     @property
     def has_out(self) -> bool:

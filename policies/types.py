@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from policies.money import NanoUsd
 from policies.tariffs import Quote, Tariff
 from providers.contract import Abilities, ImageRequest
+
+if TYPE_CHECKING:
+    from policies.policy import Policy
 
 CapacityId: TypeAlias = str
 """What limits orders: "fal" (slots of the account fal), "fal/rate" (its orders per second)."""
@@ -367,3 +370,11 @@ class Engine(Protocol):
 
     def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
         """Seconds until one more order may start against a capacity: 0 now, inf when one must end first."""
+
+    def under(
+        self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]
+    ) -> Engine:
+        """The engine of another revision, with all that was and will be learned; this one goes on for its own calls."""
+
+    def beside(self, policy: Policy) -> Engine:
+        """An engine that decides by another policy over the same offers, with everything learned shared."""

@@ -14,7 +14,20 @@ from gateway.requests.call import Call, Caller
 from gateway.revisions import Revision
 from gateway.settings import Settings
 from gateway.storage.rows import AttemptRow
-from policies.types import Ask, Constraints, Decision, Engine, Event, Reason, View
+from policies.policy import Policy
+from policies.types import (
+    Ask,
+    Capacity,
+    CapacityId,
+    Constraints,
+    Decision,
+    Engine,
+    Event,
+    Offer,
+    OfferId,
+    Reason,
+    View,
+)
 from providers.contract import ImageRequest
 from providers.sandbox import Sandbox, start
 
@@ -201,3 +214,14 @@ class ScriptedEngine:
     def room(self, capacity: str, in_flight: int, now: float) -> float:
         """As the real one."""
         return self.base.room(capacity, in_flight, now)
+
+    def under(
+        self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]
+    ) -> Engine:
+        """This one, over the real one under another revision."""
+        self.base = self.base.under(policy, capacities, offers)
+        return self
+
+    def beside(self, policy: Policy) -> Engine:
+        """As the real one."""
+        return self.base.beside(policy)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from litestar import Litestar
 from litestar.types import ASGIApp
@@ -17,6 +18,7 @@ from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
 from gateway.features.privacy import Eraser
+from gateway.features.reloading import Condition, Reloading
 from gateway.http import generations, routes
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
@@ -27,19 +29,24 @@ from gateway.ids import new_id
 from gateway.money.ledger import Ledger
 from gateway.requests.admission import Admission
 from gateway.requests.attempts import House
+from gateway.requests.call import Call, Delivery
 from gateway.requests.coalescing import Coalescing
 from gateway.requests.content_hook import ContentHook
 from gateway.requests.listeners import Listeners
 from gateway.requests.lost_orders import LostOrders
 from gateway.requests.market import Market
-from gateway.requests.orders import RunningOrder, Workshop
+from gateway.requests.orders import RunningOrder, Salvage, Workshop
 from gateway.requests.pipeline import Pipeline
+from gateway.requests.quoting import QuotedOffer
 from gateway.requests.recovery import Recovery
-from gateway.revisions import Revision, load_revision
+from gateway.requests.regime import Regime
+from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
+from policies.catalog import Catalog
 from policies.engine import CostEngine
-from policies.types import Engine
+from policies.policy import Policy
+from policies.types import Engine, Offer
 from providers import registry
 from providers.contract import Provider
 from providers.transport import Http
@@ -76,7 +83,7 @@ class App:
         self.db = db
         self.ledger = ledger
         self.keys = keys
-        self.providers = providers
+        self.providers = dict(providers)
         self.engine = engine
         self.assets = assets
         self.clock = clock
@@ -86,12 +93,16 @@ class App:
         self._stopping = False
         self._last: dict[str, float] = {}
         self.running: set[RunningOrder] = set()
-        self.admission = Admission(lambda capacity, busy: engine.room(capacity, busy, clock.now()))
+        self.reloading: Reloading | None = None
+        self.admission = Admission(lambda capacity, busy: self.engine.room(capacity, busy, clock.now()))
         self.market = Market(revision.catalog, self.admission)
         self.listeners = Listeners()
-        self.pipeline = Pipeline(self._house(), revision.policy, revision.catalog)
+        self._offers: dict[str, Offer] = dict(revision.catalog.offers)
+        """Every offer there ever was here: recovery may find orders for one that has left the catalogue."""
+        self._house = self._make_house()
+        self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.coalescing = Coalescing(
-            self.pipeline.serve,
+            self.serve,
             db=db,
             read=assets.read,
             clock=clock,
@@ -100,9 +111,61 @@ class App:
             keep=revision.policy.keep_assets,
         )
         self.recovery = self._recovery()
+        self._services = self._make_services()
         self.asgi = self._doors()
 
-    def _house(self) -> House:
+    @property
+    def pipeline(self) -> Pipeline:
+        """The request path of the calls to come."""
+        return self.regime.pipeline
+
+    def serve(self, call: Call, salvage: Salvage | None = None) -> Coroutine[Any, Any, Delivery]:
+        """Answer a call under the regime it was read by; see `Pipeline.serve`."""
+        return (call.regime or self.regime).pipeline.serve(call, salvage)
+
+    def quote(self, call: Call) -> Coroutine[Any, Any, Sequence[QuotedOffer]]:
+        """What every offer would charge; see `Pipeline.quote`."""
+        return (call.regime or self.regime).pipeline.quote(call)
+
+    def adopt(self, settings: Settings, revision: Revision) -> None:
+        """Put a checked configuration in force, in one step. Calls under way go on under the regime they began with.
+
+        What was learned, and what is leased, stays; what accounts allow counts at once.
+        """
+        for name, account in settings.accounts_on().items():
+            if name not in self.providers:
+                self.providers[name] = registry.connect(account.kind, name, account.adapter_settings(), self._http)
+        policy, catalog = revision.policy, revision.catalog
+        self.settings, self.revision = settings, revision
+        self._offers |= catalog.offers
+        self.engine = self.engine.under(policy, catalog.capacities, catalog.offers)
+        self.market = Market(catalog, self.admission)
+        self.regime = self._regime(policy, catalog, self.engine)
+        self.assets.adopt(policy.keep_assets, policy.team_keep_assets)
+        self.coalescing.adopt(policy.keep_assets)
+        self._services.adopt(catalog, policy, self.regime)
+        for capacity in catalog.capacities:
+            self.admission.stir(capacity)
+
+    def follow_files(self, read: Callable[[], Settings], shelf: Shelf) -> Reloading:
+        """Put changed files in force from `start` on; `read` reads the settings anew."""
+        self.reloading = Reloading(
+            self.settings, self.revision, read=read, shelf=shelf, adopt=self.adopt, clock=self.clock
+        )
+        return self.reloading
+
+    def condition(self) -> Condition:
+        """How the files on disk stand to what is in force."""
+        if self.reloading is not None:
+            return self.reloading.condition
+        return Condition(policy=self.revision.policy.label, prices=self.revision.number)
+
+    def _regime(self, policy: Policy, catalog: Catalog, engine: Engine) -> Regime:
+        shop = msgspec.structs.replace(self._house.shop, engine=engine)
+        house = msgspec.structs.replace(self._house, shop=shop, market=self.market)
+        return Regime(policy=policy, catalog=catalog, pipeline=Pipeline(house, policy, catalog))
+
+    def _make_house(self) -> House:
         orders = self.settings.orders
         return House(
             shop=Workshop(
@@ -144,12 +207,12 @@ class App:
             ledger=self.ledger,
             clock=self.clock,
             providers=self.providers,
-            offers=self.revision.catalog.offers,
+            offers=self._offers,
             admission=self.admission,
             lost_orders=LostOrders(
                 db=self.db,
                 clock=self.clock,
-                offers=self.revision.catalog.offers,
+                offers=self._offers,
                 spawn=self.spawn,
                 order_timeout=self.settings.orders.timeout,
                 unknown_after=self.settings.recovery.unknown_after,
@@ -167,11 +230,11 @@ class App:
         deadline = asyncio.get_running_loop().time() + inputs.fetch_timeout
         return await self._http.fetch_named(url, origins=inputs.origins, limit=MAX_FILE, deadline=deadline)
 
-    def _doors(self) -> ASGIApp:
+    def _make_services(self) -> Services:
         services = Services(
-            serve=self.pipeline.serve,
+            serve=self.serve,
             coalescing=self.coalescing,
-            quote=self.pipeline.quote,
+            quote=self.quote,
             db=self.db,
             catalog=self.revision.catalog,
             policy=self.revision.policy,
@@ -183,7 +246,13 @@ class App:
             eraser=Eraser(db=self.db, assets=self.assets, providers=self.providers, clock=self.clock),
             providers=self.providers,
             ready=self.ready,
+            configuration=self.condition,
         )
+        services.adopt(self.revision.catalog, self.revision.policy, self.regime)
+        return services
+
+    def _doors(self) -> ASGIApp:
+        services = self._services
         litestar = Litestar(
             route_handlers=routes(services),
             exception_handlers=exception_handlers(),
@@ -231,6 +300,8 @@ class App:
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("log", TICK_S, self._flush_log),
         ]
+        if self.reloading is not None:
+            self._loops.append(asyncio.get_running_loop().create_task(self.reloading.follow(), name="reloading"))
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 
@@ -242,7 +313,7 @@ class App:
         for task in (*self._loops, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
-        for provider in self.providers.values():
+        for provider in list(self.providers.values()):
             await provider.aclose()
         await self._http.aclose()
         await self.ledger.stop()

@@ -135,6 +135,10 @@ class Assets:
         self._clock = clock
         self._keep_for = keep_for
 
+    def adopt(self, keep_for: float | None, teams: Mapping[str, float]) -> None:
+        """Keep pictures to come for this long instead; those that are kept stay as long as was said then."""
+        self._keep_for, self._teams = keep_for, teams
+
     async def keep(
         self, image: Image, asset_id: str, request: ImageRequest, compression: int | None, team: str = ""
     ) -> Kept:

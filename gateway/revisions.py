@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
-from gateway.yaml_files import BadFile, Document, Fault, dotted, load, nearest, read, read_bytes
+from gateway.yaml_files import BadFile, Document, Fault, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
+from policies.coverage import unserved
 from policies.policy import Policy
 from policies.policy_file.names import Known, names_in
 from policies.policy_file.schema import PolicyFile, compile_policy
@@ -29,7 +31,11 @@ from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
 from providers import registry
 
+M = TypeVar("M", bound=BaseModel)
 _DAY_S = 86_400.0
+
+Stamp: TypeAlias = "frozenset[tuple[str, int, int, int]]"
+"""Path, size, time of change and inode of every file a configuration is made of."""
 
 
 class Revision(Struct, frozen=True, kw_only=True):
@@ -43,12 +49,51 @@ class Revision(Struct, frozen=True, kw_only=True):
     """The provider accounts whose offers are in the catalogue."""
 
 
-def load_revision(settings: Settings, *, every_account: bool = False) -> Revision:
-    """The configuration on disk; raises `BadFile` with every fault of every file."""
+class Shelf:
+    """Files read before: one that did not change is not parsed again. A whole catalogue takes a second or two."""
+
+    def __init__(self) -> None:
+        self.stamp: Stamp = frozenset()
+        """The files as they were just before they were last read."""
+        self._kept: dict[Path, tuple[bytes, Document, BaseModel]] = {}
+
+    def read(self, path: Path, model: type[M]) -> tuple[Document, M]:
+        """A file as a document and as `model`; raises `BadFile`."""
+        raw = bytes_of(path)
+        kept = self._kept.get(path)
+        if kept is not None and kept[0] == raw and isinstance(kept[2], model):
+            return kept[1], kept[2]
+        document = read_bytes(raw, str(path))
+        value = document.parse(model)
+        self._kept[path] = raw, document, value
+        return document, value
+
+
+def stamp_of(settings: Settings) -> Stamp:
+    """What the files of a configuration look like from outside; files that cannot be looked at are left out."""
+    folders = [catalog_folder(settings), *_policy_folders(settings)]
+    paths = [path for folder in folders for path in folder.glob("*.yaml")]
+    found = set()
+    for path in (settings.config / "gateway.yaml", *paths):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found.add((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
+    return frozenset(found)
+
+
+def load_revision(settings: Settings, *, every_account: bool = False, shelf: Shelf | None = None) -> Revision:
+    """The configuration on disk; raises `BadFile` with every fault of every file.
+
+    With a `shelf` files that did not change since they were put there are not parsed again.
+    """
     accounts = settings.accounts if every_account else settings.accounts_on()
+    shelf = shelf or Shelf()
+    shelf.stamp = stamp_of(settings)
     faults: list[Fault] = []
-    models = _read_catalog(settings, faults)
-    policy = _read_policy(settings, faults)
+    models = _read_catalog(settings, shelf, faults)
+    policy = _read_policy(settings, shelf, faults)
     faults += _faults_of_accounts(settings)
     if faults or policy is None:
         raise BadFile(faults)
@@ -62,6 +107,23 @@ def load_revision(settings: Settings, *, every_account: bool = False) -> Revisio
     if faults := list(unknown_names(document, file, known_names(settings, catalog))):
         raise BadFile(faults)
     return Revision(number=number, catalog=catalog, policy=compile_policy(file), accounts=accounts)
+
+
+def emptied(settings: Settings, before: Policy, after: Revision) -> list[Fault]:
+    """A fault for each intent that `before` would find an offer for, and the policy of `after` finds none.
+
+    An intent that no account sells anything for is not the policy's fault.
+    """
+    path = policy_path(settings)
+    assert path is not None
+    offers = tuple(after.catalog.offers.values())
+    found = []
+    for name in after.policy.intents.keys() & before.intents.keys():
+        why = unserved(after.policy, name, offers)
+        if why is not None and unserved(before, name, offers) is None:
+            message = f"no offer is left for the intent {name!r}: {why}"
+            found.append(read(path).fault(("intents", name), message, at_key=True))
+    return sorted(found, key=lambda fault: fault.line)
 
 
 def account_terms(name: str, account: Account) -> AccountTerms:
@@ -114,13 +176,12 @@ def _policy_folders(settings: Settings) -> tuple[Path, Path]:
     return settings.config / "policies", default_config() / "policies"
 
 
-def _read_catalog(settings: Settings, faults: list[Fault]) -> list[tuple[Document, ModelFile]]:
+def _read_catalog(settings: Settings, shelf: Shelf, faults: list[Fault]) -> list[tuple[Document, ModelFile]]:
     folder = catalog_folder(settings)
     models: list[tuple[Document, ModelFile]] = []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            document = read(path)
-            models.append((document, document.parse(ModelFile)))
+            models.append(shelf.read(path, ModelFile))
         except BadFile as error:
             faults += error.faults
     if not models and not faults:
@@ -128,7 +189,7 @@ def _read_catalog(settings: Settings, faults: list[Fault]) -> list[tuple[Documen
     return models
 
 
-def _read_policy(settings: Settings, faults: list[Fault]) -> tuple[Document, PolicyFile] | None:
+def _read_policy(settings: Settings, shelf: Shelf, faults: list[Fault]) -> tuple[Document, PolicyFile] | None:
     path = policy_path(settings)
     if path is None:
         names = policy_names(settings)
@@ -136,8 +197,7 @@ def _read_policy(settings: Settings, faults: list[Fault]) -> tuple[Document, Pol
         faults.append(_gateway_yaml(settings).fault(("policy",), message, hint=nearest(settings.policy, names)))
         return None
     try:
-        document = read(path)
-        file = document.parse(PolicyFile)
+        document, file = shelf.read(path, PolicyFile)
     except BadFile as error:
         faults += error.faults
         return None

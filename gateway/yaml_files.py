@@ -158,12 +158,16 @@ def load(path: Path, model: type[M]) -> M:
 
 def read(path: Path) -> Document:
     """The document at `path`, checked for form but not yet for meaning; raises `BadFile`."""
+    return read_bytes(bytes_of(path), str(path))
+
+
+def bytes_of(path: Path) -> bytes:
+    """What stands in a file, up to a little more than is accepted; raises `BadFile`."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadFile([Fault(path=str(path), message=f"cannot be read: {error.strerror or error}")]) from None
-    return read_bytes(raw, str(path))
 
 
 def read_bytes(raw: bytes, path: str) -> Document:

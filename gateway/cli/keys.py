@@ -55,7 +55,7 @@ def create(  # noqa: PLR0913 - the terms of a key
     moderation
         Give it the scope `moderation`: it may ask for a laxer check than its team's.
     admin
-        Give it the scope `admin`, for the admin API to come; nothing asks for it yet.
+        Give it the scope `admin`, which everything under /admin asks for.
     """
     settings = where.settings()
     now = datetime.now(UTC)

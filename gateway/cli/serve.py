@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -11,7 +14,7 @@ from gateway.app import App, build
 from gateway.cli.listening import bind, serve_granian, serve_uvicorn
 from gateway.cli.shell import COMMAND, HERE, Stop, Where, run_async, say
 from gateway.keys import make_key
-from gateway.revisions import Revision, load_revision
+from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
 
 _NO_PROVIDER = """\
@@ -34,6 +37,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; orders under way are then given `orders.drain` to end.
 
+    Changed files of the configuration come into force by themselves, and at once on SIGHUP; what is wrong with them is
+    logged, and the last good ones go on.
+
     Log lines (JSON) go to standard error. The first start makes a key and prints it to standard output, once.
 
     Parameters
@@ -54,11 +60,15 @@ def serve(
             f"--workers {workers}: only one process may sell through an account in this release, because its limits "
             "are counted inside the process"
         )
-    settings = where.settings(host=host, port=port)
-    revision = load_revision(settings)
+
+    def read() -> Settings:
+        return where.settings(host=host, port=port)
+
+    settings, shelf = read(), Shelf()
+    revision = load_revision(settings, shelf=shelf)
     _say_who_is_on(settings, revision)
     telemetry.configure(sys.stderr.buffer, log)
-    run_async(_serve(settings, revision, server))
+    run_async(_serve(settings, revision, read, shelf, server))
 
 
 def _say_who_is_on(settings: Settings, revision: Revision) -> None:
@@ -73,13 +83,17 @@ def _say_who_is_on(settings: Settings, revision: Revision) -> None:
         raise Stop(f"the catalogue in {settings.config} has no offer of any account that is on")
 
 
-async def _serve(settings: Settings, revision: Revision, server: str) -> None:
+async def _serve(
+    settings: Settings, revision: Revision, read: Callable[[], Settings], shelf: Shelf, server: str
+) -> None:
     listener = bind(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     app = await build(settings, revision)
+    reloading = app.follow_files(read, shelf)
     await make_first_key(app)
 
     async def ready() -> bool:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.at_once)
         say(f"listening on {settings.public_base}/v1   policy {revision.policy.label}   prices {revision.number}")
         return False
 

@@ -17,6 +17,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
     from gateway.http import (
         assets,
         azure,
+        configuration,
         decisions,
         edits,
         generations,
@@ -38,6 +39,7 @@ def routes(services: Services) -> list[ControllerRouterHandler]:
         quotes.quotes(services),
         assets.assets(services),
         *health.health(services),
+        configuration.configuration(services),
         provider_webhooks.provider_webhooks(services),
         openapi.openapi(),
     ]

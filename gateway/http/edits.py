@@ -109,12 +109,13 @@ def edits(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await _given(services, ask)
+        names = services.names
         if ask.deployment is not None:
-            given = replace(given, fields=under_deployment(given.fields, ask.deployment, services.names))
-        wish = parse_edit(given, services.names, ask.key.caller)
+            given = replace(given, fields=under_deployment(given.fields, ask.deployment, names))
+        wish = parse_edit(given, names, ask.key.caller)
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
-        return _asked(ask, given, wish)
+        return _asked(ask, given, wish, names)
 
     async def edit(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(services, read, scope, receive, send)
@@ -127,7 +128,8 @@ def variations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await _given(services, ask, edit_fields.VARIATION)
-        return _asked(ask, given, parse_variation(given, services.names, ask.key.caller))
+        names = services.names
+        return _asked(ask, given, parse_variation(given, names, ask.key.caller), names)
 
     async def vary(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(services, read, scope, receive, send)
@@ -149,10 +151,10 @@ def routes(editing: ASGIApp, varying: ASGIApp) -> list[ASGIRouteHandler]:
     return [edit, vary]
 
 
-def _asked(ask: Ask, given: Given, wish: Wish) -> tuple[Call, Shape]:
+def _asked(ask: Ask, given: Given, wish: Wish, names: Names) -> tuple[Call, Shape]:
     """The call of an edit, its pictures beside it."""
     call = replace(
-        call_of(wish, ask.call_id, ask.key.caller, ask.arrived),
+        call_of(wish, ask.call_id, ask.key.caller, ask.arrived, regime=names.regime),
         inputs=given.inputs,
         mask=given.mask,
         fingerprint=ask.fingerprint(given.fields, *given.bytes),

@@ -23,6 +23,7 @@ from gateway.http.operations import Content, Operation
 from gateway.http.request_parsing import Wish, with_headers
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller, Purpose
+from gateway.requests.regime import Regime
 
 PATH = "/v1/images/generations"
 OPERATIONS = (
@@ -47,12 +48,14 @@ def generations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         fields = with_headers(await read_json(ask.headers, ask.receive), ask.headers)
+        terms = services.terms
+        names = terms.names
         if ask.deployment is not None:
-            fields = under_deployment(fields, ask.deployment, services.names)
-        wish = services.terms.wish(fields, ask.key.caller)
+            fields = under_deployment(fields, ask.deployment, names)
+        wish = terms.wish(fields, ask.key.caller)
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
-        call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived)
+        call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived, regime=names.regime)
         if ask.repeat is not None:
             call = msgspec.structs.replace(call, fingerprint=ask.fingerprint(fields))
         return within_patience(call, ask), Shape(
@@ -79,8 +82,10 @@ def route(endpoint: ASGIApp) -> ASGIRouteHandler:
     return generate
 
 
-def call_of(wish: Wish, call_id: str, caller: Caller, arrived: float, purpose: Purpose = "live") -> Call:
-    """The call that a wish makes."""
+def call_of(
+    wish: Wish, call_id: str, caller: Caller, arrived: float, purpose: Purpose = "live", regime: Regime | None = None
+) -> Call:
+    """The call that a wish makes, served under the regime it was read by."""
     return Call(
         id=call_id,
         caller=caller,
@@ -95,6 +100,7 @@ def call_of(wish: Wish, call_id: str, caller: Caller, arrived: float, purpose: P
         parent=wish.parent,
         purpose=purpose,
         arrived=arrived,
+        regime=regime,
     )
 
 

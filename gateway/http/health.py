@@ -24,6 +24,8 @@ class Health(Struct, frozen=True, kw_only=True):
 
     status: str
     parts: Mapping[str, str] = {}
+    configuration: str = ""
+    """ok, or where a changed file is wrong; what was good before is in force then, so this makes nobody unwell."""
 
 
 def _told(path: str, summary: str, answers: Mapping[int, Content]) -> Operation:
@@ -52,6 +54,11 @@ def health(services: Services) -> list[HTTPRouteHandler]:
     async def ready() -> Response[Mapping[str, object]]:
         parts = services.ready()
         well = all(word == "ok" for word in parts.values())
-        return Response({"status": "ok" if well else "not ready", "parts": parts}, status_code=200 if well else 503)
+        body = {
+            "status": "ok" if well else "not ready",
+            "parts": parts,
+            "configuration": services.configuration().word,
+        }
+        return Response(body, status_code=200 if well else 503)
 
     return [live, ready]

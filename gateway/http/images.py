@@ -22,7 +22,7 @@ from gateway.http.field_kinds import Choice, Field, object_schema
 from gateway.http.fields import Fields, refuse_unknown
 from gateway.http.generation_fields import DEADLINE_MS, INTENT, MAX_COST, RESPONSE_FORMAT, SIZE
 from gateway.http.health import READ
-from gateway.http.model_names import Meaning, allowed_models
+from gateway.http.model_names import Meaning, Names, allowed_models
 from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.request_parsing import ceiling_of, deadline_of, optional_size, response_format_of
 from gateway.http.resources import HttpRequest, caller_of
@@ -183,21 +183,23 @@ def promotions(services: Services) -> HTTPRouteHandler:
         fields = await read_json(ask.headers, ask.receive)
         refuse_unknown(fields, _FIELDS)
         _check_strategy(fields)
-        intent = INTENT.read(fields, services.policy.intents.keys()) or "export"
+        names = services.names
+        intent = INTENT.read(fields, names.policy.intents.keys()) or "export"
         caller = ask.key.caller
-        original = await find_original(services.db, services.policy, caller, image_id[:80], intent)
+        original = await find_original(services.db, names.policy, caller, image_id[:80], intent)
         call = promotion(
             original,
-            services.policy,
+            names.policy,
             caller=caller,
-            constraints=_constraints(services, fields, original, caller),
+            constraints=_constraints(names, fields, original, caller),
             size=optional_size(fields),
             call_id=ask.call_id,
             arrived=ask.arrived,
         )
+        call = replace(call, regime=names.regime)
         if ask.repeat is not None:
             call = replace(call, fingerprint=ask.fingerprint(fields))
-        return call, Shape(response_format=response_format_of(fields, services.names, original.model))
+        return call, Shape(response_format=response_format_of(fields, names, original.model))
 
     @post("/v1/images/{image_id:str}/promote", status_code=200)
     async def promote(request: HttpRequest) -> Response[bytes]:
@@ -221,12 +223,12 @@ def _check_strategy(fields: Fields) -> None:
         )
 
 
-def _constraints(services: Services, fields: Fields, original: Original, caller: Caller) -> Constraints:
+def _constraints(names: Names, fields: Fields, original: Original, caller: Caller) -> Constraints:
     intent = original.intent
     deadline = deadline_of(fields, intent)
     return replace(
-        services.policy.constraints(intent),
-        models=allowed_models(Meaning(models=None), caller, services.catalog, intent.tier),
+        names.policy.constraints(intent),
+        models=allowed_models(Meaning(models=None), caller, names.catalog, intent.tier),
         slo=min(intent.slo, deadline),
         deadline=deadline,
         ceiling=ceiling_of(fields, intent),

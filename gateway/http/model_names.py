@@ -10,6 +10,7 @@ from msgspec import Struct
 from gateway.errors import Forbidden, NotFound
 from gateway.http.fields import hint
 from gateway.requests.call import Caller
+from gateway.requests.regime import Regime
 from policies.catalog import Catalog
 from policies.policy import Policy
 from policies.types import Tier
@@ -37,6 +38,8 @@ class Names(Struct, frozen=True, kw_only=True):
     catalog: Catalog
     sellers: frozenset[str]
     """Provider accounts and their kinds."""
+    regime: Regime | None = None
+    """What calls that are read by them are served under; None: whatever is in force then."""
 
     def meaning(self, name: str) -> Meaning:
         """What `name` asks for; raises `NotFound`."""
@@ -69,11 +72,11 @@ class Names(Struct, frozen=True, kw_only=True):
         return Meaning(models=None if model is None else frozenset({model}))
 
 
-def names_of(policy: Policy, catalog: Catalog) -> Names:
+def names_of(policy: Policy, catalog: Catalog, regime: Regime | None = None) -> Names:
     """The names of one revision."""
     offers = catalog.offers.values()
     sellers = SELLER_KINDS | {offer.account for offer in offers} | {offer.kind for offer in offers}
-    return Names(policy=policy, catalog=catalog, sellers=sellers)
+    return Names(policy=policy, catalog=catalog, sellers=sellers, regime=regime)
 
 
 def allowed_models(meaning: Meaning, caller: Caller, catalog: Catalog, tier: Tier) -> frozenset[str] | None:

@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InvalidRequest, NotFound
 from gateway.http import (
     assets,
     azure,
+    configuration,
     decisions,
     edits,
     generations,
@@ -76,7 +77,19 @@ def operations() -> list[Operation]:
         head=True,
         answers={200: Content(about="OpenAPI 3.1.", schema={"type": "object"})},
     )
-    resources = (generations, edits, azure, images, models, decisions, quotes, assets, health, provider_webhooks)
+    resources = (
+        generations,
+        edits,
+        azure,
+        images,
+        models,
+        decisions,
+        quotes,
+        assets,
+        health,
+        configuration,
+        provider_webhooks,
+    )
     return [*(operation for resource in resources for operation in resource.OPERATIONS), own]
 
 

@@ -52,7 +52,8 @@ def quotes(services: Services) -> HTTPRouteHandler:
         headers = dict(request.scope["headers"])
         fields = with_headers(await read_json(headers, request.receive), headers)
         # A price needs no prompt.
-        wish = parse_generation({**fields, "prompt": fields.get("prompt") or "-"}, services.names, caller)
-        return Quotes(await services.quote(call_of(wish, new_id("call"), caller, arrived, "quote")))
+        names = services.names
+        wish = parse_generation({**fields, "prompt": fields.get("prompt") or "-"}, names, caller)
+        return Quotes(await services.quote(call_of(wish, new_id("call"), caller, arrived, "quote", names.regime)))
 
     return quote

@@ -23,7 +23,7 @@ class RepeatedTerms:
     """Reads generation bodies under one revision's names."""
 
     def __init__(self, names: Names) -> None:
-        self._names = names
+        self.names = names
         self._known: dict[object, Wish] = {}
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class RepeatedTerms:
         known = None if key is None else self._known.get(key)
         if known is not None:
             return replace(known, request=replace(known.request, prompt=prompt_of(fields)))
-        wish = parse_generation(fields, self._names, caller)
+        wish = parse_generation(fields, self.names, caller)
         if key is not None:
             if len(self._known) >= KEPT:
                 self._known.clear()

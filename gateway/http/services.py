@@ -1,4 +1,7 @@
-"""What the HTTP door needs from the rest of the house, handed in once when the application is built."""
+"""What the HTTP door needs from the rest of the house, handed in once when the application is built.
+
+A handler takes `names` once, and works with those until it answers: they may be others a moment later.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.features.privacy import Eraser
+from gateway.features.reloading import Condition
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
 from gateway.http.repeated_terms import RepeatedTerms
 from gateway.requests.call import Call, Delivery
 from gateway.requests.coalescing import Coalescing
 from gateway.requests.quoting import QuotedOffer
+from gateway.requests.regime import Regime
 from gateway.storage.database import Database
 from policies.catalog import Catalog
 from policies.policy import Policy
@@ -53,6 +58,8 @@ class Services:
     """Provider account -> its connection, for sellers that call back."""
     ready: Callable[[], Mapping[str, str]]
     """Part -> "ok", or why it is not."""
+    configuration: Callable[[], Condition] = Condition
+    """What is in force, and what is wrong with the files on disk."""
     names: Names = field(init=False)
     terms: RepeatedTerms = field(init=False)
     """Reads generation bodies under these names."""
@@ -60,10 +67,10 @@ class Services:
     def __post_init__(self) -> None:
         self.adopt(self.catalog, self.policy)
 
-    def adopt(self, catalog: Catalog, policy: Policy) -> None:
-        """Answer from these from now on."""
+    def adopt(self, catalog: Catalog, policy: Policy, regime: Regime | None = None) -> None:
+        """Read requests by these from now on, and have them served under that regime."""
         self.catalog, self.policy = catalog, policy
-        self.names = names_of(policy, catalog)
+        self.names = names_of(policy, catalog, regime)
         self.terms = RepeatedTerms(self.names)
 
     def asset_url(self, path: str) -> str:

@@ -168,7 +168,9 @@ def preview_of(services: Services, call: Call) -> Call | None:
 
     A call of several pictures gets none.
     """
-    policy = services.policy
+    policy, catalog = (
+        (services.policy, services.catalog) if call.regime is None else (call.regime.policy, call.regime.catalog)
+    )
     intent = policy.intents[call.intent]
     if policy.preview_ceiling is None or intent.promotes is None:
         return None
@@ -177,7 +179,7 @@ def preview_of(services: Services, call: Call) -> Call | None:
     below = policy.intents[intent.promotes]
     ceiling = min(limit for limit in (policy.preview_ceiling, below.ceiling) if limit is not None)
     try:
-        models = allowed_models(Meaning(models=None), call.caller, services.catalog, below.tier)
+        models = allowed_models(Meaning(models=None), call.caller, catalog, below.tier)
     except GatewayError:
         return None
     constraints = replace(call.constraints, tier=below.tier, models=models, slo=below.slo, ceiling=ceiling)

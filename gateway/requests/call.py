@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from gateway.storage.rows import AssetRow
 from policies.types import Constraints, Worth
 from providers.contract import ImageRequest, Input
+
+if TYPE_CHECKING:
+    from gateway.requests.regime import Regime
 
 Purpose = Literal["live", "promotion", "quote"]
 
@@ -50,6 +53,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """What the request asked for, when its client may ask again; see `gateway.requests.coalescing`."""
     arrived: float
     """Clock.now() when the request came in."""
+    regime: Regime | None = None
+    """Policy and catalogue it was read by, and is served under; None: those in force."""
 
 
 class Delivered(Struct, frozen=True, kw_only=True):

@@ -140,7 +140,7 @@ class Coalescing:
         self._clock = clock
         self._listeners = listeners
         self._regain = regain
-        self._remember = timedelta(seconds=min(DAY_S, keep))
+        self.adopt(keep)
         self._began = clock.now(), clock.utc()
         self._running: dict[Wanted, list[Course]] = {}
         self._keyed: dict[tuple[str, str], Course] = {}
@@ -149,6 +149,10 @@ class Coalescing:
 
     def __repr__(self) -> str:
         return f"<Coalescing, {len(self._makers)} courses, {len(self._lost)} calls lost and found>"
+
+    def adopt(self, keep: float) -> None:
+        """Remember keys no longer than pictures are kept, which is so many seconds from here on."""
+        self._remember = timedelta(seconds=min(DAY_S, keep))
 
     async def serve(self, call: Call, repeat: Repeat) -> Served:
         """Answer a call whose request says that it may come again; `call.fingerprint` must be set.

@@ -60,7 +60,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         """One round over everything left open."""
         for attempt, hold in await self.ledger.orphans(self.stale_after):
             await self._adopt(attempt, hold)
-        for account, provider in self.providers.items():
+        for account, provider in list(self.providers.items()):  # a reload may add some meanwhile
             await self.lost_orders.look_for(account, provider)
             ripe = [
                 attempt.started
@@ -72,7 +72,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
     async def reconcile(self) -> None:
         """Compare the orders of the last day with what their providers say they bill, and correct our books."""
-        for account, provider in self.providers.items():
+        for account, provider in list(self.providers.items()):
             await self._resolve(account, provider, self.clock.utc() - DAY)
 
     def _known_before(self) -> datetime:

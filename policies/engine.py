@@ -164,6 +164,8 @@ class CostEngine:
         self._accounts: dict[str, Breaker] = {}
         self._learned: dict[OfferId, Seller] = {}
         """Every offer there ever was: events may be about one that has left the catalogue, and may come back."""
+        self._champion: CostEngine | None = None
+        """The engine this one decides beside, which plans for both."""
         self._demands: dict[object, tuple[Demand, Demand]] = {}
         """What was asked for under the revision before, until it is asked for again."""
         self._bids: dict[CapacityId, Bid] = {}
@@ -191,8 +193,7 @@ class CostEngine:
         breakers and forecasts follow the new terms at once: there is one of each, whatever decides.
         """
         twin = self.beside(policy)
-        twin._offers = offers  # noqa: SLF001 - of our own kind
-        twin._slates, twin._slates_of = {}, -1  # noqa: SLF001
+        twin._offers, twin._champion = offers, None  # noqa: SLF001 - of our own kind
         older = self._demands if len(self._demands) < _SLATES_KEPT else {}
         twin._demands = older | {key: (s.hurried, s.patient) for key, s in self._slates.items()}  # noqa: SLF001
         twin._sell(capacities, offers)  # noqa: SLF001
@@ -205,6 +206,8 @@ class CostEngine:
         """
         twin = copy(self)
         twin.policy = policy
+        twin._slates, twin._slates_of = {}, -1  # noqa: SLF001 - of our own kind
+        twin._champion = self  # noqa: SLF001
         return twin
 
     def _sell(self, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]) -> None:
@@ -391,9 +394,16 @@ class CostEngine:
             if len(self._slates) >= _SLATES_KEPT:
                 self._slates.clear()
             slate = self._slates[key] = self._new_slate(ask, view)
-            if self._demands and (demands := self._demands.pop(key, None)) is not None:
-                slate.hurried, slate.patient = demands
+            self._go_on_counting(slate, key, ask, view)
         return slate
+
+    def _go_on_counting(self, slate: Slate, key: object, ask: Ask, view: View) -> None:
+        """Count arrivals where they were counted before, or where the engine that plans counts them."""
+        if self._champion is not None:
+            planned = self._champion._slate(ask, view)  # noqa: SLF001 - of our own kind
+            slate.hurried, slate.patient = planned.hurried, planned.patient
+        elif self._demands and (demands := self._demands.pop(key, None)) is not None:
+            slate.hurried, slate.patient = demands
 
     def _new_slate(self, ask: Ask, view: View) -> Slate:
         rows, rejected, request = [], [], ask.request

@@ -17,8 +17,8 @@ from gateway.cli.demo_once import Customer
 from gateway.cli.listening import bind, serve_uvicorn
 from gateway.cli.shell import COMMAND, Port, Stop, above_zero, run_async, say
 from gateway.keys import make_key
-from gateway.revisions import load_revision
-from gateway.settings import load_settings, read_pepper
+from gateway.revisions import Shelf, load_revision
+from gateway.settings import Settings, load_settings, read_pepper
 
 if TYPE_CHECKING:
     from providers.sandbox import Sandbox
@@ -118,9 +118,16 @@ async def _demo(
 async def _open(state: Path, sandbox: Sandbox, port: int, with_fixtures: bool) -> App:
     """A gateway whose providers are the sandbox's."""
     sandbox.script({"machines": MACHINES, "rules": RULES if with_fixtures else ()})
-    settings = load_settings(write_home(state, sandbox.url, port, fixtures=with_fixtures), environ={})
+    config = write_home(state, sandbox.url, port, fixtures=with_fixtures)
+
+    def read() -> Settings:
+        return load_settings(config, environ={})
+
+    settings, shelf = read(), Shelf()
     telemetry.configure((state / "gateway.log").open("ab", buffering=0))
-    return await build(settings, load_revision(settings))
+    app = await build(settings, load_revision(settings, shelf=shelf))
+    app.follow_files(read, shelf)
+    return app
 
 
 def _listen(port: int | None, *, free: bool) -> socket.socket:

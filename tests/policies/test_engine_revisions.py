@@ -145,3 +145,14 @@ def test_learned_demand_survives_a_change_of_prices() -> None:
     assert isinstance(after.engine, CostEngine)
     (slate,) = after.engine._slates.values()
     assert slate.hurried.rate > 0.1
+
+
+def test_the_engine_that_plans_counts_the_calls_of_the_one_beside_it() -> None:
+    before = town()
+    beside = before.engine.beside(replace(POLICY, name="other"))
+    for second in range(100):
+        beside.decide(ask(), before.market, float(second), "new")
+    before.engine.tick(before.market, 100.0)
+    before.engine.tick(before.market, 110.0)
+    (slate,) = before.engine._slates.values()
+    assert slate.hurried.rate > 0.1

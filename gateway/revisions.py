@@ -141,7 +141,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
             trains=account.training != "never",
         ),
         team=account.team,
-        prices={model: price.tariff() for model, price in account.prices.items()},
+        prices={model: price.row(name) for model, price in account.prices.items()},
         models=None if account.models is None else frozenset(account.models),
         machine_hour=account.machine_hour,
         marginal_hour=account.marginal_hour,

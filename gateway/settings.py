@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
-from policies.catalog_file import Price
+from policies.catalog_file import AgreedPrice
 from policies.policy_file.values import Dollars, Duration
 
 PREFIX = "PIXELGATE_"
@@ -92,9 +92,10 @@ class Account(_Typed):
     models: tuple[str, ...] | None = Field(
         default=None, description="Sell only these models through it; all when left out."
     )
-    prices: Mapping[str, Price] = Field(
+    prices: Mapping[str, AgreedPrice] = Field(
         default_factory=dict,
-        description="Prices agreed with the seller, by model (`flux-dev`, `flux-dev/edit`), typed as in the catalogue.",
+        description="Prices agreed with the seller, by model (`flux-dev`, `flux-dev/edit`), typed as in the catalogue; "
+        "`valid_from` and `valid_to` say for how long.",
     )
     nodes: tuple[Mapping[str, object], ...] | None = Field(
         default=None, description="Our own GPU servers behind this account, for the kind selfhosted: see own GPUs."

@@ -7,13 +7,16 @@ the right shape but makes no sense: `BadCatalog` names every fault and the place
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.catalog_file import ModelFile, OfferEntry
 from policies.money import NanoUsd
+from policies.price_book import LONG_AGO, Book, PriceRow, in_force, misplaced, next_change, under_contract
 from policies.tariffs import MachineSecond, PerMegapixel, PerToken, ResolutionTable, Tariff
 from policies.types import Capacity, CapacityId, DataTerms, Licence, Offer, OfferId, Tier
 from providers.contract import Abilities, SizeRule
@@ -34,8 +37,8 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     burst: int = 1
     data: DataTerms = DataTerms()
     team: str | None = None
-    prices: Mapping[str, Tariff] = {}
-    """Model, or `model/operation` as in an offer's id -> the tariff this account pays instead of the listed one."""
+    prices: Mapping[str, PriceRow] = {}
+    """Model, or `model/operation` as in an offer's id -> what this account pays instead of the listed price."""
     models: frozenset[str] | None = None
     """The models this account sells to us; None: every model that has an offer of its kind."""
     machine_hour: NanoUsd | None = None
@@ -43,11 +46,13 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     marginal_hour: NanoUsd | None = None
     """What an hour of work adds to that while its machines are on anyway; None: all of it."""
 
-    def tariff(self, name: str, listed: Tariff) -> Tariff:
-        """What this account pays at an offer: of a model, or of `model/operation`."""
-        if name not in self.prices and self.machine_hour is not None and isinstance(listed, MachineSecond):
-            return MachineSecond(self.machine_hour)
-        return self.prices.get(name, listed)
+    def book(self, name: str, listed: Book) -> Book:
+        """What this account pays at an offer, of a model or of `model/operation`, in time."""
+        if self.machine_hour is not None:
+            ours = MachineSecond(self.machine_hour)
+            listed = tuple([replace(row, tariff=_unless_hourly(row.tariff, ours)) for row in listed])
+        agreed = self.prices.get(name)
+        return listed if agreed is None else under_contract(listed, (agreed,))
 
     def counted(self, tariff: Tariff) -> float:
         """Share of a quote that weighs in the choice."""
@@ -63,6 +68,10 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
         if self.rate is not None:
             limits.append(Capacity(id=f"{self.name}/rate", rate=self.rate, burst=self.burst))
         return tuple(limits)
+
+
+def _unless_hourly(listed: Tariff, ours: MachineSecond) -> Tariff:
+    return ours if isinstance(listed, MachineSecond) else listed
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -88,6 +97,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, str]
     """Other name -> model."""
     capacities: Mapping[CapacityId, Capacity]
+    changes_at: datetime | None = None
+    """When the next price comes into force, or goes; the catalogue is to be compiled again then."""
 
     def resolve(self, name: str) -> str | None:
         """Find the model behind a name or an alias; None when nobody knows it."""
@@ -116,8 +127,10 @@ class BadCatalog(ValueError):
 _Found: TypeAlias = Iterator[tuple[Loc, str]]
 
 
-def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms], revision: int) -> Catalog:
-    """Join documents and accounts into offers, in the order both are given.
+def compile_offers(
+    models: Sequence[ModelFile], accounts: Sequence[AccountTerms], revision: int, at: datetime = LONG_AGO
+) -> Catalog:
+    """Join documents and accounts into offers, in the order both are given, with the prices in force at a moment.
 
     An offer that draws from words is `account:model`; any other adds its first operation, `account:model/edit`.
     Raises `BadCatalog` with every fault of sense: names used twice, an account that names a model nobody sells,
@@ -126,7 +139,8 @@ def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms]
     faults = [*_names_used_twice(models), *_faults_of_offers(models), *_faults_of_accounts(models, accounts)]
     if faults:
         raise BadCatalog(faults)
-    by_model = {file.model: tuple(_offers_of(file, accounts)) for file in models}
+    by_model = {file.model: tuple(_offers_of(file, accounts, at)) for file in models}
+    changes = [next_change(book, at) for file in models for _, _, book in _books_of(file, accounts)]
     return Catalog(
         revision=revision,
         offers={offer.id: offer for offers in by_model.values() for offer in offers},
@@ -134,35 +148,44 @@ def compile_offers(models: Sequence[ModelFile], accounts: Sequence[AccountTerms]
         models={file.model: _info(file, by_model[file.model]) for file in models},
         aliases={alias: file.model for file in models for alias in file.aliases},
         capacities={capacity.id: capacity for account in accounts for capacity in account.capacities()},
+        changes_at=min((change for change in changes if change is not None), default=None),
     )
 
 
-def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[Offer]:
-    """One offer for each entry and each account that sells it."""
+def _books_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[tuple[OfferEntry, AccountTerms, Book]]:
+    """Each entry, each account that sells it, and what that account pays in time."""
     for entry in file.offers:
-        name = _name(file, entry)
-        abilities, listed = entry.abilities.abilities(), entry.price.tariff()
+        name, listed = _name(file, entry), entry.book()
         for account in accounts:
-            if account.kind != entry.provider or (account.models is not None and file.model not in account.models):
-                continue
-            yield Offer(
-                id=f"{account.name}:{name}",
-                model=file.model,
-                account=account.name,
-                kind=account.kind,
-                endpoint=entry.endpoint,
-                tier=Tier[file.tier.upper()],
-                tariff=account.tariff(name, listed),
-                counted=account.counted(account.tariff(name, listed)),
-                abilities=abilities,
-                capacities=tuple(capacity.id for capacity in account.capacities()),
-                typical_s=entry.typical_seconds,
-                licence=(entry.licence or file.licence).licence(),
-                data=account.data,
-                team=account.team,
-                source=f"prices of account {account.name}" if name in account.prices else entry.source,
-                checked_on=entry.checked_on.isoformat(),
-            )
+            if account.kind == entry.provider and (account.models is None or file.model in account.models):
+                yield entry, account, account.book(name, listed)
+
+
+def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms], at: datetime) -> Iterator[Offer]:
+    """One offer for each entry and each account that sells it at a moment; what has no price then is not sold."""
+    for entry, account, book in _books_of(file, accounts):
+        row = in_force(book, at)
+        if row is None:
+            continue
+        yield Offer(
+            id=f"{account.name}:{_name(file, entry)}",
+            model=file.model,
+            account=account.name,
+            kind=account.kind,
+            endpoint=entry.endpoint,
+            tier=Tier[file.tier.upper()],
+            tariff=row.tariff,
+            counted=account.counted(row.tariff),
+            abilities=entry.abilities.abilities(),
+            capacities=tuple(capacity.id for capacity in account.capacities()),
+            typical_s=entry.typical_seconds,
+            licence=(entry.licence or file.licence).licence(),
+            data=account.data,
+            team=account.team,
+            source=row.source,
+            checked_on=row.checked_on or entry.checked_on.isoformat(),
+            book=book,
+        )
 
 
 def _name(file: ModelFile, entry: OfferEntry) -> str:
@@ -217,8 +240,16 @@ def _faults_of_entry(entry: OfferEntry) -> _Found:
     abilities = entry.abilities.abilities()
     if abilities.size_dialect == "aspect_ratio" and entry.abilities.sizes.named is None:
         yield ("abilities", "sizes"), "size_dialect aspect_ratio needs named sizes, each under its ratio"
-    for message in _misfits(entry.price.tariff(), abilities):
-        yield ("price",), message
+    for at, row in enumerate(entry.book()):
+        for message in _misfits(row.tariff, abilities):
+            yield (*_row_at(at), "price"), message
+    for at, message in misplaced(entry.book()):
+        yield (*_row_at(at), "valid_from" if at else "valid_to"), message
+
+
+def _row_at(place: int) -> Loc:
+    """Where a row of an offer's book stands: the first is the offer's own price."""
+    return ("changes", place - 1) if place else ()
 
 
 def _misfits(tariff: Tariff, abilities: Abilities) -> Iterator[str]:
@@ -280,12 +311,14 @@ def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _F
         if model not in known:
             yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, known)}"
     sold = {_name(file, entry): entry for file, entry in entries}
-    for name, tariff in account.prices.items():
+    for name, agreed in account.prices.items():
         if name not in sold:
             yield ("prices", name), f"no {account.kind} offer of {name!r} in the catalogue{_nearest(name, sold)}"
             continue
-        for message in _misfits(tariff, sold[name].abilities.abilities()):
+        for message in _misfits(agreed.tariff, sold[name].abilities.abilities()):
             yield ("prices", name), message
+        for _, message in misplaced((agreed,)):
+            yield ("prices", name, "valid_to"), message
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from policies.money import NanoUsd, from_usd
+from policies.price_book import Book, PriceRow
 from policies.tariffs import (
     BINARY_MEGAPIXEL,
     ComputeSecond,
@@ -65,7 +66,21 @@ def _area(value: object) -> int:
     return width * height
 
 
+def _moment(value: object) -> dt.datetime:
+    """A moment in UTC of what a person typed: a day begins at midnight UTC, a time says its zone."""
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return dt.datetime.combine(value, dt.time(), dt.UTC)
+    try:
+        moment = dt.datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"expected a day such as 2026-12-01, or 2026-12-01T15:00Z, got {value!r}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{value!r} says no time zone; write {moment.isoformat(timespec='minutes')}Z for UTC")
+    return moment.astimezone(dt.UTC)
+
+
 Dollars = Annotated[int, BeforeValidator(_price)]
+Moment = Annotated[dt.datetime, BeforeValidator(_moment)]
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 Area = Annotated[int, BeforeValidator(_area)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -161,7 +176,7 @@ class Price(Document):
 
     @model_validator(mode="after")
     def _one_way(self) -> Price:
-        given = {name for name, value in self if value is not None}
+        given = {name for name in Price.model_fields if getattr(self, name) is not None}
         ways = [way for way in _WAYS if way in given]
         if len(ways) != 1:
             found = f"found {' and '.join(ways)}" if ways else "found none"
@@ -217,6 +232,20 @@ class Price(Document):
             )
         assert self.free, "a checked price has exactly one way"
         return PerImage(0)
+
+
+class AgreedPrice(Price):
+    """A price of one account, for as long as it was agreed."""
+
+    valid_from: Moment | None = None
+    """Its first moment; until then the listed price holds."""
+    valid_to: Moment | None = None
+    """The first moment at which it is over and the listed price holds again."""
+
+    def row(self, account: str) -> PriceRow:
+        """Turn what was typed into a row of the price book."""
+        source = f"prices of account {account}"
+        return PriceRow(tariff=self.tariff(), since=self.valid_from, until=self.valid_to, source=source)
 
 
 def _per_token(prices: TokenPrices, tokens: TokenCounts) -> PerToken:
@@ -365,22 +394,56 @@ class LicenceEntry(Document):
         return Licence(name=self.name, commercial=self.commercial)
 
 
-class OfferEntry(Document):
+class DatedPrice(Document):
+    """A price, where it was read, and when it is in force."""
+
+    price: Price
+    valid_from: Moment | None = None
+    """Its first moment; before it the offer is not for sale."""
+    valid_to: Moment | None = None
+    """The first moment at which it is over; left out: when the next one of the offer begins, if any."""
+    source: Annotated[str, Field(min_length=1)]
+    """Where it was read."""
+    checked_on: dt.date
+    note: str = ""
+
+    def row(self, until: dt.datetime | None) -> PriceRow:
+        """Turn what was typed into a row of the price book, over at `until` if it does not say when."""
+        return PriceRow(
+            tariff=self.price.tariff(),
+            since=self.valid_from,
+            until=until if self.valid_to is None else self.valid_to,
+            source=self.source,
+            checked_on=self.checked_on.isoformat(),
+        )
+
+
+class PriceChange(DatedPrice):
+    """A price that is announced."""
+
+    valid_from: Moment
+    """Its first moment; a day begins at midnight UTC."""
+
+
+class OfferEntry(DatedPrice):
     """One way to buy the model: from any account of `provider` that is on."""
 
     provider: Name
     """The kind of seller: `fal`, `together`, `replicate`, `selfhosted`."""
     endpoint: Annotated[str, Field(min_length=1)]
-    price: Price
     abilities: AbilitiesEntry
     typical_seconds: Annotated[float, Field(gt=0)]
     """Median seconds for one picture of a megapixel at default steps; corrected by what is observed."""
     licence: LicenceEntry | None = None
     """Where this seller's terms differ from the model's own licence."""
-    source: Annotated[str, Field(min_length=1)]
-    """Where the price was read."""
-    checked_on: dt.date
-    note: str = ""
+    changes: tuple[PriceChange, ...] = ()
+    """Prices that follow, in their order."""
+
+    def book(self) -> Book:
+        """Every price of the offer, in time."""
+        ends = [change.valid_from for change in self.changes]
+        rows = (self, *self.changes)
+        return tuple(row.row(until) for row, until in zip(rows, (*ends, None), strict=True))
 
 
 class ModelFile(Document):

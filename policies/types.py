@@ -7,12 +7,14 @@ only differences matter. Money is nano-dollars.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from policies.money import NanoUsd
+from policies.price_book import Book, in_force
 from policies.tariffs import Quote, Tariff
 from providers.contract import Abilities, ImageRequest
 
@@ -98,6 +100,13 @@ class Offer(Struct, frozen=True, kw_only=True):
     """Share of the quote that weighs in the choice: less than 1 for machines that run anyway. Bills are whole."""
     source: str = ""
     checked_on: str = ""
+    book: Book = ()
+    """Every price of it in time, `tariff` among them."""
+
+    def tariff_at(self, at: datetime) -> Tariff:
+        """What an order placed at a moment is billed by; the price in force where none was then."""
+        row = in_force(self.book, at)
+        return self.tariff if row is None else row.tariff
 
 
 class Requirements(Struct, frozen=True, kw_only=True):

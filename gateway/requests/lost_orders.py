@@ -108,9 +108,8 @@ class LostOrders(Struct, frozen=True, kw_only=True):
             if not isinstance(error.owed, Usage):
                 return Release(attempt) if error.owed == "nothing" else None
             usage = error.owed
+        tariff, steps = offer.tariff_at(attempt.started), attempt.steps or offer.abilities.default_steps
         try:
-            return Settle(
-                attempt, bill(offer.tariff, usage, default_steps=attempt.steps or offer.abilities.default_steps)
-            )
+            return Settle(attempt, bill(tariff, usage, default_steps=steps))
         except Unpriced:
             return Settle(attempt, attempt.hold_cost)

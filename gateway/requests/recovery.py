@@ -149,7 +149,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
     def _cost(self, offer: Offer, attempt: AttemptRow, usage: Usage) -> int:
         try:
-            return bill(offer.tariff, usage, default_steps=attempt.steps or offer.abilities.default_steps)
+            tariff, steps = offer.tariff_at(attempt.started), attempt.steps or offer.abilities.default_steps
+            return bill(tariff, usage, default_steps=steps)
         except Unpriced:
             return attempt.hold_cost
 

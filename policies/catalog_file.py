@@ -68,14 +68,15 @@ def _area(value: object) -> int:
 
 def _moment(value: object) -> dt.datetime:
     """A moment in UTC of what a person typed: a day begins at midnight UTC, a time says its zone."""
-    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-        return dt.datetime.combine(value, dt.time(), dt.UTC)
+    text = value.isoformat() if isinstance(value, dt.date) else str(value)
     try:
-        moment = dt.datetime.fromisoformat(str(value))
+        if len(text) == len("2026-12-01") and text.count("-") == 2:
+            return dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
+        moment = dt.datetime.fromisoformat(text if "T" in text else "")
     except ValueError:
-        raise ValueError(f"expected a day such as 2026-12-01, or 2026-12-01T15:00Z, got {value!r}") from None
+        raise ValueError(f"expected a day such as 2026-12-01, or 2026-12-01T15:00Z, got {text!r}") from None
     if moment.tzinfo is None:
-        raise ValueError(f"{value!r} says no time zone; write {moment.isoformat(timespec='minutes')}Z for UTC")
+        raise ValueError(f"{text!r} says no time zone; write {moment.isoformat(timespec='minutes')}Z for UTC")
     return moment.astimezone(dt.UTC)
 
 

@@ -15,6 +15,7 @@ from gateway.yaml_files import BadFile, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, compile_offers
 from policies.catalog_file import ModelFile, Price
 from policies.money import USD, to_usd
+from policies.price_book import PriceRow
 from policies.tariffs import (
     ComputeSecond,
     FirstMegapixel,
@@ -65,6 +66,10 @@ def price(**fields: object) -> Price:
     return Price.model_validate(fields)
 
 
+def agreed(tariff: Tariff) -> PriceRow:
+    return PriceRow(tariff=tariff)
+
+
 def faults_of(models: list[ModelFile], *accounts: AccountTerms) -> list[str]:
     with pytest.raises(BadCatalog) as caught:
         compile_offers(models, accounts, revision=1)
@@ -106,11 +111,10 @@ def test_limits_data_terms_and_team_come_from_the_account() -> None:
 
 
 def test_an_account_can_have_its_own_price_and_its_own_models() -> None:
-    own = AccountTerms(name="volume", kind="fal", prices={"flux-dev": PerMegapixel(20_000_000)})
+    own = AccountTerms(name="volume", kind="fal", prices={"flux-dev": agreed(PerMegapixel(20_000_000))})
     other = AccountTerms(name="small", kind="fal", models=frozenset({"flux-pro"}))
     catalog = compiled(model(), model(model="flux-pro"), accounts=(own, other))
     assert catalog.offers["volume:flux-dev"].tariff == PerMegapixel(20_000_000)
-    assert catalog.offers["volume:flux-dev"].source == "prices of account volume"
     assert catalog.offers["volume:flux-pro"].tariff == PerMegapixel(25_000_000)
     assert [sold.id for sold in catalog.by_model["flux-dev"]] == ["volume:flux-dev"]
 
@@ -308,7 +312,7 @@ def test_a_model_may_be_sold_at_one_endpoint_for_each_operation() -> None:
         },
     )
     files = [model(offers=[edit, offer()])]
-    own = AccountTerms(name="own", kind="fal", prices={"flux-dev/edit": PerImage(20_000_000)})
+    own = AccountTerms(name="own", kind="fal", prices={"flux-dev/edit": agreed(PerImage(20_000_000))})
     offers = compile_offers(files, [FAL, own], 1).offers
     assert {name: found.endpoint for name, found in offers.items()} == {
         "fal:flux-dev/edit": "fal-ai/flux/dev/image-to-image",
@@ -370,9 +374,9 @@ def test_accounts_may_only_name_what_the_catalogue_sells_of_their_kind() -> None
         name="fal",
         kind="fal",
         models=frozenset({"flux-dve"}),
-        prices={"flux-dev2": PerImage(1), "nothing": PerImage(1)},
+        prices={"flux-dev2": agreed(PerImage(1)), "nothing": agreed(PerImage(1))},
     )
-    table = AccountTerms(name="fal", kind="fal", prices={"flux-dev": ResolutionTable(((64, 1),))})
+    table = AccountTerms(name="fal", kind="fal", prices={"flux-dev": agreed(ResolutionTable(((64, 1),)))})
     assert faults_of([model()], account, table) == [
         "None accounts.fal.models: no fal offer of 'flux-dve' in the catalogue (did you mean 'flux-dev'?)",
         "None accounts.fal.prices.flux-dev2: no fal offer of 'flux-dev2' in the catalogue (did you mean 'flux-dev'?)",
@@ -414,7 +418,9 @@ def test_our_own_machines_cost_their_hour_and_weigh_what_an_order_adds() -> None
     accounts = (
         AccountTerms(name="listed", kind="selfhosted"),
         AccountTerms(name="own", kind="selfhosted", machine_hour=2 * 10**9, marginal_hour=10**9),
-        AccountTerms(name="agreed", kind="selfhosted", machine_hour=2 * 10**9, prices={"flux-dev": PerImage(5)}),
+        AccountTerms(
+            name="agreed", kind="selfhosted", machine_hour=2 * 10**9, prices={"flux-dev": agreed(PerImage(5))}
+        ),
     )
     offers = compiled(model(offers=[own]), accounts=accounts).offers
     assert [(each.tariff, each.counted) for each in offers.values()] == [

@@ -10,12 +10,14 @@ The number is made from what the files and account terms say, so equal configura
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,6 +29,7 @@ from policies.coverage import unserved
 from policies.policy import Policy
 from policies.policy_file.names import Known, names_in
 from policies.policy_file.schema import PolicyFile, compile_policy
+from policies.price_book import LONG_AGO, next_change
 from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
 from providers import registry
@@ -83,8 +86,10 @@ def stamp_of(settings: Settings) -> Stamp:
     return frozenset(found)
 
 
-def load_revision(settings: Settings, *, every_account: bool = False, shelf: Shelf | None = None) -> Revision:
-    """The configuration on disk; raises `BadFile` with every fault of every file.
+def load_revision(
+    settings: Settings, *, every_account: bool = False, shelf: Shelf | None = None, at: datetime | None = None
+) -> Revision:
+    """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """
@@ -99,13 +104,14 @@ def load_revision(settings: Settings, *, every_account: bool = False, shelf: She
         raise BadFile(faults)
     document, file = policy
     terms = [account_terms(name, account) for name, account in accounts.items()]
-    number = _number_of([document for document, _ in models], terms)
     try:
-        catalog = compile_offers([file for _, file in models], terms, number)
+        catalog = compile_offers([file for _, file in models], terms, 0, at or datetime.now(UTC))
     except BadCatalog as error:
         raise BadFile([_placed(fault, models, settings) for fault in error.faults]) from None
     if faults := list(unknown_names(document, file, known_names(settings, catalog))):
         raise BadFile(faults)
+    number = _number_of([document for document, _ in models], terms, catalog)
+    catalog = replace(catalog, revision=number)
     return Revision(number=number, catalog=catalog, policy=compile_policy(file), accounts=accounts)
 
 
@@ -264,10 +270,13 @@ def _gateway_yaml(settings: Settings) -> Document:
     return read(path) if path.exists() else read_bytes(b"", str(path))
 
 
-def _number_of(documents: Sequence[Document], terms: Sequence[AccountTerms]) -> int:
-    """31 bits of a digest: what the documents mean, without comments, and the account terms."""
+def _number_of(documents: Sequence[Document], terms: Sequence[AccountTerms], catalog: Catalog) -> int:
+    """31 bits of a digest: what the documents mean, without comments, the account terms, and which prices hold."""
     digest = sha256()
     for document in documents:
         digest.update(msgspec.json.encode(document.data, order="sorted"))
     digest.update(msgspec.json.encode(sorted(terms, key=lambda term: term.name), order="sorted"))
+    dated = {offer.id: offer.tariff for offer in catalog.offers.values() if next_change(offer.book, LONG_AGO)}
+    if dated:
+        digest.update(msgspec.json.encode(dated, order="sorted"))
     return int.from_bytes(digest.digest()[:4]) & 0x7FFF_FFFF

@@ -66,7 +66,7 @@ def _area(value: object) -> int:
     return width * height
 
 
-def _moment(value: object) -> dt.datetime:
+def moment_of(value: object) -> dt.datetime:
     """A moment in UTC of what a person typed: a day begins at midnight UTC, a time says its zone."""
     text = value.isoformat() if isinstance(value, dt.date) else str(value)
     try:
@@ -81,7 +81,7 @@ def _moment(value: object) -> dt.datetime:
 
 
 Dollars = Annotated[int, BeforeValidator(_price)]
-Moment = Annotated[dt.datetime, BeforeValidator(_moment)]
+Moment = Annotated[dt.datetime, BeforeValidator(moment_of)]
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 Area = Annotated[int, BeforeValidator(_area)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]

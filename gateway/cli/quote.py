@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from gateway.cli.shell import HERE, Json, Where, dollars, print_json, say, table
+from gateway.cli.shell import HERE, Json, Stop, Where, dollars, print_json, say, table
 from gateway.requests.quoting import QuotedOffer, quoted_service
 from gateway.revisions import load_revision, load_services
+from policies.catalog_file import moment_of
 from policies.types import Tier
 from providers.contract import Operation
 
@@ -27,6 +29,7 @@ def quote(  # noqa: PLR0913 - the terms of a request
     references: Annotated[int | None, Parameter(validator=Number(gte=0, lte=16))] = None,
     transparent: bool = False,
     seconds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    at: str | None = None,
     json: Json = False,
     where: Where = HERE,
 ) -> int:
@@ -55,6 +58,8 @@ def quote(  # noqa: PLR0913 - the terms of a request
         With a transparent background: where nobody paints one, two orders, and the price of both.
     seconds
         Length, for a service that is priced by it.
+    at
+        The moment whose prices count, as far as they are known: 2026-12-21, or 2026-12-21T15:00Z. Now when left out.
     """
     from gateway.cli.offline import Work, weigh
 
@@ -68,9 +73,17 @@ def quote(  # noqa: PLR0913 - the terms of a request
     fields = {"model": model, "size": size, "n": n, "steps": steps}
     if transparent:
         fields["background"] = "transparent"
-    revision = load_revision(settings, every_account=True)
+    revision = load_revision(settings, every_account=True, at=moment(at))
     offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None, work=work).quotes()
     return _show(offers, json=json, found=any(offer.feasible for offer in offers))
+
+
+def moment(text: str | None) -> datetime | None:
+    """The moment that a person typed."""
+    try:
+        return None if text is None else moment_of(text)
+    except ValueError as error:
+        raise Stop(f"--at: {error}") from None
 
 
 def _show(offers: list[QuotedOffer], *, json: bool, found: bool) -> int:

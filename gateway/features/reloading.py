@@ -1,8 +1,9 @@
 """Puts changed configuration files in force while the gateway runs; whatever is wrong with them, the last good go on.
 
-Files are looked at every `POLL_S`: their names, sizes and times, which is cheap and works on every file system. A
-change is read once it has held still for one more look, in a thread, and again when a file changed meanwhile. What was
-read is checked as a whole, then handed over in one step; what is wrong is logged and shown with file, line and column.
+Files are looked at every `POLL_S`: their names, sizes and times, which is cheap and works on every file system. They
+are read again, too, when a price that was announced comes into force. A change is read once it has held still for one
+more look, in a thread, and again when a file changed meanwhile. What was read is checked as a whole, then handed over
+in one step; what is wrong is logged and shown with file, line and column.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Reloading:
         """`settings` and `revision` are in force, and came off `shelf`; `read` reads settings anew."""
         self._settings = settings
         self._policy = revision.policy
+        self._changes_at = revision.catalog.changes_at
+        """When other prices come into force, and everything is read again."""
         self._began_with = read()
         self._read = read
         self._shelf = shelf
@@ -95,7 +98,7 @@ class Reloading:
         while True:
             asked = await self._asked()
             try:
-                if asked or await self._changed():
+                if asked or self._prices_change() or await self._changed():
                     await self.reload()
             except Exception:
                 log.exception("background_work_failed", work="reloading")
@@ -111,6 +114,7 @@ class Reloading:
         restart = tuple(self._not_followed(settings))
         self._adopt(settings, revision)
         self._settings, self._policy, self._path = settings, revision.policy, policy_path(settings)
+        self._changes_at = revision.catalog.changes_at
         self.condition = Condition(
             policy=revision.policy.label, prices=revision.number, since=self._clock.utc(), restart=restart
         )
@@ -132,6 +136,10 @@ class Reloading:
             return False
         self._now.clear()
         return True
+
+    def _prices_change(self) -> bool:
+        """Whether a moment has come at which other prices are in force."""
+        return self._changes_at is not None and self._changes_at <= self._clock.utc()
 
     async def _changed(self) -> bool:
         """Whether the files differ from those read last, and hold still."""
@@ -167,7 +175,7 @@ class Reloading:
         if path is not None and settings.policy == self._settings.policy and not path.exists():
             hint = "put it back; only a restart falls back on the shipped policy"
             raise BadFile([Fault(path=str(path), message="the policy in force is gone", hint=hint)])
-        revision = load_revision(settings, shelf=self._shelf)
+        revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc())
         if faults := emptied(settings, self._policy, revision):
             raise BadFile(faults)
         return settings, revision

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.errors import NoOffer
 from gateway.features import reloading
 from gateway.revisions import Shelf, load_revision
 from gateway.settings import Settings
+from policies.tariffs import PerImage
 from policies.types import Tier
 from providers.sandbox import start
 from tests.support.homes import edit, small_home
@@ -248,3 +250,18 @@ async def test_sellers_are_not_asked_for_what_no_longer_sells(tmp_path: Path) ->
         await t.until(lambda: len(t.app.regime.catalog.models) == 2)
         with pytest.raises(NoOffer):
             await t.app.serve(t.call(tier=Tier.EXPORT))
+
+
+async def test_an_announced_price_comes_into_force_by_itself_when_its_moment_comes(tmp_path: Path) -> None:
+    async with edited(tmp_path) as t:
+        moment = t.app.clock.utc() + timedelta(seconds=4)
+        change = f"    changes:\n      - {{valid_from: {moment.isoformat()}, price: {{per_image: $0.5}}, source: mail, "
+        file = t.home / "catalog" / "flux-schnell.yaml"
+        edit(file, "    typical_seconds:", f"{change}checked_on: 2026-11-25}}\n    typical_seconds:")
+        await t.until(lambda: t.app.revision.catalog.changes_at == moment)
+        before = t.condition.prices
+        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff != PerImage(500_000_000)
+        await t.until(lambda: t.condition.prices != before)
+        assert t.app.clock.utc() >= moment
+        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff == PerImage(500_000_000)
+        assert t.app.revision.catalog.changes_at is None

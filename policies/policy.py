@@ -176,6 +176,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     response_formats: Mapping[str, ResponseFormat] = {}
     """Beginning of a model name -> response format where the caller names none."""
     default_response_format: ResponseFormat = "url"
+    edit_response_format: ResponseFormat = "b64_json"
+    """The same for edits, whose clients read nothing else unless they name a model that had URLs."""
     keep_assets: float = 86_400.0
     """Seconds a delivered picture stays available."""
     ignore_unknown: bool = False
@@ -219,10 +221,12 @@ class Policy(Struct, frozen=True, kw_only=True):
         prefix = longest_prefix(name, self.model_prefixes)
         return None if prefix is None else self.model_prefixes[prefix]
 
-    def response_format_of(self, name: str | None) -> ResponseFormat:
+    def response_format_of(self, name: str | None, *, edit: bool = False) -> ResponseFormat:
         """Say how pictures travel when the caller does not say, by the model name the caller used."""
         prefix = longest_prefix(name or "", self.response_formats)
-        return self.default_response_format if prefix is None else self.response_formats[prefix]
+        if prefix is not None:
+            return self.response_formats[prefix]
+        return self.edit_response_format if edit else self.default_response_format
 
     def safety_for(self, team: str) -> Safety:
         """Say how strictly sellers check what is drawn for a team."""

@@ -213,7 +213,8 @@ def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
             "Variations are not drawn here (OpenAI has retired them, too). POST /v1/images/edits draws pictures from "
             "pictures and words; POST /v1/images/generations with another 'seed' draws another version of its own."
         )
-    whole = {**fields, "prompt": VARIED_PROMPT, "strength": VARIED_STRENGTH}
+    form = fields.get("response_format") or "url"  # what OpenAI's endpoint answered with
+    whole = {**fields, "prompt": VARIED_PROMPT, "strength": VARIED_STRENGTH, "response_format": form}
     return _wish(replace(given, fields=whole), able, names, caller, warnings)
 
 

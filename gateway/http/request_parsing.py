@@ -100,7 +100,7 @@ def wish_of(fields: Fields, names: Names, caller: Caller, asked: Asked) -> Wish:
         safety_identifier=safety_identifier or None,
         tags=tags_of(fields),
         parent=field.PARENT.read(fields),
-        response_format=response_format_of(fields, names, asked.model),
+        response_format=response_format_of(fields, names, asked.model, edit=asked.request.operation != "generate"),
         stream=bool(field.STREAM.read(fields)),
         partial_images=partial_images_of(fields),
         warnings=asked.warnings + lowered,
@@ -351,10 +351,10 @@ def _tag_name(name: str) -> str:
     return name
 
 
-def response_format_of(fields: Fields, names: Names, model: str) -> ResponseFormat:
+def response_format_of(fields: Fields, names: Names, model: str, *, edit: bool = False) -> ResponseFormat:
     """How pictures travel: as asked, else as apps that use this model name expect."""
     asked = field.RESPONSE_FORMAT.read(fields)
-    return names.policy.response_format_of(model) if asked is None else field.RESPONSE_FORMATS[asked]
+    return names.policy.response_format_of(model, edit=edit) if asked is None else field.RESPONSE_FORMATS[asked]
 
 
 def ceiling_of(fields: Fields, intent: Intent) -> int | None:

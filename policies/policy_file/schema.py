@@ -98,7 +98,10 @@ class ModelsFile(Section):
     )
     default_response_format: dict[str, ResponseFormat] = Field(
         default_factory=dict,
-        description="Beginning of a model name -> url or b64_json, for callers who do not say; `default` is url.",
+        description=(
+            "Beginning of a model name -> url or b64_json, for callers who do not say; other names: `default` (url), "
+            "and `edits` (b64_json) for edits."
+        ),
     )
 
 
@@ -345,6 +348,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         model_prefixes=dict(file.models.aliases),
         edit_models=frozenset(file.models.edits) or None,
         default_response_format=formats.pop("default", "url"),
+        edit_response_format=formats.pop("edits", "b64_json"),
         response_formats=formats,
         keep_assets=file.assets.keep,
         team_keep_assets={name: team.keep for name, team in file.assets.teams.items() if team.keep is not None},

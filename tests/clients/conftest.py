@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from gateway.cli.demo_home import RULES, SLOW
 from tests.clients import installing
-from tests.clients.cast import CAST, cases_of
+from tests.clients.cast import CAST, FAILING_ENDPOINTS, SLOW_ENDPOINTS, cases_of
 from tests.support.demo import running_demo
 
 DRIVERS = Path(__file__).with_name("drivers")
 _PATIENCE_S = 240
+MORE_RULES: Sequence[Mapping[str, object]] = (
+    {"model": FAILING_ENDPOINTS, "do": "500"},
+    {"model": SLOW_ENDPOINTS, "do": "slow", "args": {"seconds": 3}},
+)
+"""What goes wrong beside the script of the demo."""
 
 Say = Callable[[str], None]
 
@@ -27,6 +34,7 @@ class Outcome:
 
     pictures: Sequence[str]
     error: dict[str, object] | None
+    partials: Sequence[str] = ()
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +54,24 @@ def say(pytestconfig: pytest.Config) -> Say:
 @pytest.fixture(scope="session")
 def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """A gateway beside its sandbox, started as a user starts it; what it says of itself."""
-    with running_demo(tmp_path_factory.mktemp("gateway"), str(installing.CHECKOUT / "run"), "demo") as told:
+    folder = tmp_path_factory.mktemp("gateway")
+    _pay_for_previews(folder / "state")
+    with running_demo(folder, str(installing.CHECKOUT / "run"), "demo", "--keep") as told:
+        busy = {"provider": "fal", "account": SLOW, "do": "429", "args": {"retry_after": 86_400}}
+        rules = [busy, *msgspec.to_builtins(RULES), *MORE_RULES]
+        httpx.post(
+            f"{told['sandbox_url']}/_sandbox/script", json={"rules": rules, "pictures": "plain"}
+        ).raise_for_status()
         yield told
+
+
+def _pay_for_previews(state: Path) -> None:
+    """Lay a policy where the demo will look for one."""
+    folder = state / "config" / "policies"
+    folder.mkdir(parents=True)
+    shipped = (installing.CHECKOUT / "config" / "policies" / "default.yaml").read_text()
+    (folder / "default.yaml").write_text(f"{shipped}\nstreaming: {{preview: $0.01}}\n")
+    (state / "demo.pid").write_text("0")  # this is a demo's folder
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +111,9 @@ def _run(name: str, fixtures: Mapping[str, str], say: Say) -> dict[str, Outcome]
     assert done.returncode == 0, f"{name} could not be run:\n{done.stderr[-4000:]}"
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     say(f"{name}: {len(cases)} cases after {time.monotonic() - began:.1f} s")
-    return {line["name"]: Outcome(line.get("pictures", ()), line.get("error")) for line in lines}
+    return {
+        line["name"]: Outcome(line.get("pictures", ()), line.get("error"), line.get("partials", ())) for line in lines
+    }
 
 
 def _command(name: str, say: Say) -> tuple[list[str], Path]:

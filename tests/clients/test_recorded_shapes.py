@@ -2,7 +2,8 @@
 
 Open WebUI uses no SDK: it asks for `b64_json` unless the model's name begins with `gpt-image`, takes a URL before
 base64, and fetches it with the API key. LibreChat's DALL-E tool reads a URL that must hold `NAME.png`; its gpt-image
-tool sends every option and reads base64.
+tool sends every option and reads base64. To edit, Open WebUI sends one picture as `image` and a list as `image[]`,
+LibreChat even one as `image[]`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from providers.picture import complete, probe
+from tests.clients.cast import HOUSE, LAKE
 
 OPEN_WEBUI = [
     {"model": "dall-e-3", "prompt": "a kite", "n": 1, "size": "1024x1024", "response_format": "b64_json"},
@@ -39,6 +41,18 @@ LIBRECHAT_GPT_IMAGE = {
     "quality": "auto",
     "size": "1024x1536",
 }
+
+
+OPEN_WEBUI_EDITS = [
+    ({"model": "gpt-image-1", "prompt": "in snow", "n": "1", "size": "1024x1024"}, ["image"]),
+    ({"model": "gpt-image-1", "prompt": "in snow", "size": "1024x1024"}, ["image[]"]),
+    (
+        {"model": "flux-2-pro", "prompt": "both", "size": "1024x1024", "response_format": "b64_json"},
+        ["image[]", "image[]"],
+    ),
+]
+LIBRECHAT_EDIT = {"model": "gpt-image-1", "prompt": "in snow", "quality": "auto", "size": "1536x1024"}
+FILES = [base64.b64decode(HOUSE), base64.b64decode(LAKE)]
 
 
 def bearer(fixtures: Mapping[str, str]) -> dict[str, str]:
@@ -99,6 +113,30 @@ def test_librechats_gpt_image_tool_gets_its_picture(http: httpx.Client, fixtures
     answer = http.post("/images/generations", json=LIBRECHAT_GPT_IMAGE, headers=bearer(fixtures)).raise_for_status()
     data = base64.b64decode(answer.json()["data"][0]["b64_json"], validate=True)
     assert_picture(data, LIBRECHAT_GPT_IMAGE["size"], "webp")
+
+
+@pytest.mark.parametrize(("form", "names"), OPEN_WEBUI_EDITS)
+def test_open_webui_edits_its_pictures(
+    form: dict[str, str], names: list[str], http: httpx.Client, fixtures: Mapping[str, str]
+) -> None:
+    files = [
+        (name, (f"{at}.png", data, "image/png")) for at, (name, data) in enumerate(zip(names, FILES, strict=False))
+    ]
+    answer = http.post("/images/edits", data=form, files=files, headers=bearer(fixtures)).raise_for_status()
+    (image,) = answer.json()["data"]
+    assert_picture(base64.b64decode(image["b64_json"], validate=True), form["size"])
+
+
+@pytest.mark.parametrize("azure", [False, True])
+def test_librechats_gpt_image_tool_edits_its_picture(
+    *, azure: bool, http: httpx.Client, fixtures: Mapping[str, str]
+) -> None:
+    files = [("image[]", ("blob", FILES[0], "application/octet-stream"))]
+    headers = {"api-key": fixtures["key"]} if azure else bearer(fixtures)
+    params = {"api-version": "2025-04-01-preview"} if azure else {}
+    answer = http.post("/images/edits", data=LIBRECHAT_EDIT, files=files, headers=headers, params=params)
+    (image,) = answer.raise_for_status().json()["data"]
+    assert_picture(base64.b64decode(image["b64_json"], validate=True), LIBRECHAT_EDIT["size"])
 
 
 def test_the_fixtures_of_the_demo_are_complete_and_lead_somewhere(

@@ -76,6 +76,13 @@ def test_foreign_model_names_mean_what_the_policy_says(name: str, meaning: str |
     assert shipped().response_format_of(name) == travels
 
 
+@pytest.mark.parametrize(
+    ("name", "travels"), [("dall-e-2", "url"), ("gpt-image-1", "b64_json"), ("flux-dev", "b64_json"), ("", "b64_json")]
+)
+def test_an_edit_comes_as_base64_unless_its_model_name_had_urls(name: str, travels: str) -> None:
+    assert shipped().response_format_of(name, edit=True) == travels
+
+
 def test_the_longest_known_beginning_of_a_name_counts() -> None:
     ours = policy(models={"aliases": {"gpt-": "auto", "gpt-image-2": "flux-2-pro"}})
     assert (ours.model_behind("gpt-image-1"), ours.model_behind("gpt-image-2-mini")) == ("auto", "flux-2-pro")

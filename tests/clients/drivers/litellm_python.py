@@ -1,8 +1,10 @@
 """LiteLLM's client, as an app uses it that talks to an OpenAI-style server."""
 
+import io
+
 import litellm
 from openai import OpenAI
-from serving import serve
+from serving import pick, pictures_of, serve
 
 litellm.suppress_debug_info = True
 
@@ -15,14 +17,15 @@ class Once(OpenAI):
 
 def make(base_url):
     def draw(case):
-        names = ("prompt", "size", "n", "response_format")
-        answer = litellm.image_generation(
-            model=f"openai/{case['model']}",
-            api_base=base_url,
-            api_key=case["key"],
-            client=Once(base_url=base_url, api_key=case["key"]),
-            **{name: case[name] for name in names if name in case},
-        )
+        place = {"model": f"openai/{case['model']}", "api_base": base_url, "api_key": case["key"]}
+        given = pick(case, ("prompt", "size", "n", "response_format"))
+        if "images" in case:
+            pictures = pictures_of(case, always_listed=True)
+            files = [io.BytesIO(data) for data in pictures.pop("image")]
+            answer = litellm.image_edit(image=files, **pictures, **given, **place)
+        else:
+            client = Once(base_url=base_url, api_key=case["key"])
+            answer = litellm.image_generation(client=client, **given, **place)
         return [image.b64_json or image.url for image in answer.data]
 
     return draw

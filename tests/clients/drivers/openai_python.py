@@ -1,17 +1,21 @@
-"""The official client, old and new, its streams, and its twin for Azure."""
+"""The official client, old and new, its streams, and its twin for Azure; files without a name, as bytes."""
 
 from openai import AzureOpenAI, OpenAI
-from serving import serve
+from serving import pick, pictures_of, serve
 
-NAMES = ("model", "prompt", "size", "n", "response_format", "quality", "output_format", "stream")
+NAMES = ("model", "prompt", "size", "n", "response_format", "quality", "output_format", "stream", "partial_images")
 
 
 def make(base_url):
     def draw(case):
-        answer = client_of(case, base_url).images.generate(**{name: case[name] for name in NAMES if name in case})
-        if case.get("stream"):
-            return [event.b64_json for event in answer if event.type == "image_generation.completed"]
-        return [image.b64_json or image.url for image in answer.data]
+        images, given = client_of(case, base_url).images, pick(case, NAMES)
+        answer = images.edit(**given, **pictures_of(case)) if "images" in case else images.generate(**given)
+        if not case.get("stream"):
+            return [image.b64_json or image.url for image in answer.data]
+        events = list(answer)
+        whole = [event.b64_json for event in events if event.type.endswith(".completed")]
+        early = [event.b64_json for event in events if event.type.endswith(".partial_image")]
+        return {"pictures": whole, "partials": early}
 
     return draw
 

@@ -1,11 +1,13 @@
-"""Semantic Kernel: sends no response format, takes URL or base64, and wraps every error of the official client."""
+"""Semantic Kernel: sends no response format, takes URL or base64, edits by no model, wraps the official client's errors."""
+
+import io
 
 from openai import AsyncOpenAI
 from semantic_kernel.connectors.ai.open_ai import OpenAITextToImage, OpenAITextToImageExecutionSettings
 from semantic_kernel.connectors.ai.open_ai.prompt_execution_settings.open_ai_text_to_image_execution_settings import (
     ImageSize,
 )
-from serving import serve
+from serving import pick, pictures_of, serve
 
 
 def make(base_url):
@@ -14,9 +16,13 @@ def make(base_url):
         service = OpenAITextToImage(ai_model_id=case["model"], async_client=client)
         width, height = case["size"].split("x")
         size = ImageSize(width=int(width), height=int(height))
-        names = ("n", "output_compression")
-        settings = OpenAITextToImageExecutionSettings(size=size, **{name: case[name] for name in names if name in case})
-        return await service.generate_images(case["prompt"], settings=settings)
+        settings = OpenAITextToImageExecutionSettings(size=size, **pick(case, ("n", "output_compression")))
+        if "images" not in case:
+            return await service.generate_images(case["prompt"], settings=settings)
+        pictures = pictures_of(case, always_listed=True)
+        files = [io.BytesIO(data) for data in pictures["image"]]
+        mask = io.BytesIO(pictures["mask"]) if "mask" in pictures else None
+        return await service.edit_image(case["prompt"], image_files=files, mask_file=mask, settings=settings)
 
     return draw
 

@@ -15,7 +15,8 @@ function described(error) {
   };
 }
 
-// `make` takes the base URL and gives `draw(case)`, which resolves to pictures, each a URL or base64.
+// `make` takes the base URL and gives `draw(case)`, which resolves to pictures, each a URL or base64, or to
+// `{ pictures, partials }`.
 export async function serve(make) {
   const told = JSON.parse(await text(process.stdin));
   const draw = make(told.base_url);
@@ -24,7 +25,7 @@ export async function serve(make) {
     try {
       let pictures;
       for (let left = one.tries ?? 1; left > 0; left -= 1) pictures = await draw(one);
-      outcome = { pictures };
+      outcome = Array.isArray(pictures) ? { pictures } : pictures;
     } catch (error) {
       console.error(error);
       outcome = { error: described(error) };
@@ -33,4 +34,13 @@ export async function serve(make) {
   }
 }
 
-export const pick = (one, names) => Object.fromEntries(names.filter((name) => name in one).map((name) => [name, one[name]]));
+export const pick = (one, names) =>
+  Object.fromEntries(names.filter((name) => one[name] != null).map((name) => [name, one[name]]));
+
+export const bytesOf = (base64) => Buffer.from(base64, 'base64');
+
+// What the AI SDK calls a prompt: words, or words and pictures.
+export const promptOf = (one) =>
+  one.images
+    ? { text: one.prompt, images: one.images.map(bytesOf), mask: one.mask && bytesOf(one.mask) }
+    : one.prompt;

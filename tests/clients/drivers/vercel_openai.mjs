@@ -1,13 +1,13 @@
 // Vercel's AI SDK with its provider for OpenAI: always base64, names without a default form are asked for it.
 import { createOpenAI } from '@ai-sdk/openai';
 import { generateImage } from 'ai';
-import { serve } from './serving.mjs';
+import { promptOf, serve } from './serving.mjs';
 
 await serve((baseURL) => async (one) => {
   const provider = createOpenAI({ baseURL, apiKey: one.key });
   const { images } = await generateImage({
     model: provider.image(one.model),
-    prompt: one.prompt,
+    prompt: promptOf(one),
     size: one.size,
     n: one.n ?? 1,
     maxRetries: 0,

@@ -33,7 +33,7 @@ from policies.eligibility import (
     steps_objection,
     tried_objection,
 )
-from policies.judgement import judge, weigh
+from policies.judgement import Weighed, judge, weigh
 from policies.latency_forecast import LatencyForecast
 from policies.offer_prices import quote_at
 from policies.picture import Picture, Running, Seen
@@ -255,20 +255,21 @@ class CostEngine:
         """Weigh every offer and say what to do next for one part of a call."""
         if reason == "new":
             self._count(ask, view, now)
-        decision = judge(self.picture(ask, view, now, reason), self.policy, self._offers, thorough=self._thorough)
+        picture, weighed = self._draw(ask, view, now, reason)
+        decision = judge(picture, self.policy, self._offers, thorough=self._thorough, weighed=weighed)
         if ask.live and isinstance(decision.move, Submit):
             self._placed.hedges += 1.0
         return decision
 
-    def picture(self, ask: Ask, view: View, now: float, reason: Reason) -> Picture:
-        """Everything the decision depends on, at this moment."""
+    def _draw(self, ask: Ask, view: View, now: float, reason: Reason) -> tuple[Picture, Sequence[Weighed]]:
+        """Everything the decision depends on, at this moment; and its offers, weighed."""
         over = self._over(ask, now)
         if over is not None:
-            return Picture(ask, now, reason, view.prices, (), (), (), over)
+            return Picture(ask, now, reason, view.prices, (), (), (), over), ()
         slate = self._slate(ask, view)
         self._stamp = next(self._stamps)
         seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=False)
-        panic = bool(seen) and self._hopeless(seen, ask, now)
+        panic = bool(seen) and self._hopeless([each.seen for each in seen], ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=True)
@@ -277,8 +278,10 @@ class CostEngine:
         )
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        return Picture(
-            ask, now, reason, view.prices, tuple(seen), rejected, running, None, panic, slate.fastest(now), budget
+        shown = tuple([each.seen for each in seen])
+        return (
+            Picture(ask, now, reason, view.prices, shown, rejected, running, None, panic, slate.fastest(now), budget),
+            seen,
         )
 
     def _hopeless(self, seen: Sequence[Seen], ask: Ask, now: float) -> bool:
@@ -430,9 +433,9 @@ class CostEngine:
 
     def _look(
         self, slate: Slate, ask: Ask, view: View, now: float, reason: Reason, *, despite_failures: bool
-    ) -> tuple[list[Seen], tuple[Rejection, ...]]:
+    ) -> tuple[list[Weighed], tuple[Rejection, ...]]:
         """Every offer that may serve, now or later; and the objections to the others."""
-        seen: list[Seen] = []
+        seen: list[Weighed] = []
         rejected: list[Rejection] | None = None
         wishes = ask.constraints
         brief = not self._thorough and not ask.live and wishes.prefer == "value" and not wishes.order
@@ -456,9 +459,10 @@ class CostEngine:
                 rejected = [] if rejected is None else rejected
                 rejected.append(found)
             else:
-                seen.append(found)
-                if found.blocked is None and (brief or slate.machines):
-                    best = min(best, weigh(found, ask, self.policy).total)
+                weighed = weigh(found, ask, self.policy, row.seller.offer)
+                seen.append(weighed)
+                if found.blocked is None and weighed.total < best:
+                    best = weighed.total
         return seen, (slate.rejected if rejected is None else (*slate.rejected, *rejected))
 
     def _objection(self, row: Row, ask: Ask) -> Rejection | None:

@@ -8,7 +8,7 @@ shed     nobody can serve this, or not in time
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -29,10 +29,12 @@ _HOPELESS = 0.9
 _LOOK_AT_LEAST_S = 0.25
 """Sooner a second order would not be worth the look: the way to a seller and back takes as long."""
 _LOOK_AT_MOST_S = 12.0
+_CLOSELY_S = 0.1
 _QUICK_MARGIN = 1.35
 """An order nearly always ends within this many times its forecast."""
 _EARLIEST = 1.3
 """Times its median, before which nobody worries about an order."""
+_NAMES = tuple(SCORERS)
 _SCORERS = tuple(SCORERS.values())
 
 
@@ -45,33 +47,46 @@ class Weighed(Struct, frozen=True, gc=False, order=True):
     """What the caller asked to have least of, if anything."""
     total: int
     offer: OfferId
+    scores: tuple[int, ...]
+    """The total by scorer, in the order of `SCORERS`."""
     seen: Seen
 
 
 def weigh(seen: Seen, ask: Ask, policy: Policy, account: Offer | None = None) -> Weighed:
     """Add up what an offer costs."""
-    worth, total = ask.worth, 0
-    for score in _SCORERS:
-        total += score(seen, worth, policy)
-    wishes = ask.constraints
+    worth, wishes = ask.worth, ask.constraints
+    scores = tuple([score(seen, worth, policy) for score in _SCORERS])
     place = _place(account, wishes.order) if wishes.order and account is not None else 0
     first = 0.0
     if wishes.prefer == "cheapest":
         first = float(seen.quote.amount)
     elif wishes.prefer == "fastest":
         first = seen.wait_s + seen.p50
-    return Weighed(place, first, total, seen.offer, seen)
+    return Weighed(place, first, sum(scores), seen.offer, scores, seen)
 
 
-def judge(picture: Picture, policy: Policy, offers: Mapping[OfferId, Offer], *, thorough: bool = True) -> Decision:
-    """Decide. `thorough`: with every candidate, as decisions are stored; else with the chosen one alone."""
+def judge(
+    picture: Picture,
+    policy: Policy,
+    offers: Mapping[OfferId, Offer],
+    *,
+    thorough: bool = True,
+    weighed: Sequence[Weighed] | None = None,
+) -> Decision:
+    """Decide.
+
+    `thorough`: with every candidate, as decisions are stored; else with the chosen one alone. `weighed`: what is seen,
+    weighed already; else it is weighed here.
+    """
     if picture.over is not None:
         return _decision(Shed((picture.over,)), picture, policy, rejected=(picture.over,))
     ask = picture.ask
     ready: list[Weighed] = []
     waiting: list[Weighed] = []
-    for seen in picture.seen:
-        (ready if seen.blocked is None else waiting).append(weigh(seen, ask, policy, offers[seen.offer]))
+    if weighed is None:
+        weighed = [weigh(seen, ask, policy, offers[seen.offer]) for seen in picture.seen]
+    for each in weighed:
+        (ready if each.seen.blocked is None else waiting).append(each)
     ready.sort()
     waiting.sort()
     rejected = picture.rejected
@@ -81,7 +96,7 @@ def judge(picture: Picture, policy: Policy, offers: Mapping[OfferId, Offer], *, 
     move = _second(show, ready) if ask.live else _first(show, ready, waiting)
     if not thorough:
         return _decision(move, picture, policy, rejected=rejected)
-    ranked, blocked = (tuple([show.candidate(each.seen) for each in every]) for every in (ready, waiting))
+    ranked, blocked = (tuple([show.candidate(each) for each in every]) for every in (ready, waiting))
     return _decision(move, picture, policy, ranked, blocked, rejected)
 
 
@@ -94,18 +109,18 @@ class Showcase:
         self.picture, self.policy, self.offers = picture, policy, offers
         self._made: dict[OfferId, Candidate] = {}
 
-    def candidate(self, seen: Seen) -> Candidate:
+    def candidate(self, each: Weighed) -> Candidate:
         """What a decision says of an offer."""
-        made = self._made.get(seen.offer)
+        made = self._made.get(each.offer)
         if made is None:
-            worth, policy = self.picture.ask.worth, self.policy
-            made = self._made[seen.offer] = Candidate(
+            seen = each.seen
+            made = self._made[each.offer] = Candidate(
                 offer=self.offers[seen.offer],
                 quote=seen.quote,
                 latency_p50=seen.p50,
                 latency_p95=seen.p95,
                 headroom=seen.left,
-                costs={name: score(seen, worth, policy) for name, score in SCORERS.items()},
+                costs=dict(zip(_NAMES, each.scores, strict=True)),
                 wait_s=seen.wait_s,
                 late=seen.late,
             )
@@ -124,14 +139,14 @@ def _first(show: Showcase, ready: list[Weighed], waiting: list[Weighed]) -> Subm
                 now + LOOK_AGAIN_S < _latest(ask, policy)
             ):
                 # Others will miss the room more than this call misses its picture.
-                return _wait(show, best, soonest=_YIELD_S)
-            return Submit(show.candidate(best), _wake_at(picture, best, policy))
-        return _wait(show, better.seen, other=ready[0].seen)
+                return _wait(show, ready[0], soonest=_YIELD_S)
+            return Submit(show.candidate(ready[0]), _wake_at(picture, best, policy))
+        return _wait(show, better, other=ready[0].seen)
     latest = _latest(ask, policy)
     soonest = min((each.seen.wait_s for each in waiting), default=None)
     if soonest is None or now + soonest > latest or now >= latest:
         return Shed(_objections(picture, waiting), soonest)
-    return _wait(show, waiting[0].seen, soonest)
+    return _wait(show, waiting[0], soonest)
 
 
 def _scarcity(seen: Seen) -> float:
@@ -144,6 +159,9 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
     picture, policy = show.picture, show.policy
     ask, now = picture.ask, picture.now
     again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
+    still = _hedge_by(picture, *[each.account for each in ask.live])
+    if still > 0.0:  # how likely it is to be late is known best at the last moment that something can be done
+        again = min(again, max(0.5 * still, _CLOSELY_S))
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
     if len(ask.live) < 2 and policy.hedging.on and picture.hedge_budget and picture.running:
@@ -157,7 +175,7 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
                 continue
             lateness = int(policy.punctuality * ask.worth.late * seen.late)  # that is in what it saves
             if hedging.saved(seen, stake, slack) > each.total - lateness:
-                return Submit(show.candidate(seen), _wake_at(picture, seen, policy))
+                return Submit(show.candidate(each), _wake_at(picture, seen, policy))
     return Wait(until)
 
 
@@ -197,9 +215,9 @@ def _latest(ask: Ask, policy: Policy) -> float:
     return ask.arrived + min(ask.constraints.deadline, policy.max_wait)
 
 
-def _wait(show: Showcase, seen: Seen, soonest: float | None = None, other: Seen | None = None) -> Wait:
+def _wait(show: Showcase, each: Weighed, soonest: float | None = None, other: Seen | None = None) -> Wait:
     """Stand in line for an offer; `other` is the best that has room now."""
-    picture = show.picture
+    picture, seen = show.picture, each.seen
     ask = picture.ask
     wait_s = seen.wait_s if soonest is None else max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
     if seen.line is not None:
@@ -213,7 +231,7 @@ def _wait(show: Showcase, seen: Seen, soonest: float | None = None, other: Seen 
     if seen.late > _HOPELESS and seen.wait_s > LOOK_AGAIN_S:
         again = max(again, _YIELD_S)  # late whatever happens: those who may still be in time go first
     until = min(picture.now + again, _latest(ask, show.policy))
-    return Wait(until, seen.capacity, show.candidate(seen), seen.line)
+    return Wait(until, seen.capacity, show.candidate(each), seen.line)
 
 
 def _spare(picture: Picture, other: Seen | None) -> float:
@@ -223,11 +241,11 @@ def _spare(picture: Picture, other: Seen | None) -> float:
     return slack if other is None else slack - other.p95
 
 
-def _hedge_by(picture: Picture, account: str) -> float:
-    """Seconds until only the quickest other account could still be in time."""
+def _hedge_by(picture: Picture, *accounts: str) -> float:
+    """Seconds until only the quickest of the other accounts could still be in time."""
     ask = picture.ask
     slack = ask.arrived + ask.constraints.slo - picture.now
-    quickest = next((seconds for name, seconds in picture.fastest if name != account), None)
+    quickest = next((seconds for name, seconds in picture.fastest if name not in accounts), None)
     return slack if quickest is None else slack - _QUICK_MARGIN * quickest
 
 

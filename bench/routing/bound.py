@@ -201,8 +201,8 @@ class Relaxation:
         lam, tau = np.zeros((self.accounts, self.p.slots)), np.zeros((self.accounts, self.p.rate_slots))
         return Duals(lam, tau, dict.fromkeys(self.free, 0.003), dict.fromkeys(self.credit, 0.0))
 
-    def evaluate(self, d: Duals) -> Assigned:
-        """Every request where it costs least, prices included; the value is a lower bound whatever the prices."""
+    def priced(self, d: Duals) -> tuple[Floats, dict[int, Ints], dict[int, Ints]]:
+        """What every request would cost everywhere, prices included; and the slots where scarce things cost least."""
         c, p = self.base.copy(), self.p
         for i, m in d.mu.items():
             cols = self.acct == i
@@ -217,6 +217,12 @@ class Relaxation:
         for i in self.rate:
             least, rate_slots[i] = p.rate_window(d.tau[i])
             c[:, self.acct == i] += least[:, None]
+        return c, slots, rate_slots
+
+    def evaluate(self, d: Duals) -> Assigned:
+        """Every request where it costs least, prices included; the value is a lower bound whatever the prices."""
+        p = self.p
+        c, slots, rate_slots = self.priced(d)
         pick = c.argmin(axis=1)
         cost = c[self.lines, pick]
         served = cost < p.out

@@ -37,11 +37,11 @@ POLICY = Policy(
     default_intent="draft",
     intents={"draft": Intent(name="draft", tier=Tier.PREVIEW, slo=4.0, deadline=64.0)},
     qualities={},
-    fallback=Fallback(attempts=9, timeouts=9, better_tier=True, recurs=0.0),
+    fallback=Fallback(attempts=8, timeouts=8, better_tier=True, recurs=0.0),
     breaker=BreakerTerms(failures=3, timeout_counts=3, at_most=20.0, misconfigured_for=30.0),
     crowding=Crowding(last_slot=0),
     max_wait=1e6,
-    punctuality=1.4,
+    punctuality=1.8,
 )
 
 

@@ -29,6 +29,7 @@ class Breaker:
         "_failures",
         "_open_for",
         "_probing_until",
+        "_served",
         "_terms",
         "_threshold",
         "_why",
@@ -43,6 +44,7 @@ class Breaker:
         self._failures = 0
         self._open_for = 0.0
         self._probing_until = -inf
+        self._served = -inf
         self.held_until = -inf
         """The seller asked us to come back at this moment."""
         self._why = ""
@@ -94,8 +96,9 @@ class Breaker:
         if self.open_until <= now and not self.closed:
             self._probing_until = now + _PROBE_S
 
-    def ok(self) -> None:
-        """Close: an order was served."""
+    def ok(self, sent_at: float) -> None:
+        """Close: an order was served that was sent at this moment."""
+        self._served = max(self._served, sent_at)
         self._failures = 0
         self._open_for = 0.0
         self._why = ""
@@ -105,8 +108,10 @@ class Breaker:
         """Let another probe: an order ended without saying anything about the seller's health."""
         self._probing_until = -inf
 
-    def failed(self, now: float, weight: int = 1) -> None:
+    def failed(self, now: float, weight: int = 1, sent_at: float = inf) -> None:
         """Count a failure; enough of them in a row, or a failed probe, open the breaker."""
+        if sent_at < self._served:  # orders sent after it have been served: what it met is over
+            return
         self._failures += weight
         if now < self.open_until:  # sent before it opened, or in panic: it says nothing new
             return

@@ -606,12 +606,21 @@ class CostEngine:
         if held > 0:
             why = f"{offer.account} asked us to come back in {held:.1f} s"
             return held, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+        before = sum([tried.offer == offer.id and tried.error != "overloaded" for tried in ask.tried])
+        left = self._rest(before) + ask.arrived - now if before > 1 else 0.0
         if reason == "failed" and any(tried.offer == offer.id for tried in ask.tried):
-            before = sum([tried.offer == offer.id and tried.error != "overloaded" for tried in ask.tried])
-            left = self.policy.fallback.pause * float(min(4 ** max(before - 1, 0), 64))
-            why = f"{offer.id} failed just now and is asked again in {left:g} s"
+            left = max(left, self.policy.fallback.pause * _growth(max(before - 1, 0)))
+        if left > 0:
+            why = f"{offer.id} failed just now and is asked again in {left:.3g} s"
             return left, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
         return None
+
+    def _rest(self, before: int) -> float:
+        """Seconds from its arrival that a part keeps from an offer that failed it so often.
+
+        A part has few orders, and an outage may be long: without it the last would be spent on the first minute.
+        """
+        return self.policy.fallback.pause * sum([_growth(times) for times in range(before)])
 
     def _running(self, name: OfferId, since: float, ask: Ask, now: float) -> Running:
         seller, request, wishes = self._sellers[name], ask.request, ask.constraints
@@ -720,6 +729,10 @@ def _lateness(
     if risk > _RISKY and ask.worth.late:
         again = forecast.above(expected, spare - 0.6 * expected)
     return late, late_s, again
+
+
+def _growth(times: int) -> float:
+    return float(min(4**times, 64))
 
 
 def _limit(capacity: Capacity) -> Limit | None:

@@ -178,8 +178,8 @@ class Seller:
     def served(self, event: Event, quoted: int, now: float) -> None:
         """Learn from pictures that came."""
         self.ok_at = now
-        self.breaker.ok()
-        self.account.ok()
+        self.breaker.ok(now - event.latency)
+        self.account.ok(now - event.latency)
         self.errors.observe(now, failed=False)
         self.risk = self.errors.at(now)
         if event.kind == "refused":
@@ -201,8 +201,9 @@ class Seller:
 
     def failed(self, event: Event, weight: int, now: float) -> None:
         """Learn from an order that failed."""
-        self.breaker.failed(now, weight)
-        self.account.failed(now, weight)
+        sent_at = now - event.latency
+        self.breaker.failed(now, weight, sent_at)
+        self.account.failed(now, weight, sent_at)
         self.errors.observe(now, failed=True)
         self.risk = self.errors.at(now)
         amount = self.work_of(event.pixels, event.count, event.steps)

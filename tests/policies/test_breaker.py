@@ -25,7 +25,7 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
 
 def test_a_success_in_between_starts_the_count_again() -> None:
     breaker = opened(4)
-    breaker.ok()
+    breaker.ok(0.0)
     breaker.failed(0.0)
     assert breaker.closed
 
@@ -71,7 +71,7 @@ def test_a_probe_that_is_served_closes_it_and_the_next_time_is_short_again() -> 
     breaker = opened()
     breaker.failed(2.0)
     assert breaker.room(2.0) == 4.0
-    breaker.ok()
+    breaker.ok(0.0)
     assert breaker.closed
     for _ in range(5):
         breaker.failed(10.0)
@@ -83,6 +83,17 @@ def test_failures_of_orders_sent_before_it_opened_do_not_prolong_it() -> None:
     for _ in range(20):
         breaker.failed(1.0)
     assert breaker.room(1.0) == 1.0
+
+
+def test_a_failure_of_an_order_that_others_overtook_says_nothing_new() -> None:
+    breaker = opened()
+    breaker.submitted(2.0)
+    breaker.ok(2.0)
+    for _ in range(20):
+        breaker.failed(60.0, sent_at=1.0)
+    assert breaker.closed
+    breaker.failed(60.0, TERMS.failures, sent_at=3.0)
+    assert not breaker.closed
 
 
 def test_a_refused_account_stays_closed_to_us_for_long_and_ever_longer() -> None:
@@ -112,7 +123,7 @@ def test_the_moment_a_seller_names_stands_whatever_its_other_orders_do() -> None
     breaker = Breaker(TERMS, 5)
     breaker.hold_off(30.0)
     breaker.hold_off(10.0)
-    breaker.ok()
+    breaker.ok(0.0)
     assert (breaker.held(0.0), breaker.held(30.0), breaker.closed) == (30.0, 0.0, True)
 
 

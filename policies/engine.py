@@ -34,7 +34,7 @@ from policies.eligibility import (
     tried_objection,
 )
 from policies.judgement import Weighed, judge, weigh
-from policies.latency_forecast import LatencyForecast
+from policies.latency_forecast import COLD_AFTER_S, LatencyForecast
 from policies.offer_prices import quote_at
 from policies.picture import Picture, Running, Seen
 from policies.policy import Policy
@@ -312,9 +312,9 @@ class CostEngine:
             seller.submitted(event, now)
             self._placed.orders += 1.0
             return
-        seller.ended(now - event.latency)
+        idle = seller.ended(now - event.latency, now)
         if kind in ("ok", "refused"):
-            seller.served(event, event.quoted or 0, now)
+            seller.served(event, event.quoted or 0, now, idle)
         elif kind in ("error", "timeout"):
             seller.failed(event, self.policy.breaker.timeout_counts if kind == "timeout" else 1, now)
         elif kind == "throttled":
@@ -494,6 +494,8 @@ class CostEngine:
         seller, quote = row.seller, row.quote
         offer, shared, forecast = seller.offer, seller.shared, seller.forecast
         expected = row.forecast()
+        if now - seller.used_at > COLD_AFTER_S:
+            expected += seller.cold.seconds(seller.idle(now))
         if row.timed:
             quote = quote_at(offer, ask.request, revision=view.prices, expected_s=expected)
         if shared.stamp != self._stamp:
@@ -626,7 +628,7 @@ class CostEngine:
         seller, request, wishes = self._sellers[name], ask.request, ask.constraints
         amount = seller.work_of(request.width * request.height, request.count, request.steps)
         slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
-        expected = seller.forecast.expected(amount)
+        expected = seller.forecast.expected(amount) + seller.cold_s(since)
         silent = seller.account.open_until > now and seller.ok_at < since
         return hedging.running(seller.offer.account, seller.forecast, expected, now - since, slack, left, silent=silent)
 

@@ -33,6 +33,11 @@ _REFRESH = 32  # observations between two readings of the histogram
 _IDLE_S = 60.0  # an offer unseen for this long begins to forget its drift...
 _FORGET_S = 300.0  # ...at this time constant, so that one that was slow is tried again
 
+COLD_AFTER_S = 60.0
+"""An offer that nobody has used for this long may have gone cold."""
+_COLD_STEP = 0.4
+_COLDEST = 6
+
 _CENTRES = tuple(exp2((i + 0.5) / _BINS_PER_OCTAVE - _OCTAVES_BELOW) for i in range(_BINS))
 
 
@@ -118,9 +123,9 @@ class LatencyForecast:
         first = _first_bin_above(expected, slack)
         return expected * self._mean_above[first] - slack * self._above[first]
 
-    def observe(self, amount: float, seconds: float, now: float) -> None:
-        """Learn from an order that took `seconds`, or, for a timeout, at least so long."""
-        surprise = log2(max(seconds, 1e-3) / self.expected(amount))
+    def observe(self, amount: float, seconds: float, now: float, cold_s: float = 0.0) -> None:
+        """Learn from an order that took `seconds`, or, for a timeout, at least so long; `cold_s` of them expected."""
+        surprise = log2(max(seconds, 1e-3) / (self.expected(amount) + cold_s))
         index = int((surprise + _OCTAVES_BELOW) * _BINS_PER_OCTAVE)
         self._bins[min(max(index, 0), _BINS - 1)] += 1.0
         self._mass += 1.0
@@ -156,6 +161,39 @@ class LatencyForecast:
         self._above = [*reversed([*accumulate(shares)]), 0.0]
         self._mean_above = [*reversed([*accumulate(means)]), 0.0]
         self.ratio_p50, self.ratio_p95, self.ratio_hedge = self.ratio(0.5), self.ratio(0.95), self.ratio(self._hedge_at)
+
+
+class ColdStart:
+    """Seconds an order takes longer where nobody has used the offer for a while, learned by how long that was."""
+
+    __slots__ = ("_extra",)
+
+    def __init__(self) -> None:
+        self._extra: dict[int, float] = {}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{2**far} min {extra:.1f} s" for far, extra in sorted(self._extra.items()))
+        return f"<ColdStart {shown or 'never seen'}>"
+
+    def seconds(self, idle: float) -> float:
+        """Seconds beyond the forecast after `idle` seconds; as after the next shorter time seen, if this was not."""
+        if idle <= COLD_AFTER_S or not self._extra:
+            return 0.0
+        far = _doublings(idle)
+        known = max([each for each in self._extra if each <= far], default=None)
+        return 0.0 if known is None else max(self._extra[known], 0.0)
+
+    def observe(self, idle: float, beyond: float) -> None:
+        """Learn from an order that took `beyond` seconds longer than a warm offer would."""
+        if idle > COLD_AFTER_S:
+            far = _doublings(idle)
+            before = self._extra.get(far, self.seconds(idle))
+            self._extra[far] = before + _COLD_STEP * (beyond - before)
+
+
+def _doublings(idle: float) -> int:
+    """How often a minute was doubled, up to an hour."""
+    return min(int(log2(min(idle, 1e6) / COLD_AFTER_S)), _COLDEST)
 
 
 def _negative(value: float) -> float:

@@ -9,7 +9,7 @@ from math import inf
 
 from policies.breaker import Breaker, ErrorRate
 from policies.concurrency import Limit, RateLimit, SlotLimit
-from policies.latency_forecast import LatencyForecast, work
+from policies.latency_forecast import COLD_AFTER_S, ColdStart, LatencyForecast, work
 from policies.policy import Policy
 from policies.prepaid import Purse
 from policies.types import Capacity, CapacityId, Event, Machines, Offer, View
@@ -102,17 +102,22 @@ class Seller:
         "account",
         "bias",
         "breaker",
+        "cold",
         "errors",
         "forecast",
         "offer",
         "ok_at",
         "risk",
         "shared",
+        "used_at",
     )
 
     def __init__(self, offer: Offer, policy: Policy, account: Breaker, shared: Shared) -> None:
         self.offer = offer
         self.forecast = LatencyForecast(offer.typical_s, policy.forecast, policy.hedging.quantile)
+        self.cold = ColdStart()
+        self.used_at = -inf
+        """When it last had an order."""
         self.errors = ErrorRate()
         self.risk = self.errors.at(0.0)
         """Probability that an order fails, as of the last event or tick."""
@@ -124,8 +129,9 @@ class Seller:
         self.bias = 1.0
         """What the seller bills over what it quotes."""
         self._machine_share = policy.pool.fixed_share if shared.machines else None
-        self._out: list[tuple[float, float]] = []
-        """When each order under way went out, and the seconds it was to take; in the order of going out."""
+        self._out: list[tuple[float, float, float]] = []
+        """When each order under way went out, the seconds it was to take, and for how long nobody had used the offer
+        then; in the order of going out."""
 
     def __repr__(self) -> str:
         return (
@@ -162,21 +168,38 @@ class Seller:
             rate.submitted(now)
         self.breaker.submitted(now)
         self.account.submitted(now)
+        idle = self.idle(now)
         expected = self.forecast.expected(self.work_of(event.pixels, event.count, event.steps))
-        self._out.append((now, expected))
+        self._out.append((now, expected + self.cold.seconds(idle), idle))
+        self.used_at = now
 
-    def ended(self, sent_at: float) -> None:
-        """Forget an order that is over, however it ended."""
+    def ended(self, sent_at: float, now: float) -> float:
+        """Forget an order that is over, however it ended; answer for how long nobody had used the offer before it."""
+        self.used_at = now
+        at = self._find(sent_at)
+        return 0.0 if at is None else self._out.pop(at)[2]
+
+    def idle(self, now: float) -> float:
+        """Seconds for which nobody has used the offer."""
+        return 0.0 if self._out else now - self.used_at
+
+    def cold_s(self, sent_at: float) -> float:
+        """Seconds an order under way takes longer because nobody had used the offer before it."""
+        at = self._find(sent_at)
+        return 0.0 if at is None else self.cold.seconds(self._out[at][2])
+
+    def _find(self, sent_at: float) -> int | None:
+        """The order under way that went out nearest to a moment."""
         out = self._out
         if not out:
-            return
+            return None
         at = bisect_left(out, (sent_at,))
         if at == len(out) or (at and sent_at - out[at - 1][0] < out[at][0] - sent_at):
             at -= 1
-        del out[at]
+        return at
 
-    def served(self, event: Event, quoted: int, now: float) -> None:
-        """Learn from pictures that came."""
+    def served(self, event: Event, quoted: int, now: float, idle: float = 0.0) -> None:
+        """Learn from pictures that came, after the offer had been idle for so many seconds."""
         self.ok_at = now
         self.breaker.ok(now - event.latency)
         self.account.ok(now - event.latency)
@@ -189,7 +212,10 @@ class Seller:
         shared = self.shared
         if shared.machines is None or drawing < 1.35 * self.forecast.expected(amount):
             # On our own GPUs a long step is a full one, or loads a model first; that is no surprise.
-            self.forecast.observe(amount, drawing, now)
+            extra = self.cold.seconds(idle)
+            if idle > COLD_AFTER_S and shared.machines is None:
+                self.cold.observe(idle, drawing - self.forecast.expected(amount))
+            self.forecast.observe(amount, drawing, now, extra)
         shared.serve_s = drawing if not shared.serve_s else shared.serve_s + _SERVICE_STEP * (drawing - shared.serve_s)
         if quoted > 0:
             if event.cost > 0:
@@ -246,11 +272,11 @@ class Seller:
             return
         if not self._out:
             return
-        late = [expected for sent, expected in self._out if now - sent > _OVERDUE * expected + 0.5]
+        late = [expected for sent, expected, _ in self._out if now - sent > _OVERDUE * expected + 0.5]
         if len(late) >= 3 and len(late) > 0.4 * len(self._out):
             self.forecast.overdue()
         del self._out[: bisect_left(self._out, (now - 600.0,))]
 
     def lost(self, now: float) -> list[float]:
         """When the orders went out that should have ended long ago."""
-        return [sent for sent, expected in self._out if now - sent > _LOST * expected + 1.0]
+        return [sent for sent, expected, _ in self._out if now - sent > _LOST * expected + 1.0]

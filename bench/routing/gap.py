@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from time import thread_time_ns
 
 import numpy as np
 
 from bench.routing.api import Policy
 from bench.routing.bound import LT, Bound, L, Problem, Relaxation, prepare
-from bench.routing.sim import FAILED, LATE, Attempt, Gpu, Sim
 from bench.routing.traffic import Floats
-from bench.routing.world import POOL, SWAP_S, World
+from bench.routing.world import POOL, World
+from policies.offline.simulator import FAILED, LATE, SWAP_S, Attempt, Gpu, Sim
 
 
 class Witness(Sim):
     """A run that remembers its orders and GPU steps."""
 
     def __init__(self, world: World, policy: Policy) -> None:
-        super().__init__(world, policy)
+        super().__init__(world, policy, clock_ns=thread_time_ns)
         self.orders: list[tuple[int, int, float, float, float, bool]] = []
         """(request, endpoint, started, ended, dollars, whether its answer was the one) of every order that drew."""
         self.gpu_steps: list[tuple[float, float, float]] = []

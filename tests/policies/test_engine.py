@@ -277,6 +277,15 @@ def test_an_order_nobody_took_is_asked_again_after_a_pause_when_nobody_else_is_l
     assert chosen(town, wish, now=3.5, reason="wake") == "a:m"
 
 
+def test_an_offer_that_fails_a_part_again_and_again_is_asked_ever_more_rarely() -> None:
+    town = Town(offer("a:m"), policy=replace(POLICY, fallback=Fallback(attempts=8)))
+    waits = [
+        next(now for now in range(120) if isinstance(town.decide(wish, now, "wake").move, Submit))
+        for wish in (ask(*[failed("a:m", "unavailable")] * times) for times in range(1, 6))
+    ]
+    assert waits == [0, 3, 11, 43, 75]
+
+
 def test_a_pause_does_not_hide_a_longer_wait() -> None:
     town = Town(CHEAP, capacities=[SLOTS])
     town.tell("throttled", "a:m", retry_after=20.0)

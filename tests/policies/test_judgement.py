@@ -71,6 +71,18 @@ def test_an_order_is_looked_at_again_while_a_second_could_still_be_in_time() -> 
     assert 0.5 < move.wake_at < 2.0
 
 
+def test_an_order_that_takes_long_is_looked_at_more_closely_towards_the_last_useful_moment() -> None:
+    town = Town(offer("a:m"), offer("b:m", 30.0))
+    wish = replace(ask(slo=10.0), live=(Live("a:m", "a", 0.0),))
+    looks = []
+    for now in (4.0, 8.0):
+        move = town.decide(wish, now, "wake").move
+        assert isinstance(move, Wait)
+        looks.append(move.until - now)
+    assert looks[0] == pytest.approx(1.2)
+    assert 0.1 <= looks[1] < 0.4
+
+
 def test_the_last_slots_are_kept_for_calls_in_a_hurry() -> None:
     town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
     town.market.busy["a"] = 9

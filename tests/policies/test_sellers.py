@@ -52,13 +52,32 @@ def test_an_order_that_ends_is_the_one_forgotten(policy: Policy, gaps: list[floa
     order = list(sent)
     ends.shuffle(order)
     for at in order:
-        one.ended(at)
+        one.ended(at, now)
         sent.remove(at)
-        assert [each for each, _ in one._out] == sent
+        assert [each for each, *_ in one._out] == sent
     assert not one.has_out
 
 
 def test_an_end_that_nobody_sent_for_is_no_error(policy: Policy) -> None:
     one = seller(policy)
-    one.ended(3.0)
+    assert one.ended(3.0, 3.0) == 0.0
     assert not one.has_out
+
+
+def test_the_first_order_after_a_silence_is_expected_to_take_as_long_as_the_last_such_one(policy: Policy) -> None:
+    one, shape = seller(policy), Event(kind="submitted", offer="fal:flux-schnell", pixels=1_048_576)
+
+    def order(at: float, seconds: float) -> None:
+        one.submitted(shape, at)
+        idle = one.ended(at, at + seconds)
+        done = Event(kind="ok", offer="fal:flux-schnell", pixels=1_048_576, latency=seconds)
+        one.served(done, 3_000_000, at + seconds, idle)
+
+    for hour in range(20):
+        order(3600.0 * hour, 6.0)
+        order(3600.0 * hour + 10.0, 1.0)
+    silent = 20 * 3600.0
+    assert one.cold.seconds(one.idle(silent)) > 4.0
+    one.submitted(shape, silent)
+    assert one.cold_s(silent) > 4.0
+    assert one.cold.seconds(one.idle(silent)) == 0.0

@@ -54,6 +54,8 @@ class GatewayError(Exception):
             self.code = code
         self.retry_after = None if retry_after is None else min(max(retry_after, 0.0), MAX_RETRY_AFTER)
         self.extra: Mapping[str, object] = extra or {}
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        """What its answer carries beside the usual headers."""
 
 
 class InvalidRequest(GatewayError):

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.http.field_kinds import Choice, Field, Number, Schema, Structure, Unsupported, object_schema
-from gateway.http.generation_fields import ALIASES, COUNT, GENERATION, MODEL, RESPONSE_FORMAT, SIZE, USER
-from gateway.http.inputs import MAX_URL, MOST
+from gateway.http.field_kinds import Boolean, Choice, Field, Number, Schema, Structure, Unsupported, object_schema
+from gateway.http.generation_fields import (
+    ALIASES,
+    COUNT,
+    GENERATION,
+    MODEL,
+    RESPONSE_FORMAT,
+    SIZE,
+    SIZE_PATTERN,
+    USER,
+)
+from gateway.http.inputs import MAX_ID, MAX_URL, MOST
 
 _NAMED: Schema = {
     "type": "object",
     "properties": {
         "image_url": {"type": "string", "maxLength": MAX_URL},
-        "file_id": {"type": "null", "description": "Not supported: no files are kept here."},
+        "file_id": {
+            "type": "string",
+            "maxLength": MAX_ID,
+            "description": "The id of a picture that this gateway drew for the same team (`img_...`).",
+        },
     },
-    "required": ["image_url"],
+    "oneOf": [{"required": ["image_url"]}, {"required": ["file_id"]}],
     "additionalProperties": False,
 }
 _FILE: Schema = {"type": "string", "format": "binary"}
@@ -23,13 +36,26 @@ IMAGES = Structure(
     name="images",
     required=True,
     shape={"type": "array", "minItems": 1, "maxItems": MOST, "items": _NAMED},
-    about="The pictures to work from: an address, or a data URL.",
+    about="The pictures to work from: an address, a data URL, or the id of a picture drawn here.",
 )
 MASK = Structure(
     name="mask",
     shape=_NAMED,
     about="A PNG as large as the first picture, transparent where that is to be drawn anew.",
 )
+PICTURES = frozenset({IMAGES.name, MASK.name})
+"""Fields of a JSON body that name pictures."""
+INPUT_SIZES = Structure(
+    name="input_sizes",
+    shape={
+        "type": ["array", "null"],
+        "minItems": 1,
+        "maxItems": MOST,
+        "items": {"type": "string", "pattern": f"^{SIZE_PATTERN.replace('(', '').replace(')', '')}$"},
+    },
+    about="Sizes of the pictures to work from, such as `1024x768`, in place of the pictures.",
+)
+MASKED = Boolean(name="masked", default=False, about="Whether a mask would come with pictures of `input_sizes`.")
 INPUT_FIDELITY = Choice(
     name="input_fidelity",
     words=("high", "low"),
@@ -78,6 +104,12 @@ def variation_schema() -> Schema:
 def json_schema() -> Schema:
     """An edit's JSON body."""
     return object_schema((*_SHARED, IMAGES, MASK, *_OWN), ALIASES)
+
+
+def quote_schema() -> Schema:
+    """A body to be priced: an edit's, also with sizes in place of pictures, or a generation's. Nothing is required."""
+    whole = object_schema((*_SHARED, IMAGES, MASK, INPUT_SIZES, MASKED, *_OWN), ALIASES)
+    return {name: value for name, value in whole.items() if name != "required"}
 
 
 def form_schema() -> Schema:

@@ -92,11 +92,13 @@ OPERATIONS = (
 
 
 class Given(Struct, frozen=True):
-    """An edit as it came: its fields as JSON would hold them, and its pictures."""
+    """An edit as it came: its fields as JSON would hold them, and its pictures; for a quote, their sizes will do."""
 
     fields: dict[str, object]
-    inputs: tuple[Input, ...]
-    mask: Input | None
+    sizes: tuple[tuple[int, int], ...]
+    masked: bool
+    inputs: tuple[Input, ...] = ()
+    mask: Input | None = None
 
     @property
     def bytes(self) -> Sequence[bytes]:
@@ -108,7 +110,7 @@ def edits(services: Services) -> ASGIApp:
     """The endpoint of edits."""
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
-        given = await _given(services, ask)
+        given = await given_of(services, ask.key.caller, ask.headers, ask.receive)
         names = services.names
         if ask.deployment is not None:
             given = replace(given, fields=under_deployment(given.fields, ask.deployment, names))
@@ -127,7 +129,7 @@ def variations(services: Services) -> ASGIApp:
     """The endpoint of variations."""
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
-        given = await _given(services, ask, edit_fields.VARIATION)
+        given = await given_of(services, ask.key.caller, ask.headers, ask.receive, edit_fields.VARIATION)
         names = services.names
         return _asked(ask, given, parse_variation(given, names, ask.key.caller), names)
 
@@ -170,23 +172,47 @@ def _asked(ask: Ask, given: Given, wish: Wish, names: Names) -> tuple[Call, Shap
     return within_patience(call, ask), shape
 
 
-async def _given(services: Services, ask: Ask, table: Mapping[str, Field] = edit_fields.FORM) -> Given:
+async def given_of(
+    services: Services,
+    caller: Caller,
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    table: Mapping[str, Field] = edit_fields.FORM,
+) -> Given:
     """Read the body, and bring in the pictures that it names; `table` holds the fields beside them."""
-    if is_form(ask.headers):
-        form = await read_form(ask.headers, ask.receive, FILES)
-        fields = with_headers(typed(form.texts, table), ask.headers)
-        sent = [(name.removesuffix("[]"), data) for name, data in form.files if name != "mask"]
-        masks = [data for name, data in form.files if name == "mask"]
-        if len(masks) > 1:
-            raise InvalidRequest(f"Invalid 'mask': one is taken, but got {len(masks)}.", param="mask")
-        mask = masks[0] if masks else None
-    else:
-        fields = with_headers(await read_json(ask.headers, ask.receive, MAX_FORM), ask.headers)
-        sent = await named(services, fields, "images")
-        mask = await named_one(services, fields, "mask")
-        fields = {name: value for name, value in fields.items() if name not in {"images", "mask"}}
+    if is_form(headers):
+        return await _given_in_form(headers, receive, table)
+    return await given_in_json(services, caller, with_headers(await read_json(headers, receive, MAX_FORM), headers))
+
+
+async def _given_in_form(headers: Mapping[bytes, bytes], receive: Receive, table: Mapping[str, Field]) -> Given:
+    form = await read_form(headers, receive, FILES)
+    masks = [data for name, data in form.files if name == "mask"]
+    if len(masks) > 1:
+        raise InvalidRequest(f"Invalid 'mask': one is taken, but got {len(masks)}.", param="mask")
+    sent = [(name.removesuffix("[]"), data) for name, data in form.files if name != "mask"]
+    return await _with_pictures(with_headers(typed(form.texts, table), headers), sent, masks[0] if masks else None)
+
+
+async def given_in_json(services: Services, caller: Caller, fields: Mapping[str, object]) -> Given:
+    """An edit whose pictures are named by the fields `images` and `mask`."""
+    sent = await named(services, caller.team, fields, "images")
+    mask = await named_one(services, caller.team, fields, "mask")
+    return await _with_pictures(without_pictures(fields), sent, mask)
+
+
+def without_pictures(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a JSON edit beside those that name pictures."""
+    return {name: value for name, value in fields.items() if name not in edit_fields.PICTURES}
+
+
+async def _with_pictures(
+    fields: dict[str, object], sent: Sequence[tuple[str, bytes]], mask_data: bytes | None
+) -> Given:
     inputs = await pictures(sent)
-    return Given(fields, inputs, None if mask is None else await mask_over(mask, inputs[0]))
+    mask = None if mask_data is None else await mask_over(mask_data, inputs[0])
+    sizes = tuple((one.head.width, one.head.height) for one in inputs)
+    return Given(fields, sizes, mask is not None, inputs, mask)
 
 
 def parse_edit(given: Given, names: Names, caller: Caller) -> Wish:
@@ -208,7 +234,7 @@ def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
     refuse_unknown(fields, edit_fields.VARIATION)
     offers = names.catalog.offers.values()
     able = {offer.model for offer in offers if "edit" in offer.abilities.operations and offer.abilities.strength}
-    if not able or len(given.inputs) != 1 or given.mask is not None:
+    if not able or len(given.sizes) != 1 or given.masked:
         raise NotFound(
             "Variations are not drawn here (OpenAI has retired them, too). POST /v1/images/edits draws pictures from "
             "pictures and words; POST /v1/images/generations with another 'seed' draws another version of its own."
@@ -232,12 +258,11 @@ def _wish(
     meaning = _editing(names.meaning(model), able, names, caller)
     intent = intent_of(fields, names)
     constraints = constraints_of(fields, names, caller, meaning, intent)
-    first = given.inputs[0].head
     request = replace(
-        image_request(fields, (first.width, first.height)),
+        image_request(fields, given.sizes[0]),
         operation=operation,
-        references=tuple((one.head.width, one.head.height) for one in given.inputs),
-        mask=given.mask is not None,
+        references=given.sizes,
+        mask=given.masked,
         strength=edit_fields.STRENGTH.read(fields),
         transparent=operation == "remove_background",
     )

@@ -104,7 +104,7 @@ def error_body(error: GatewayError) -> bytes:
 
 def error_headers(error: GatewayError) -> Headers:
     """What clients must know beside the body: when, and whether, to try again; which methods exist."""
-    headers: Headers = []
+    headers: Headers = [*error.headers]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % ceil(error.retry_after)))
         headers.append((b"retry-after-ms", b"%d" % ceil(error.retry_after * 1000)))

@@ -6,12 +6,14 @@ Nothing here is decoded: what a picture is stands in its header, and whether it 
 from __future__ import annotations
 
 import asyncio
+import re
 from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple
 
 import pybase64
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, NotFound
 from gateway.http.fields import Fields, mapping, wrong_type
 from gateway.http.forms import MAX_FILE
 from gateway.http.services import Services
@@ -29,6 +31,10 @@ MAX_URL = 20_971_520
 """Characters of a data URL, as OpenAI has it."""
 _ELSEWHERE = 1024 * 1024
 """Bytes from which a picture is looked through in a thread."""
+
+MAX_ID = 80
+"""Characters of a picture's id; ours have 40."""
+_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", re.ASCII)
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Bytes behind a URL that a caller names; raises `WireError` or `TimeoutError`."""
@@ -74,8 +80,26 @@ async def mask_over(data: bytes, first: Input, param: str = "mask") -> Input:
     return mask
 
 
-async def named(services: Services, fields: Fields, name: str) -> list[tuple[str, bytes]]:
-    """The pictures of a JSON body: `[{"image_url": ...}]`, fetched or unpacked; `name` is the list."""
+def sizes(fields: Fields, name: str) -> tuple[tuple[int, int], ...]:
+    """Sizes in place of pictures: `["1024x768"]`; raises for what no picture handed in could be."""
+    listed = fields.get(name)
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MOST:
+        raise wrong_type(name, f"a list of 1 to {MOST} sizes such as '1024x768'", listed)
+    return tuple(_size(one, f"{name}[{at}]") for at, one in enumerate(listed))
+
+
+def _size(value: object, param: str) -> tuple[int, int]:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise wrong_type(param, "a size such as '1024x768'", value)
+    width, height = int(match[1]), int(match[2])
+    if width * height > MAX_PIXELS:
+        raise _invalid(param, f"it has {width}x{height} pixels, and at most {MAX_PIXELS} are taken")
+    return width, height
+
+
+async def named(services: Services, team: str, fields: Fields, name: str) -> list[tuple[str, bytes]]:
+    """The pictures of a JSON body: `[{"image_url": ...}]`, fetched, unpacked or kept here; `name` is the list."""
     listed = fields.get(name)
     if listed is None:
         return []
@@ -83,40 +107,54 @@ async def named(services: Services, fields: Fields, name: str) -> list[tuple[str
         raise wrong_type(name, f"a list of 1 to {MOST} objects such as {{'image_url': ...}}", listed)
     if len(listed) > MOST:
         raise InvalidRequest(f"Invalid '{name}': at most {MOST} images are taken, but got {len(listed)}.", param=name)
-    urls = [(f"{name}[{at}]", _url({"it": one}, f"{name}[{at}]")) for at, one in enumerate(listed)]
-    return [(param, await _bytes_of(services, url, param)) for param, url in urls]
+    named_so = [(f"{name}[{at}]", _source(one, f"{name}[{at}]")) for at, one in enumerate(listed)]
+    return [(param, await _bytes_of(services, team, source, param)) for param, source in named_so]
 
 
-async def named_one(services: Services, fields: Fields, name: str) -> bytes | None:
+async def named_one(services: Services, team: str, fields: Fields, name: str) -> bytes | None:
     """The picture of a JSON body's field that holds one: `{"image_url": ...}`."""
     one = mapping(fields, name)
-    return None if one is None else await _bytes_of(services, _url({"it": one}, name), name)
+    return None if one is None else await _bytes_of(services, team, _source(one, name), name)
 
 
-def _url(holder: Fields, param: str) -> str:
-    one = holder["it"]
+class _Source(NamedTuple):
+    """Where a picture lies: at an address, or here under an id."""
+
+    field: Literal["image_url", "file_id"]
+    value: str
+
+
+def _source(one: object, param: str) -> _Source:
     if not isinstance(one, dict):
         raise wrong_type(param, "an object such as {'image_url': ...}", one)
     unknown = next((key for key in one if key not in {"image_url", "file_id"}), None)
     if unknown is not None:
         where = f"{param}.{unknown[:80]}"
         raise InvalidRequest(f"Unknown parameter: '{where}'.", param=where, code="unknown_parameter")
-    if one.get("file_id") is not None:
-        raise InvalidRequest(
-            f"Unsupported parameter: '{param}.file_id': no files are kept here. Send 'image_url', a data URL too.",
-            param=f"{param}.file_id",
-            code="unsupported_parameter",
+    url, file_id = one.get("image_url"), one.get("file_id")
+    if file_id is None:
+        if not isinstance(url, str):
+            raise wrong_type(f"{param}.image_url", "a URL", url)
+        if len(url) > MAX_URL:
+            raise _invalid(f"{param}.image_url", f"at most {MAX_URL} characters")
+        return _Source("image_url", url)
+    if url is not None:
+        raise _invalid(param, "'image_url' and 'file_id' each name a picture; send one of them")
+    if not isinstance(file_id, str):
+        raise wrong_type(f"{param}.file_id", "the id of a picture", file_id)
+    if len(file_id) > MAX_ID or not file_id.startswith("img_"):
+        raise _invalid(
+            f"{param}.file_id",
+            "no files are kept here, only pictures that were drawn here. Send the 'id' of one ('img_...'), or "
+            "'image_url', a data URL too",
         )
-    url = one.get("image_url")
-    if not isinstance(url, str):
-        raise wrong_type(f"{param}.image_url", "a URL", url)
-    if len(url) > MAX_URL:
-        raise InvalidRequest(f"Invalid '{param}.image_url': at most {MAX_URL} characters.", param=f"{param}.image_url")
-    return url
+    return _Source("file_id", file_id)
 
 
-async def _bytes_of(services: Services, url: str, param: str) -> bytes:
-    param = f"{param}.image_url"
+async def _bytes_of(services: Services, team: str, source: _Source, param: str) -> bytes:
+    param, url = f"{param}.{source.field}", source.value
+    if source.field == "file_id":
+        return await _drawn_here(services, team, url, param)
     if url.startswith("data:"):
         return _unpacked(url, param)
     own = f"{services.public_base}/assets/"
@@ -132,6 +170,16 @@ async def _bytes_of(services: Services, url: str, param: str) -> bytes:
     except WireError as error:
         limits = f"It must be a picture of at most {MAX_FILE} bytes at a public address, https or http"
         raise _invalid(param, f"it could not be fetched ({error}). {limits}") from None
+
+
+async def _drawn_here(services: Services, team: str, image_id: str, param: str) -> bytes:
+    """The bytes of a team's own picture; another team's is as if it did not exist."""
+    asset = await services.db.asset(image_id, team)
+    over = asset is not None and asset.expires is not None and asset.expires <= services.clock.utc()
+    kept = None if asset is None or over else await services.blobs.read(asset.path)
+    if kept is None:
+        raise NotFound(f"There is no image '{image_id}', or no longer.", param=param)
+    return kept
 
 
 def _unpacked(url: str, param: str) -> bytes:

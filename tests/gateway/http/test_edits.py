@@ -221,6 +221,8 @@ async def test_an_edit_is_not_promoted_for_its_pictures_are_not_kept(studio: Stu
         ({"images": ["x"]}, "images[0]", "expected an object"),
         ({"images": [{"image_url": 7}]}, "images[0].image_url", "expected a URL"),
         ({"images": [{"file_id": "file-1"}]}, "images[0].file_id", "no files are kept"),
+        ({"images": [{"file_id": 7}]}, "images[0].file_id", "expected the id"),
+        ({"images": [{"file_id": "img_1", "image_url": "https://a.example/b.png"}]}, "images[0]", "send one of them"),
         ({"images": [{"image_uri": "x"}]}, "images[0].image_uri", "Unknown parameter"),
         ({"images": [{"image_url": "data:image/png;base64,###"}]}, "images[0].image_url", "not valid base64"),
         ({"images": [{"image_url": "data:image/png,raw"}]}, "images[0].image_url", "base64"),
@@ -484,3 +486,56 @@ async def test_a_transparent_jpeg_and_a_background_nobody_can_remove_are_refused
         error = refused.json()["error"]
         assert (refused.status_code, error["param"], error["code"]) == (400, "background", "unsupported_value")
         assert "remove_background" in error["message"]
+
+
+QUOTED: list[dict[str, Any]] = [
+    {"prompt": "in snow", "n": 2},
+    {"prompt": "in snow", "size": "1024x1024", "model": "flux-kontext-pro"},
+    {"prompt": "a boat", "masked": True},
+    {"operation": "remove_background"},
+    {"prompt": "a mug", "background": "transparent"},
+    {"prompt": "as a drawing", "model": "flux-2-pro", "size": "1024x1024"},
+]
+
+
+@pytest.mark.parametrize("asked", QUOTED, ids=repr)
+async def test_an_edit_is_quoted_by_its_pictures_or_their_sizes_at_what_it_then_costs(
+    studio: Studio, asked: dict[str, Any]
+) -> None:
+    masked = asked.get("masked", False)
+    body = {name: value for name, value in asked.items() if name != "masked"}
+    shown: dict[str, Any] = {**body, "images": [{"image_url": uri(picture(512, 512))}]}
+    files = {"image": ("a.png", picture(512, 512))}
+    if masked:
+        shown["mask"] = {"image_url": uri(picture(512, 512, mode="RGBA"))}
+        files["mask"] = ("m.png", picture(512, 512, mode="RGBA"))
+    form = {name: str(value) for name, value in body.items()}
+    quotes = [
+        await studio.http.post("/v1/quotes", json={**body, "input_sizes": ["512x512"], "masked": masked}),
+        await studio.http.post("/v1/quotes", json=shown),
+        await studio.http.post("/v1/quotes", data=form, files=files),
+    ]
+    assert [answer.status_code for answer in quotes] == [200] * 3, [answer.text for answer in quotes]
+    assert quotes[0].json() == quotes[1].json() == quotes[2].json()
+    assert await studio.nothing_happened()
+    told = (await studio.http.post(EDITS, json=shown)).json()["pixelgate"]
+    row = next(row for row in quotes[0].json()["offers"] if row["offer"] == told["offer"])
+    assert (row["feasible"], row["nano_usd"]) == (True, told["nano_usd"])
+    await studio.place.assert_books_agree()
+
+
+async def test_a_picture_drawn_here_is_edited_by_its_id_by_its_own_team_while_it_is_kept(studio: Studio) -> None:
+    made = (await studio.post("/v1/images/generations", size="512x512")).json()["data"][0]
+    edited = await studio.post(images=[{"file_id": made["id"]}])
+    assert edited.status_code == 200, edited.text
+    assert edited.json()["usage"]["input_tokens_details"]["image_tokens"] == 16 * 16  # blocks of 32 x 32
+    app = studio.place.app
+    row, shown = make_key(read_pepper(app.settings), team="rivals", name="t", created=app.clock.utc())
+    await app.db.add_key(row)
+    await app.keys.refresh()
+    body = {"prompt": "x", "images": [{"file_id": made["id"]}]}
+    theirs = await studio.http.post(EDITS, json=body, headers={"authorization": f"Bearer {shown}"})
+    assert (theirs.status_code, theirs.json()["error"]["param"]) == (404, "images[0].file_id")
+    await studio.http.delete(f"/v1/images/{made['id']}")
+    gone = await studio.http.post(EDITS, json=body)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")

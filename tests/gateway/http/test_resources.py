@@ -200,10 +200,39 @@ async def test_a_quote_lists_offers_and_orders_nothing(door: Door) -> None:
     row = answer.json()["offers"][0]
     assert set(row) == {
         "offer", "provider", "model", "nano_usd", "usd", "certain", "unit", "tariff", "source", "feasible", "reason",
+        "then",
     }  # fmt: skip
     assert (door.painter.calls[0].purpose, door.painter.calls[0].request.count) == ("quote", 2)
     refused = await door.post("/v1/quotes", {"n": 0})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+
+
+async def test_quotes_count_against_the_rate_of_their_key_and_say_so(door: Door) -> None:
+    key = {"authorization": f"Bearer {await door.add_key(rpm=2)}"}
+    answers = [await door.post("/v1/quotes", body, key) for body in ({}, {"n": 0}, {})]
+    assert [answer.status_code for answer in answers] == [200, 400, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0"]
+    assert 0 < int(answers[2].headers["retry-after"]) <= 60
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input_sizes": []}, "input_sizes"),
+        ({"input_sizes": ["64x64"] * 17}, "input_sizes"),
+        ({"input_sizes": ["large"]}, "input_sizes[0]"),
+        ({"input_sizes": ["30000x30000"]}, "input_sizes[0]"),
+        ({"input_sizes": ["64x64"], "images": [{"image_url": "data:,x"}]}, "images"),
+        ({"masked": True}, "masked"),
+        ({"operation": "edit"}, "input_sizes"),
+        ({"images": []}, "image"),
+        ({"input_size": ["64x64"]}, "input_size"),
+    ],
+)
+async def test_what_cannot_be_priced_is_refused_by_name(door: Door, body: dict[str, object], param: str) -> None:
+    refused = await door.post("/v1/quotes", body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param), refused.text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from litestar.types import ASGIApp
 from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
+from gateway.features.policy_history import History
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
 from gateway.http import generations, routes
@@ -150,7 +151,13 @@ class App:
     def follow_files(self, read: Callable[[], Settings], shelf: Shelf) -> Reloading:
         """Put changed files in force from `start` on; `read` reads the settings anew."""
         self.reloading = Reloading(
-            self.settings, self.revision, read=read, shelf=shelf, adopt=self.adopt, clock=self.clock
+            self.settings,
+            self.revision,
+            read=read,
+            shelf=shelf,
+            adopt=self.adopt,
+            clock=self.clock,
+            history=History(self.db),
         )
         return self.reloading
 

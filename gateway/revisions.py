@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
-from gateway.yaml_files import BadFile, Document, Fault, bytes_of, dotted, load, nearest, read, read_bytes
+from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
 from policies.coverage import unserved
@@ -41,6 +41,14 @@ Stamp: TypeAlias = "frozenset[tuple[str, int, int, int]]"
 """Path, size, time of change and inode of every file a configuration is made of."""
 
 
+class PolicyText(Struct, frozen=True):
+    """A policy as it is written."""
+
+    path: str
+    """What messages call it."""
+    content: bytes
+
+
 class Revision(Struct, frozen=True, kw_only=True):
     """One configuration, whole and checked."""
 
@@ -50,6 +58,9 @@ class Revision(Struct, frozen=True, kw_only=True):
     policy: Policy
     accounts: Mapping[str, Account]
     """The provider accounts whose offers are in the catalogue."""
+    written: PolicyText
+    meaning: str
+    """SHA-256 of what the policy says, in hex, without remarks and spacing."""
 
 
 class Shelf:
@@ -71,6 +82,10 @@ class Shelf:
         self._kept[path] = raw, document, value
         return document, value
 
+    def text(self, path: Path) -> PolicyText:
+        """A file that was read, as it is written."""
+        return PolicyText(str(path), self._kept[path][0])
+
 
 def stamp_of(settings: Settings) -> Stamp:
     """What the files of a configuration look like from outside; files that cannot be looked at are left out."""
@@ -87,9 +102,16 @@ def stamp_of(settings: Settings) -> Stamp:
 
 
 def load_revision(
-    settings: Settings, *, every_account: bool = False, shelf: Shelf | None = None, at: datetime | None = None
+    settings: Settings,
+    *,
+    every_account: bool = False,
+    shelf: Shelf | None = None,
+    at: datetime | None = None,
+    policy: PolicyText | None = None,
 ) -> Revision:
     """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
+
+    With a `policy` that text counts instead of the policy's file.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """
@@ -98,11 +120,11 @@ def load_revision(
     shelf.stamp = stamp_of(settings)
     faults: list[Fault] = []
     models = _read_catalog(settings, shelf, faults)
-    policy = _read_policy(settings, shelf, faults)
+    found = _read_policy(settings, shelf, faults) if policy is None else _parse_policy(settings, policy, faults)
     faults += _faults_of_accounts(settings)
-    if faults or policy is None:
+    if faults or found is None:
         raise BadFile(faults)
-    document, file = policy
+    document, file, written = found
     terms = [account_terms(name, account) for name, account in accounts.items()]
     try:
         catalog = compile_offers([file for _, file in models], terms, 0, at or datetime.now(UTC))
@@ -112,24 +134,34 @@ def load_revision(
         raise BadFile(faults)
     number = _number_of([document for document, _ in models], terms, catalog)
     catalog = replace(catalog, revision=number)
-    return Revision(number=number, catalog=catalog, policy=compile_policy(file), accounts=accounts)
+    return Revision(
+        number=number,
+        catalog=catalog,
+        policy=compile_policy(file),
+        accounts=accounts,
+        written=written,
+        meaning=sha256(msgspec.json.encode(document.data, order="sorted")).hexdigest(),
+    )
 
 
-def emptied(settings: Settings, before: Policy, after: Revision) -> list[Fault]:
+def emptied(before: Policy, after: Revision) -> list[Fault]:
     """A fault for each intent that `before` would find an offer for, and the policy of `after` finds none.
 
     An intent that no account sells anything for is not the policy's fault.
     """
-    path = policy_path(settings)
-    assert path is not None
     offers = tuple(after.catalog.offers.values())
     found = []
     for name in after.policy.intents.keys() & before.intents.keys():
         why = unserved(after.policy, name, offers)
         if why is not None and unserved(before, name, offers) is None:
             message = f"no offer is left for the intent {name!r}: {why}"
-            found.append(read(path).fault(("intents", name), message, at_key=True))
+            found.append(fault_in(after.written, ("intents", name), message, at_key=True))
     return sorted(found, key=lambda fault: fault.line)
+
+
+def fault_in(text: PolicyText, loc: Loc, message: str, *, hint: str | None = None, at_key: bool = False) -> Fault:
+    """A fault in a policy that was read before."""
+    return read_bytes(text.content, text.path).fault(loc, message, hint=hint, at_key=at_key)
 
 
 def account_terms(name: str, account: Account) -> AccountTerms:
@@ -195,7 +227,9 @@ def _read_catalog(settings: Settings, shelf: Shelf, faults: list[Fault]) -> list
     return models
 
 
-def _read_policy(settings: Settings, shelf: Shelf, faults: list[Fault]) -> tuple[Document, PolicyFile] | None:
+def _read_policy(
+    settings: Settings, shelf: Shelf, faults: list[Fault]
+) -> tuple[Document, PolicyFile, PolicyText] | None:
     path = policy_path(settings)
     if path is None:
         names = policy_names(settings)
@@ -210,7 +244,25 @@ def _read_policy(settings: Settings, shelf: Shelf, faults: list[Fault]) -> tuple
     if file.policy != path.stem:
         hint = f"name the file {file.policy}.yaml, or the policy {path.stem}"
         faults.append(document.fault(("policy",), f"a policy called {file.policy!r} in {path.name}", hint=hint))
-    return document, file
+    return document, file, shelf.text(path)
+
+
+def _parse_policy(
+    settings: Settings, text: PolicyText, faults: list[Fault]
+) -> tuple[Document, PolicyFile, PolicyText] | None:
+    """A policy that stands elsewhere, and is meant for the place of the one in force."""
+    try:
+        document = read_bytes(text.content, text.path)
+        file = document.parse(PolicyFile)
+    except BadFile as error:
+        faults += error.faults
+        return None
+    if file.policy != settings.policy:
+        hint = f"write `policy: {settings.policy}`, or name another in gateway.yaml"
+        faults.append(
+            document.fault(("policy",), f"this is {file.policy!r}; in force is {settings.policy!r}", hint=hint)
+        )
+    return document, file, text
 
 
 def _faults_of_accounts(settings: Settings) -> Iterator[Fault]:

@@ -25,6 +25,15 @@ COMMANDS = {
     "sandbox": ("gateway.cli.sandbox:sandbox", "The providers' twins alone, for your own tests."),
 }
 GROUPS = {
+    "policy": (
+        "The policy in force: its history, changes to it, and the way back.",
+        {
+            "history": ("gateway.cli.policy_history:history", "Who changed it, when and why."),
+            "show": ("gateway.cli.policy_show:show", "One revision, or what it changed."),
+            "apply": ("gateway.cli.policy_apply:apply", "Puts a file in force, unless somebody else came in between."),
+            "rollback": ("gateway.cli.policy_rollback:rollback", "Puts an earlier revision in force again."),
+        },
+    ),
     "keys": (
         "API keys: make, list, revoke.",
         {

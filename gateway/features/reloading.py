@@ -18,6 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.features.policy_history import History
 from gateway.revisions import Revision, Shelf, Stamp, emptied, load_revision, policy_path, stamp_of
 from gateway.settings import Account, Settings
 from gateway.yaml_files import BadFile, Fault
@@ -73,6 +75,7 @@ class Reloading:
         shelf: Shelf,
         adopt: Callable[[Settings, Revision], None],
         clock: Clock,
+        history: History | None = None,
     ) -> None:
         """`settings` and `revision` are in force, and came off `shelf`; `read` reads settings anew."""
         self._settings = settings
@@ -83,6 +86,8 @@ class Reloading:
         self._read = read
         self._shelf = shelf
         self._adopt = adopt
+        self._history = history
+        self._revision = revision
         self._clock = clock
         self._now = asyncio.Event()
         self._stamp = shelf.stamp
@@ -95,6 +100,7 @@ class Reloading:
 
     async def follow(self) -> None:
         """Follow the files until cancelled."""
+        await self._keep_in_history()
         while True:
             asked = await self._asked()
             try:
@@ -106,6 +112,8 @@ class Reloading:
     async def reload(self) -> None:
         """Read the files and put them in force, or say what is wrong with them."""
         began = self._clock.now()
+        if self._history is not None:
+            await self._history.refresh()
         try:
             settings, revision = await self._read_while_still()
         except BadFile as error:
@@ -115,6 +123,7 @@ class Reloading:
         self._adopt(settings, revision)
         self._settings, self._policy, self._path = settings, revision.policy, policy_path(settings)
         self._changes_at = revision.catalog.changes_at
+        self._revision = revision
         self.condition = Condition(
             policy=revision.policy.label, prices=revision.number, since=self._clock.utc(), restart=restart
         )
@@ -126,6 +135,16 @@ class Reloading:
         )
         if restart:
             log.warning("restart_needed", detail="changed, but only read at start: " + ", ".join(restart))
+        await self._keep_in_history()
+
+    async def _keep_in_history(self) -> None:
+        """Keep what is in force now; that it cannot be kept changes nothing about it."""
+        if self._history is None:
+            return
+        try:
+            await self._history.in_force(self._revision)
+        except GatewayError as error:
+            log.warning("history_not_kept", detail=error.message)
 
     async def _asked(self) -> bool:
         """Whether somebody asks for a reading before the next look is due."""
@@ -176,7 +195,10 @@ class Reloading:
             hint = "put it back; only a restart falls back on the shipped policy"
             raise BadFile([Fault(path=str(path), message="the policy in force is gone", hint=hint)])
         revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc())
-        if faults := emptied(settings, self._policy, revision):
+        faults = emptied(self._policy, revision)
+        if self._history is not None and (clash := self._history.clash(revision)) is not None:
+            faults.append(clash)
+        if faults:
             raise BadFile(faults)
         return settings, revision
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.storage.activity import Activity, PostedCost
 from gateway.storage.audit import Audit
+from gateway.storage.policies import PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
@@ -298,6 +299,23 @@ class Database(Protocol):
 
     async def close_statement(self, statement: Statement) -> bool:
         """Lock a month; False when it was closed before."""
+
+    # Policies.
+
+    async def policy_revisions(self, policy: str | None = None) -> Sequence[PolicyRevision]:
+        """Every revision of a policy, or of all, oldest first."""
+
+    async def add_policy_revision(self, revision: PolicyRevision, expect: int | None = None) -> int | None:
+        """Keep a revision, and its number; None, and nothing is kept, when another than `expect` is its policy's last.
+
+        Candidates of a canary are not the last of anything.
+        """
+
+    async def policy_events(self) -> Sequence[PolicyEvent]:
+        """What was done with revisions, oldest first."""
+
+    async def add_policy_event(self, event: PolicyEvent) -> None:
+        """Keep what was done with one."""
 
     # The connection.
 

@@ -16,13 +16,14 @@ from gateway.errors import NotReady
 from gateway.storage.activity import Activity, PostedCost
 from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
-from gateway.storage.database.sqlite import statements, values
+from gateway.storage.database.sqlite import policies, statements, values
 from gateway.storage.database.sqlite.activity import activity, posted_costs
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
 from gateway.storage.database.sqlite.file import connect, not_ready, open_file
 from gateway.storage.database.sqlite.group_commit import GroupWriter
 from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
+from gateway.storage.policies import PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
@@ -313,6 +314,23 @@ class SqliteDatabase:
     async def close_statement(self, statement: Statement) -> bool:
         """Lock a month."""
         return await self._writer.submit(statements.close, self._connection, statement)
+
+    async def policy_revisions(self, policy: str | None = None) -> Sequence[PolicyRevision]:
+        """Every revision of a policy, or of all."""
+        sql = f"SELECT {policies.REVISION} FROM policy_revisions WHERE ? IS NULL OR policy = ? ORDER BY seq"  # noqa: S608 - constants only
+        return await self._all(policies.revision, sql, policy, policy)
+
+    async def add_policy_revision(self, revision: PolicyRevision, expect: int | None = None) -> int | None:
+        """Keep a revision."""
+        return await self._writer.submit(policies.add, self._connection, revision, expect)
+
+    async def policy_events(self) -> Sequence[PolicyEvent]:
+        """What was done with revisions."""
+        return await self._all(policies.event, f"SELECT {policies.EVENT} FROM policy_events ORDER BY rowid")  # noqa: S608 - constants only
+
+    async def add_policy_event(self, event: PolicyEvent) -> None:
+        """Keep what was done with one."""
+        await self._writer.submit(self._books.changed, policies.ADD_EVENT, *policies.event_columns(event))
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

@@ -59,6 +59,7 @@ class History:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._rows: Sequence[PolicyRevision] = ()
+        self._in_force = 0
 
     def __repr__(self) -> str:
         return f"<History of {len(self._rows)} revisions>"
@@ -94,6 +95,9 @@ class History:
         """Keep that a gateway has put this in force, and its text, where it was only saved."""
         await self.refresh()
         row = await self._kept(revision)
+        if row.seq == self._in_force:
+            return
+        self._in_force = row.seq
         actor = f"gateway {os.getpid()}"
         event = PolicyEvent(at=datetime.now(UTC), actor=actor, action=IN_FORCE, revision=row.seq, detail=row.label)
         await self._db.add_policy_event(event)

@@ -41,6 +41,7 @@ from gateway.requests.pipeline import Pipeline
 from gateway.requests.quoting import QuotedOffer
 from gateway.requests.recovery import Recovery
 from gateway.requests.regime import Regime
+from gateway.requests.waiting_room import WaitingRoom
 from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
@@ -95,7 +96,10 @@ class App:
         self._last: dict[str, float] = {}
         self.running: set[RunningOrder] = set()
         self.reloading: Reloading | None = None
-        self.admission = Admission(lambda capacity, busy: self.engine.room(capacity, busy, clock.now()))
+        self.admission = Admission(
+            lambda capacity, busy: self.engine.room(capacity, busy, clock.now()), revision.catalog.rates()
+        )
+        self.waiting = WaitingRoom(revision.policy.max_waiting)
         self.market = Market(revision.catalog, self.admission)
         self.listeners = Listeners()
         self._offers: dict[str, Offer] = dict(revision.catalog.offers)
@@ -140,6 +144,8 @@ class App:
         self.settings, self.revision = settings, revision
         self._offers |= catalog.offers
         self.engine = self.engine.under(policy, catalog.capacities, catalog.offers)
+        self.admission.adopt(catalog.rates())
+        self.waiting.adopt(policy.max_waiting)
         self.market = Market(catalog, self.admission)
         self.regime = self._regime(policy, catalog, self.engine)
         self.assets.adopt(policy.keep_assets, policy.team_keep_assets)
@@ -169,7 +175,8 @@ class App:
 
     def _regime(self, policy: Policy, catalog: Catalog, engine: Engine) -> Regime:
         shop = msgspec.structs.replace(self._house.shop, engine=engine)
-        house = msgspec.structs.replace(self._house, shop=shop, market=self.market)
+        priorities = {name: intent.priority for name, intent in policy.intents.items()}
+        house = msgspec.structs.replace(self._house, shop=shop, market=self.market, priorities=priorities)
         return Regime(policy=policy, catalog=catalog, pipeline=Pipeline(house, policy, catalog))
 
     def _make_house(self) -> House:
@@ -190,6 +197,8 @@ class App:
             ledger=self.ledger,
             admission=self.admission,
             market=self.market,
+            waiting=self.waiting,
+            priorities={},
             patience=orders.patience,
             least_patience=orders.least_patience,
             running=self.running,
@@ -312,9 +321,14 @@ class App:
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 
+    def leaving(self) -> None:
+        """We have been asked to stop: nobody need wait any longer for what will not be ordered."""
+        self._stopping = True
+        self.waiting.close()
+
     async def stop(self) -> None:
         """Let running orders end, at most `orders.drain`; then leave the rest to recovery, and close."""
-        self._stopping = True
+        self.leaving()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.orders.drain)
         for task in (*self._loops, *self._tasks):

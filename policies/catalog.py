@@ -100,6 +100,10 @@ class Catalog(Struct, frozen=True, kw_only=True):
     changes_at: datetime | None = None
     """When the next price comes into force, or goes; the catalogue is to be compiled again then."""
 
+    def rates(self) -> frozenset[CapacityId]:
+        """Name the capacities that limit how fast orders go out, not how many are under way."""
+        return frozenset(name for name, each in self.capacities.items() if each.rate is not None)
+
     def resolve(self, name: str) -> str | None:
         """Find the model behind a name or an alias; None when nobody knows it."""
         return name if name in self.models else self.aliases.get(name)

@@ -209,6 +209,8 @@ class SlotLimit:
 class RateLimit:
     """Orders per second, as a token bucket a little smaller and slower than the provider's.
 
+    A token is spent when an order goes out; `in_flight` counts those decided on that have not, for each will need one.
+
     Orders sent evenly arrive unevenly, so some tokens of the burst are left unused; an account without a burst to
     spare gets a little more time between orders instead. The bucket starts with a single token, since nobody knows
     what was ordered just before a restart.
@@ -254,27 +256,27 @@ class RateLimit:
         self.value = min(self.value, self.configured) if learned else self.configured
         self._tokens = min(self._tokens, self._most)
 
-    def left(self, in_flight: int, now: float) -> int:  # noqa: ARG002 - a rate does not mind what runs
+    def left(self, in_flight: int, now: float) -> int:
         """Orders that may start now."""
-        return 0 if now < self._blocked_until else int(self._tokens_at(now) + 1e-9)
+        return 0 if now < self._blocked_until else max(int(self._tokens_at(now) - in_flight + 1e-9), 0)
 
-    def room(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - a rate does not mind what runs
+    def room(self, in_flight: int, now: float) -> float:
         """Seconds until one more may start; 0 when it may now."""
-        missing = 1.0 - self._tokens_at(now)
+        missing = 1.0 + in_flight - self._tokens_at(now)
         refill = missing / self.value if missing > 1e-9 else 0.0
         return max(refill, self._blocked_until - now, 0.0)
 
-    def share_left(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - a rate does not mind what runs
+    def share_left(self, in_flight: int, now: float) -> float:
         """Share of the bucket still full once one more is taken; a token that is back at once is hardly missed."""
         if self._most <= 1.0:
             return 1.0
-        gone = 1.0 - max(self._tokens_at(now) - 1.0, 0.0) / (self._most - 1.0)
+        gone = 1.0 - max(self._tokens_at(now) - in_flight - 1.0, 0.0) / (self._most - 1.0)
         return 1.0 - gone * min(1.0, 1.0 / self.value)
 
-    def glance(self, in_flight: int, now: float) -> tuple[int, float]:  # noqa: ARG002 - a rate does not mind what runs
+    def glance(self, in_flight: int, now: float) -> tuple[int, float]:
         """`left` and `share_left` at once, for the hot path."""
-        tokens, most = self._tokens_at(now), self._most
-        left = 0 if now < self._blocked_until else int(tokens + 1e-9)
+        tokens, most = self._tokens_at(now) - in_flight, self._most
+        left = 0 if now < self._blocked_until or tokens < 0.0 else int(tokens + 1e-9)
         if most <= 1.0:
             return left, 1.0
         gone = 1.0 - (tokens - 1.0 if tokens > 1.0 else 0.0) / (most - 1.0)
@@ -282,7 +284,7 @@ class RateLimit:
 
     def wait(self, in_flight: int, ahead: int, order_s: float, now: float) -> float:  # noqa: ARG002 - tokens come evenly
         """Seconds one who comes behind `ahead` others will wait."""
-        short = ahead + 1 - self._tokens_at(now)
+        short = in_flight + ahead + 1 - self._tokens_at(now)
         return max(short / self.value, self._blocked_until - now, 0.0)
 
     def submitted(self, now: float) -> None:

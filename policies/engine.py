@@ -308,6 +308,9 @@ class CostEngine:
         if seller is None:
             return
         kind = event.kind
+        if kind == "leased":
+            seller.leased(now)
+            return
         if kind == "submitted":
             seller.submitted(event, now)
             self._placed.orders += 1.0

@@ -36,6 +36,8 @@ class Intent(Struct, frozen=True, kw_only=True):
     """Seconds in which an offer must nearly always (p95) answer; None is no limit."""
     promotes: str | None = None
     """The intent whose pictures are drawn again under this one."""
+    priority: float = 0.0
+    """Seconds by which a call counts as having come earlier, where several stand in line for the same room."""
     keeps: tuple[Kept, ...] = ()
     """What a promoted picture keeps of the picture it came from."""
 
@@ -166,6 +168,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     fallback: Fallback = Fallback()
     max_wait: float = 30.0
     """Seconds a call may stand in line for room before it is told to come back."""
+    max_waiting: int = 1_000
+    """Most calls that may wait at once."""
     images_per_order: int = 1
     auto_size: tuple[int, int] = (1024, 1024)
     """Width and height where the caller leaves the size to us."""

@@ -162,12 +162,16 @@ class Seller:
         # A seller draws the pictures of an order side by side; a GPU of our own draws them all itself.
         return work(pixels, 1, steps, default) * (self._machine_share + (1.0 - self._machine_share) * count)
 
+    def leased(self, now: float) -> None:
+        """Note an order that is about to go out: through a half-open breaker no other follows it."""
+        self.breaker.submitted(now)
+        self.account.submitted(now)
+
     def submitted(self, event: Event, now: float) -> None:
         """Count an order that goes out."""
         for _, rate in self.shared.rates:
             rate.submitted(now)
-        self.breaker.submitted(now)
-        self.account.submitted(now)
+        self.leased(now)
         idle = self.idle(now)
         expected = self.forecast.expected(self.work_of(event.pixels, event.count, event.steps))
         self._out.append((now, expected + self.cold.seconds(idle), idle))
@@ -241,8 +245,9 @@ class Seller:
         self.breaker.undecided()
         self.account.undecided()
         sent_at, told, shared = now - event.latency, event.retry_after is not None, self.shared
-        # An account with both limits says when to come back if it was too fast, and nothing if it is full.
-        by_rate = bool(shared.rates) and (told or shared.slots is None)
+        # An account with both limits says when to come back if it was too fast, and nothing if it is full; but one
+        # that refuses its only order cannot be full.
+        by_rate = bool(shared.rates) and (told or shared.slots is None or event.in_flight <= 1)
         if by_rate:
             for _, rate in shared.rates:
                 rate.refused(sent_at, now)

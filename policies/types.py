@@ -249,7 +249,7 @@ class View(Protocol):
         """The offers of some models, or all."""
 
     def in_flight(self, capacity: CapacityId) -> int:
-        """Orders in flight against a capacity, ours alone."""
+        """Orders in flight against a capacity, ours alone; against a rate, those that have not gone out yet."""
 
     def waiting(self, capacity: CapacityId) -> int:
         """Parts of calls that stand in line for a capacity, the one that asks not among them."""
@@ -340,8 +340,10 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 EventKind = Literal[
-    "submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured", "retired"
+    "leased", "submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured", "retired"
 ]
+"""leased: an order will go out; only from drivers that do something between a decision and its order, which say
+`submitted` when it does."""
 
 
 class Event(Struct, frozen=True, kw_only=True):

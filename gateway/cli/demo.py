@@ -111,7 +111,7 @@ async def _demo(
             verdicts.append(await customer.shop(app, sandbox, key))
             return True
 
-        await serve_uvicorn(app.asgi, listener, app.settings.orders.drain, work)
+        await serve_uvicorn(app.asgi, listener, app.settings.orders.drain, work, app.leaving)
     return 0 if all(verdicts) else 1
 
 

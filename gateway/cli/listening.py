@@ -31,8 +31,13 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, work: Work) -> None:
-    """Serve until a signal, or until `work` says that this was all; raises what `work` raises."""
+async def serve_uvicorn(
+    asgi: ASGIApp, listener: socket.socket, drain: float, work: Work, leaving: Callable[[], None]
+) -> None:
+    """Serve until a signal, or until `work` says that this was all; raises what `work` raises.
+
+    `leaving` is called when the end begins, before requests under way are waited for.
+    """
     import uvicorn
 
     from gateway.http.connections import GuardedProtocol, sweep
@@ -64,6 +69,10 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
                 working[0].add_done_callback(self._ended)
                 sweeping.append(asyncio.create_task(sweep(self.server_state.connections)))
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            leaving()
+            await super().shutdown(sockets)
+
         def _ended(self, task: asyncio.Task[bool]) -> None:
             self.should_exit = self.should_exit or task.cancelled() or task.exception() is not None or task.result()
 
@@ -77,15 +86,20 @@ async def serve_uvicorn(asgi: ASGIApp, listener: socket.socket, drain: float, wo
             await task
 
 
-async def serve_granian(asgi: ASGIApp, host: str, port: int, work: Work) -> None:
-    """Serve until a signal, with granian, which binds by itself."""
+async def serve_granian(asgi: ASGIApp, host: str, port: int, work: Work, leaving: Callable[[], None]) -> None:
+    """Serve until a signal, with granian, which binds by itself; `leaving` is called when the end begins."""
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
     server = Server(asgi, address=host, port=port, interface=Interfaces.ASGI, log_enabled=False)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        leaving()
+        server.stop()
+
     for number in _STOPPED_BY:
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, stop)
     announcing = loop.create_task(_when_listening(host, port, work))
     await server.serve()
     if not announcing.done():

@@ -99,9 +99,9 @@ async def _serve(
 
     if server == "granian":
         listener.close()
-        await serve_granian(app.asgi, settings.host, settings.port, ready)
+        await serve_granian(app.asgi, settings.host, settings.port, ready, app.leaving)
     else:
-        await serve_uvicorn(app.asgi, listener, settings.orders.drain, ready)
+        await serve_uvicorn(app.asgi, listener, settings.orders.drain, ready, app.leaving)
 
 
 async def make_first_key(app: App) -> None:

@@ -2,34 +2,53 @@
 
 The engine knows the limits (configured and learned); this counts what is in flight against them. Taking a lease is
 one synchronous step, so nothing can come between the look and the taking.
+
+Who finds no room stands in line, by rank: the moment a call came, less its policy's `priority`. So nobody waits for
+others that come later by more than their priority. Room that comes free is kept for whoever is woken for it until that
+part has been decided about; newcomers do not slip in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container
+from heapq import heapify, heappop, heappush
+from math import inf
 
 from policies.types import CapacityId
 
 Room = Callable[[CapacityId, int], float]
 """(capacity, orders in flight) -> seconds until one more may start; 0 now, inf when one must end first."""
 
+_STALE = 64
+"""Places left in a line before it is swept."""
+
 
 class Lease:
-    """The right to one order in flight; given back once, whoever asks."""
+    """The right to one order in flight; given back once, whoever asks.
 
-    __slots__ = ("_admission", "capacities")
+    Against a rate an order counts until it is sent, when it has taken its token; against slots until it ends.
+    """
 
-    def __init__(self, admission: Admission, capacities: Sequence[CapacityId]) -> None:
+    __slots__ = ("_admission", "_rates", "_slots")
+
+    def __init__(self, admission: Admission, rates: tuple[CapacityId, ...], slots: tuple[CapacityId, ...]) -> None:
         self._admission: Admission | None = admission
-        self.capacities = capacities
+        self._rates = rates
+        self._slots = slots
+
+    def sent(self) -> None:
+        """The order goes out; a second call does nothing."""
+        if self._rates and self._admission is not None:
+            rates, self._rates = self._rates, ()
+            self._admission.give_back(rates)
 
     def release(self) -> None:
         """Give the slot back; a second call does nothing."""
         if self._admission is not None:
             admission, self._admission = self._admission, None
-            admission.give_back(self.capacities)
+            admission.give_back((*self._rates, *self._slots))
 
     def linger(self, seconds: float) -> None:
         """Give the slot back later: the provider may still be working on an order we lost sight of."""
@@ -39,45 +58,70 @@ class Lease:
 class Admission:
     """Counts orders in flight by capacity and wakes those who wait for room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, rates: Container[CapacityId] = ()) -> None:
+        """`rates`: capacities that limit how fast orders go out, not how many are under way."""
         self._room = room
+        self._rates = rates
+        self._split: dict[tuple[CapacityId, ...], tuple[tuple[CapacityId, ...], tuple[CapacityId, ...]]] = {}
+        self._timers: dict[CapacityId, asyncio.TimerHandle] = {}
         self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
-        self._waiting: defaultdict[CapacityId, deque[Waiter]] = defaultdict(deque)
+        self._waiting: defaultdict[CapacityId, list[Waiter]] = defaultdict(list)
         self._line: defaultdict[CapacityId, int] = defaultdict(int)
+        self._number = 0
+
+    def adopt(self, rates: Container[CapacityId]) -> None:
+        """Go by another catalogue."""
+        self._rates = rates
+        self._split.clear()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{c}: {n}" for c, n in sorted(self._in_flight.items()) if n)
         return f"<Admission {counts or 'idle'}>"
 
     def in_flight(self, capacity: CapacityId) -> int:
-        """Orders in flight against a capacity."""
+        """Orders in flight against a capacity (a rate: not sent yet), and room kept for parts woken for it."""
         return self._in_flight[capacity]
 
-    def lease(self, capacities: Sequence[CapacityId]) -> Lease | None:
+    def lease(self, capacities: tuple[CapacityId, ...]) -> Lease | None:
         """One more order against all of `capacities`, or None when any of them is full."""
         for capacity in capacities:
             if self._room(capacity, self._in_flight[capacity]) > 0:
                 return None
-        return self.force(capacities)
+        return self._take(capacities)
 
-    def force(self, capacities: Sequence[CapacityId]) -> Lease:
+    def force(self, capacities: tuple[CapacityId, ...]) -> Lease:
         """Count an order that is in flight already, full or not: one found again after a crash."""
+        lease = self._take(capacities)
+        lease.sent()
+        return lease
+
+    def _take(self, capacities: tuple[CapacityId, ...]) -> Lease:
+        split = self._split.get(capacities)
+        if split is None:
+            rates = tuple(each for each in capacities if each in self._rates)
+            split = self._split[capacities] = rates, tuple(each for each in capacities if each not in self._rates)
         for capacity in capacities:
             self._in_flight[capacity] += 1
-        return Lease(self, capacities)
+        return Lease(self, *split)
 
-    def wait(self, capacity: CapacityId, wake: Callable[[], None]) -> Waiter:
-        """Call `wake` once when `capacity` has room; first come, first woken."""
+    def wait(self, capacity: CapacityId, wake: Callable[[], None], rank: float = 0.0) -> Waiter:
+        """Call `wake` once when `capacity` has room; the least rank first, and of equals the first that came."""
+        self._number += 1
+        waiter = Waiter(self, capacity, wake, (rank, self._number))
+        line = self._waiting[capacity]
         self._line[capacity] += 1
-        waiter = Waiter(wake, lambda: self._leave(capacity))
-        self._waiting[capacity].append(waiter)
+        if len(line) > 2 * self._line[capacity] + _STALE:
+            line[:] = [each for each in line if each.waits]
+            heapify(line)
+        heappush(line, waiter)
+        self._look_later(capacity)
         return waiter
 
     def waiting(self, capacity: CapacityId) -> int:
         """How many stand in line for a capacity."""
         return self._line[capacity]
 
-    def give_back(self, capacities: Sequence[CapacityId]) -> None:
+    def give_back(self, capacities: tuple[CapacityId, ...]) -> None:
         """End of an order: its slots are free, and whoever can use them is woken."""
         for capacity in capacities:
             self._in_flight[capacity] -= 1
@@ -85,37 +129,70 @@ class Admission:
             self.stir(capacity)
 
     def stir(self, capacity: CapacityId) -> None:
-        """Wake as many waiters as could start now, as if each of them did."""
+        """Wake as many waiters as could start now, and keep the room for them."""
         line = self._waiting.get(capacity)
-        taken = self._in_flight[capacity]
-        while line and self._room(capacity, taken) <= 0:
-            if line.popleft().fire():
-                taken += 1
+        while line and self._room(capacity, self._in_flight[capacity]) <= 0:
+            waiter = heappop(line)
+            if waiter.waits:
+                self._line[capacity] -= 1
+                self._in_flight[capacity] += 1
+                waiter.fire()
+        if line:
+            self._look_later(capacity)
 
-    def _leave(self, capacity: CapacityId) -> None:
+    def _look_later(self, capacity: CapacityId) -> None:
+        """Look again when room comes by itself: with a token of a rate, or at the end of a pause."""
+        seconds = self._room(capacity, self._in_flight[capacity])
+        if 0 < seconds < inf and capacity not in self._timers:
+            self._timers[capacity] = asyncio.get_running_loop().call_later(seconds, self._stir_in_time, capacity)
+
+    def _stir_in_time(self, capacity: CapacityId) -> None:
+        del self._timers[capacity]
+        self.stir(capacity)
+
+    def leave(self, capacity: CapacityId) -> None:
+        """One who stood in line is no longer counted."""
         self._line[capacity] -= 1
+
+    def unkeep(self, capacity: CapacityId) -> None:
+        """Room that was kept for one who was woken is kept no longer."""
+        self._in_flight[capacity] -= 1
 
 
 class Waiter:
-    """One who waits for room."""
+    """One who waits for room, then holds it until it is decided what becomes of it."""
 
-    __slots__ = ("_leave", "_wake")
+    __slots__ = ("_admission", "_order", "_wake", "capacity", "waits", "woken")
 
-    def __init__(self, wake: Callable[[], None], leave: Callable[[], None]) -> None:
-        self._wake: Callable[[], None] | None = wake
-        self._leave = leave
+    def __init__(
+        self, admission: Admission, capacity: CapacityId, wake: Callable[[], None], order: tuple[float, int]
+    ) -> None:
+        self._admission = admission
+        self._wake = wake
+        self._order = order
+        self.capacity = capacity
+        self.waits = True
+        self.woken = False
+        """Whether room is kept for it."""
+
+    def __lt__(self, other: Waiter) -> bool:
+        return self._order < other._order
 
     def cancel(self) -> None:
-        """No longer interested."""
-        if self._wake is not None:
-            self._wake = None
-            self._leave()
+        """No longer interested: the place in line is given up, or the room that was kept, to whoever comes next."""
+        if self.waits:
+            self.waits = False
+            self._admission.leave(self.capacity)
+        elif self.woken:
+            self.claim()
+            self._admission.stir(self.capacity)
 
-    def fire(self) -> bool:
-        """Wake; False when nobody was interested any more."""
-        if self._wake is None:
-            return False
-        wake, self._wake = self._wake, None
-        self._leave()
-        wake()
-        return True
+    def claim(self) -> None:
+        """It is decided now what becomes of the room that was kept."""
+        self.woken = False
+        self._admission.unkeep(self.capacity)
+
+    def fire(self) -> None:
+        """Wake; room is kept from now on."""
+        self.waits, self.woken = False, True
+        self._wake()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import msgspec
@@ -34,6 +34,7 @@ from gateway.requests.admission import Admission, Lease, Waiter
 from gateway.requests.call import Call, Delivered, Delivery, offers_of
 from gateway.requests.journal import decision_row
 from gateway.requests.orders import Drawn, FoundOrder, Halfway, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
+from gateway.requests.waiting_room import Place, WaitingRoom
 from gateway.storage.rows import DecisionRow, NewHold
 from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.eligibility import CODES, nearest_feasible
@@ -41,6 +42,7 @@ from policies.tariffs import Quote
 from policies.types import (
     Ask,
     Candidate,
+    CapacityId,
     Constraints,
     Decision,
     Event,
@@ -77,6 +79,9 @@ class House(Struct, frozen=True, kw_only=True):
     ledger: Ledger
     admission: Admission
     market: View
+    waiting: WaitingRoom
+    priorities: Mapping[str, float]
+    """Intent -> seconds by which its calls count as having come earlier, in line for room."""
     patience: float
     """An order is given up for another after this many times its predicted p95."""
     least_patience: float
@@ -108,6 +113,8 @@ class Part:
         self.halfway: Halfway | None = None
         self.before: list[Tried] = []
         """What was tried in an earlier stage."""
+        self.turn: CapacityId | None = None
+        """What it was woken for, until it has been decided about."""
 
     def __repr__(self) -> str:
         state = "done" if self.done else "given up" if self.shed else f"{len(self.live)} live"
@@ -123,6 +130,11 @@ class Part:
         """Whether nothing more will come of it."""
         return self.done or self.shed is not None or isinstance(self.error, GatewayError)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits with nothing under way."""
+        return self.timer is not None and not self.live
+
     def draw(self) -> None:
         """What it takes first, or again, is a drawing that another order is to finish."""
         self.stage, self.halfway, self.wish = "drawing", None, opaque(self.asked)
@@ -137,6 +149,12 @@ class Part:
         """Make every other order for this part unwanted, before anything is charged."""
         for order in self.live:
             order.wanted = order is winner
+
+    def take_turn(self) -> None:
+        """Room was kept for it since it was woken; it is decided now whether it takes it."""
+        if self.waiter is not None and self.waiter.woken:
+            self.turn = self.waiter.capacity
+            self.waiter.claim()
 
     def unpark(self) -> None:
         """Stop waiting for room or time."""
@@ -200,6 +218,7 @@ class Attempts:
         self._finishers: list[str] = []
         self._salvage = salvage
         self._per_order = per_order
+        self._place: Place | None = None
 
     async def __aenter__(self) -> Self:
         if self._salvage is not None:
@@ -210,6 +229,7 @@ class Attempts:
 
     async def __aexit__(self, *_: object) -> None:
         self._alarm.cancel()
+        self._give_place_up()
         for start in self._starts:
             start.lease.release()
         for part in self._parts:
@@ -259,7 +279,13 @@ class Attempts:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         due, self._due = self._due, {}
-        return [(self._ask(self._parts[index]), reason) for index, reason in due.items() if not self._parts[index].over]
+        asks: list[tuple[Ask, Reason]] = []
+        for index, reason in due.items():
+            part = self._parts[index]
+            if not part.over:
+                part.take_turn()
+                asks.append((self._ask(part), reason))
+        return asks
 
     def follow(self, ask: Ask, decision: Decision) -> None:
         """Do what the engine said for one part; its hold is taken in `place`, with those of the others."""
@@ -270,12 +296,14 @@ class Attempts:
             case Submit(candidate, wake_at):
                 self._start(part, candidate, wake_at)
             case Wait(until, capacity, best):
-                self._park(part, until, capacity)
-                if best is not None and part.reserved is None and not part.live:
+                self._park(part, until, capacity, 0.0 if best is None else best.wait_s)
+                if best is not None and part.reserved is None and not part.live and not part.over:
                     self._reserve.append((part, best))
             case Shed():
                 if not part.live:
                     part.shed = decision.move
+        if self._place is not None and not any(each.waits for each in self._parts):
+            self._give_place_up()
 
     def _note_decision(self, ask: Ask, decision: Decision) -> None:
         self._policy = decision.policy
@@ -290,15 +318,17 @@ class Attempts:
         """
         if not self._decisions:
             return
+        self._pass_turns_on()
         first, self._first_round = self._first_round, False
         starts, self._starts = self._starts, []
         reserve, self._reserve = self._reserve, []
         decisions, self._decisions = self._decisions, []
-        if first and (shed := next((part.shed for part in self._parts if part.shed), None)):
+        if first and (sunk := next((part for part in self._parts if part.over), None)):
             # One part that cannot be served sinks the call before anything is spent on the others.
             starts, reserve = self._withdraw(starts), []
             for part in self._parts:
-                part.shed = part.shed or shed
+                part.shed, part.error = part.shed or sunk.shed, part.error or sunk.error
+                part.unpark()
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
         drawing = [start for start in starts if start.part.stage == "drawing"]
         holds += [self._for_both(start) for start in drawing]
@@ -451,7 +481,7 @@ class Attempts:
         house, offer = self._house, candidate.offer
         lease = house.admission.lease(offer.capacities)
         if lease is None:  # the engine saw room that a part of this very round has taken
-            self._park(part, house.shop.clock.now() + 0.05, offer.capacities[0] if offer.capacities else None)
+            self._park(part, house.shop.clock.now() + 0.05, offer.capacities[0] if offer.capacities else None, 0.05)
             return
         request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
@@ -460,7 +490,7 @@ class Attempts:
             log.info("order_hedged", call=self._call.id, attempt=plan.attempt_id, offer=offer.id)
         house.shop.engine.observe(
             Event(
-                kind="submitted",
+                kind="leased",
                 offer=offer.id,
                 pixels=request.width * request.height,
                 count=request.count,
@@ -610,14 +640,45 @@ class Attempts:
         self._house.shop.spawn(order.call_off())
         self._fall_back(part)
 
-    def _park(self, part: Part, until: float, capacity: str | None) -> None:
-        loop = asyncio.get_running_loop()
-        delay = max(until - self._house.shop.clock.now(), 0.0)
-        part.timer = loop.call_later(delay, self._look_again, part)
+    def _park(self, part: Part, until: float, capacity: CapacityId | None, expects: float) -> None:
+        """Look again at `until`, or when `capacity` has room, which is expected in so many seconds."""
+        house, call = self._house, self._call
+        delay = max(until - house.shop.clock.now(), 0.0)
+        part.timer = asyncio.get_running_loop().call_later(delay, self._look_again, part)
         if capacity is not None:
-            part.waiter = self._house.admission.wait(capacity, lambda: self._mark(part, "room"))
+            rank = call.arrived - house.priorities.get(call.intent, 0.0)
+            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), rank)
+        if part.live:
+            return
+        if self._place is not None:
+            self._place.expects = expects
+            return
+        self._place = Place(call.caller.team, call.worth.failure, call.arrived, self._sent_away)
+        self._place.expects = expects
+        house.waiting.enter(self._place)
+
+    def _sent_away(self, error: GatewayError) -> None:
+        """There is no place to wait in: what is under way goes on, the rest is given up."""
+        self._place = None
+        for part in self._parts:
+            if part.waits and not part.over:
+                self._give_up(part, error)
+
+    def _give_place_up(self) -> None:
+        if self._place is not None:
+            place, self._place = self._place, None
+            self._house.waiting.leave(place)
+
+    def _pass_turns_on(self) -> None:
+        """Room that was kept for a part which does not want it any more goes to the next in line."""
+        for part in self._parts:
+            turn, part.turn = part.turn, None
+            if turn is not None and (part.waiter is None or part.waiter.capacity != turn):
+                self._house.admission.stir(turn)
 
     def _look_again(self, part: Part) -> None:
+        if part.waiter is not None and part.waiter.woken:
+            return  # it is due already
         part.unpark()  # whoever asks does not stand in line
         self._mark(part, "wake")
 
@@ -689,9 +750,8 @@ class Attempts:
         waiting = [r for r in shed.reasons if not r.lasting]
         if waiting:
             said = sentences([f"{r.offer}: {r.reason}" for r in waiting])
-            return NoCapacity(
-                f"Nothing is free in time ({said}).", retry_after=shed.retry_after or 1.0, extra={"reasons": reasons}
-            )
+            soonest = max(shed.retry_after or 1.0, 1.0)
+            return NoCapacity(f"Nothing is free in time ({said}).", retry_after=soonest, extra={"reasons": reasons})
         if broke is not None:
             return BudgetSpent(f"The budget of this key or team is spent ({broke.reason}).", extra={"reasons": reasons})
         nearest = nearest_feasible(self._ask(self._parts[0]), self._house.market)

@@ -233,6 +233,8 @@ class RunningOrder:
             mask=self.plan.mask,
             callback_url=self._callback_url(),
         )
+        self._observe("submitted")
+        self.lease.sent()
         try:
             return await provider.generate(order, self._accepted)
         except ProviderError:

@@ -43,6 +43,9 @@ class IntentFile(Section):
     late: Dollars = Field(default=0, description="What an answer after latency_slo costs, however late ($0).")
     late_second: Dollars = Field(default=2_000_000, description="What each second past latency_slo costs ($0.002).")
     failure: Dollars = Field(default=10_000_000, description="What a picture that does not come costs ($0.01).")
+    priority: Duration = Field(
+        default=0.0, description="In line for room, a call counts as having come so much earlier (0s)."
+    )
     ceiling: Dollars | None = Field(default=None, description="Most that one picture may cost; none as shipped.")
     latency_ceiling: Duration | None = Field(
         default=None, gt=0, description="Longest that an offer may nearly always (p95) take; none as shipped."
@@ -73,6 +76,9 @@ class QueueFile(Section):
     """Standing in line for room."""
 
     max_wait: Duration = Field(default=30.0, description="From arrival; then the caller is told to come back (30s).")
+    max_waiting: int = Field(
+        default=1_000, ge=0, description="Most calls that wait at once; beyond, the least worth is sent away (1000)."
+    )
 
 
 class SizesFile(Section):
@@ -343,6 +349,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         qualities={word: file.default_intent if to == "default" else to for word, to in file.quality.items()},
         fallback=Fallback(**file.fallback.model_dump()),
         max_wait=file.queue.max_wait,
+        max_waiting=file.queue.max_waiting,
         images_per_order=file.images_per_order,
         auto_size=file.sizes.auto,
         model_prefixes=dict(file.models.aliases),
@@ -379,6 +386,7 @@ def _intent(name: str, file: IntentFile) -> Intent:
         slo=file.latency_slo,
         deadline=file.deadline,
         worth=Worth(late=file.late, late_second=file.late_second, failure=file.failure),
+        priority=file.priority,
         ceiling=file.ceiling,
         latency_ceiling=file.latency_ceiling,
         promotes=file.promotes,

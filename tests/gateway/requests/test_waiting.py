@@ -1,0 +1,199 @@
+"""Calls that wait at the gateway for sellers with few slots: who goes first, who is sent away, who pays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.app import build
+from gateway.errors import DeadlinePassed, NoCapacity, NotReady
+from gateway.requests.call import Call, Delivery
+from gateway.revisions import load_revision
+from policies.types import Worth
+from providers.sandbox import start
+from tests.support.town import TIME_SCALE, Town, settings
+
+WORTH = {"preview": Worth(failure=10_000_000), "export": Worth(failure=50_000_000)}
+ORDERS = {"timeout": "20s", "least_patience": "20s", "linger": "200ms", "drain": "5s"}
+
+
+@asynccontextmanager
+async def short_of_room(
+    folder: Path, *, slots: int = 1, accounts: tuple[str, ...] = ("fal",), **policy: object
+) -> AsyncIterator[Town]:
+    """A town whose sellers are fal alone, each account with so few slots, and no second orders."""
+    async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
+        sandbox.script({"limits": {"fal": {"concurrency": slots}}, "rules": []})
+        terms = settings(folder, sandbox.url, ("fal",), orders=ORDERS)
+        fal = terms.accounts["fal"]
+        sold = {name: fal.model_copy(update={"concurrency": slots, "key": f"sandbox-{name}"}) for name in accounts}
+        terms = terms.model_copy(update={"accounts": sold})
+        revision = load_revision(terms)
+        quiet = replace(revision.policy.hedging, on=False)
+        app = await build(terms, replace(revision, policy=replace(revision.policy, hedging=quiet, **policy)))
+        await app.start()
+        try:
+            yield Town(app, sandbox)
+        finally:
+            await app.stop()
+
+
+def wish(t: Town, intent: str = "preview") -> Call:
+    call = t.call(models=frozenset({"flux-schnell"}))
+    return replace(call, intent=intent, worth=WORTH[intent])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - whatever it is, it has no event for a test to await
+            await asyncio.sleep(0.005)
+
+
+class Line:
+    """The slot taken by an order of a second and a half, and calls that come after it."""
+
+    def __init__(self, t: Town) -> None:
+        self.t = t
+        self.served: list[str] = []
+        self.tasks: dict[str, asyncio.Task[Delivery]] = {}
+
+    async def begin(self) -> None:
+        """Take the slot."""
+        self.t.sandbox.script([{"provider": "fal", "do": "slow", "when": {"first": 1}, "args": {"seconds": 1.5}}])
+        self.tasks["first"] = asyncio.create_task(self._serve("first", wish(self.t)))
+        await until(lambda: self.t.app.admission.in_flight("fal") == 1)
+
+    async def comes(self, name: str, intent: str = "preview") -> asyncio.Task[Delivery]:
+        """One more call; back when it waits or is over."""
+        before = len(self.t.app.waiting)
+        task = self.tasks[name] = asyncio.create_task(self._serve(name, wish(self.t, intent)))
+        await until(lambda: len(self.t.app.waiting) > before or task.done() or any(self._failed()))
+        return task
+
+    def _failed(self) -> list[bool]:
+        return [task.done() and task.exception() is not None for task in self.tasks.values()]
+
+    async def _serve(self, name: str, call: Call) -> Delivery:
+        delivery = await self.t.app.pipeline.serve(call)
+        self.served.append(name)
+        return delivery
+
+    async def end(self) -> int:
+        """Wait for everybody; what the delivered were charged."""
+        ends = await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        return sum(each.charge for each in ends if isinstance(each, Delivery))
+
+
+async def test_room_goes_to_calls_of_higher_priority_first_and_among_equals_to_the_first_that_came(
+    tmp_path: Path,
+) -> None:
+    async with short_of_room(tmp_path) as t:
+        line = Line(t)
+        await line.begin()
+        for name, intent in (("export 1", "export"), ("export 2", "export"), ("preview 1", "preview")):
+            await line.comes(name, intent)
+        await line.comes("preview 2")
+        charged = await line.end()
+        assert line.served == ["first", "preview 1", "preview 2", "export 1", "export 2"]
+        assert t.limits_broken("fal") == 0
+        await t.assert_books_agree()
+        assert await t.charged() == charged
+
+
+async def test_a_policy_without_priorities_serves_in_the_order_of_coming(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path) as t:
+        priorities = t.app.pipeline._house.priorities
+        assert isinstance(priorities, dict)
+        priorities.clear()
+        line = Line(t)
+        await line.begin()
+        for name, intent in (("export", "export"), ("preview", "preview"), ("another export", "export")):
+            await line.comes(name, intent)
+        await line.end()
+        assert line.served == ["first", "export", "preview", "another export"]
+
+
+async def test_with_all_places_taken_the_call_of_least_worth_is_told_when_to_come_back(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, max_waiting=2) as t:
+        line = Line(t)
+        await line.begin()
+        await line.comes("export", "export")
+        preview = await line.comes("preview")
+        await line.comes("another export", "export")
+        with pytest.raises(NoCapacity, match="2 calls wait for room already") as caught:
+            await preview
+        assert caught.value.retry_after is not None
+        assert 1.0 <= caught.value.retry_after <= 60.0
+        late = await line.comes("a late preview")
+        with pytest.raises(NoCapacity):
+            await late
+        charged = await line.end()
+        assert line.served == ["first", "export", "another export"]
+        await t.assert_books_agree()
+        assert await t.charged() == charged == 3 * 3_000_000
+
+
+async def test_a_caller_who_leaves_the_line_is_neither_drawn_for_nor_billed(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path) as t:
+        line = Line(t)
+        await line.begin()
+        leaver = await line.comes("leaver")
+        await line.comes("stayer")
+        leaver.cancel()
+        await until(lambda: len(t.app.waiting) == 1)
+        assert t.app.admission.waiting("fal") == 1
+        charged = await line.end()
+        assert line.served == ["first", "stayer"]
+        await t.assert_books_agree()
+        assert await t.charged() == charged == 2 * 3_000_000
+
+
+async def test_who_waits_when_the_gateway_stops_is_told_so_and_what_is_under_way_is_delivered(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path) as t:
+        line = Line(t)
+        await line.begin()
+        waits = await line.comes("waits")
+        t.app.leaving()
+        with pytest.raises(NotReady, match="stopping") as caught:
+            await waits
+        assert caught.value.retry_after == 1.0
+        await line.end()
+        assert line.served == ["first"]
+        await t.assert_books_agree()
+
+
+async def test_a_call_of_several_pictures_keeps_what_it_has_when_the_rest_is_sent_away(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, max_waiting=1) as t:
+        t.sandbox.script([{"provider": "fal", "do": "slow", "when": {"first": 1}, "args": {"seconds": 1.5}}])
+        several = t.call(models=frozenset({"flux-schnell"}), count=3)
+        task = asyncio.create_task(t.app.pipeline.serve(replace(several, worth=WORTH["preview"])))
+        await until(lambda: len(t.app.waiting) == 1)
+        export = asyncio.create_task(t.app.pipeline.serve(wish(t, "export")))
+        delivery = await task
+        assert len(delivery.images) == 1
+        assert await t.charged() in {delivery.charge, delivery.charge + (await export).charge}
+        await t.assert_books_agree()
+        assert await t.charged() == delivery.charge + export.result().charge
+
+
+async def test_two_hundred_calls_at_once_on_four_slots_each_break_no_limit_and_no_book(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, slots=4, accounts=("fal", "eu"), max_waiting=150) as t:
+        calls = [wish(t, "export" if number % 4 == 0 else "preview") for number in range(200)]
+        ends = await asyncio.gather(*(t.app.pipeline.serve(call) for call in calls), return_exceptions=True)
+        kinds = Counter(type(end) for end in ends)
+        assert kinds.keys() <= {Delivery, NoCapacity, DeadlinePassed}, kinds
+        assert kinds[Delivery] >= 50
+        sent_away = [end for end in ends if isinstance(end, NoCapacity)]
+        assert len(sent_away) >= 40, "there are 150 places and 8 slots"
+        assert all(1.0 <= (error.retry_after or 0.0) <= 60.0 for error in sent_away)
+        stats = t.sandbox.stats()["fal"]
+        assert {name: account["limit_violations"] for name, account in stats.items()} == {"fal": 0, "eu": 0}
+        await t.assert_books_agree()
+        assert await t.charged() == sum(end.charge for end in ends if isinstance(end, Delivery))
+        assert len(t.app.waiting) == 0

@@ -27,8 +27,8 @@ _QUEUED_S = 0.5
 
 _RATE_MARGIN = 0.97
 _JITTER_S = 0.15
-"""How far apart two orders may drift between us and a provider: each up to 30 ms early or late on its way through
-commits, event loop and network."""
+"""How far apart two orders may drift between us and a provider: an SDK builds them, new connections open, the network
+takes its time. What comes before an order goes out does not count, for it spends its token only then."""
 _STEADY_S = 10.0
 """Seconds without a refusal before a lowered rate is raised a step."""
 _STEP = 1.1

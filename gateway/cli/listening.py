@@ -96,7 +96,7 @@ async def serve_granian(asgi: ASGIApp, host: str, port: int, work: Work, leaving
 
     def stop() -> None:
         leaving()
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
 
     for number in _STOPPED_BY:
         loop.add_signal_handler(number, stop)

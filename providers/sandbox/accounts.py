@@ -11,9 +11,9 @@ from providers.sandbox.limits import Bucket, Gate
 
 KEY_PREFIX = "sandbox-"
 _JITTER_S = 0.01
-_TOLD_JITTER_S = 0.5
-"""Seconds' worth of orders that may come too early before the caller is blamed: two busy processes on two cores keep
-each other waiting for as long. They are turned away all the same."""
+_TOLD_JITTER_S = 0.1
+"""Seconds' worth of orders that may come too early, on their way through the network, before the caller is blamed. They
+are turned away all the same."""
 _GRACE_S = 2.0
 
 

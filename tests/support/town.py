@@ -87,10 +87,10 @@ class Town:
         balances = await self.app.db.balances()
         return sum(row.posted for row in balances if row.book == "charge" and row.party == team)
 
-    def limits_broken(self, account: str) -> int:
+    def limits_broken(self, account: str, seller: str | None = None) -> int:
         """How often orders at a sandbox account broke a limit we had been told of."""
         stats = msgspec.convert(self.sandbox.stats(), dict[str, dict[str, dict[str, object]]])
-        return int(str(stats[account][account]["limit_violations"]))
+        return int(str(stats[seller or account][account]["limit_violations"]))
 
     def invoiced(self) -> Mapping[str, int]:
         """What the sandbox says each account owes: its own book."""

@@ -87,7 +87,8 @@ async def test_a_deadline_leaves_the_order_to_end_by_itself_and_charges_nothing(
 
 
 async def test_sixty_calls_at_once_never_exceed_a_limit(tmp_path: Path) -> None:
-    async with town(tmp_path) as t:
+    patient = {"timeout": "20s", "least_patience": "20s", "linger": "200ms", "drain": "5s"}
+    async with town(tmp_path, orders=patient) as t:
         calls = [t.call(only=frozenset({"fal"}), deadline=60.0) for _ in range(60)]
         await asyncio.gather(*(t.app.pipeline.serve(call) for call in calls))
         assert t.limits_broken("fal") == 0

@@ -25,9 +25,17 @@ ORDERS = {"timeout": "20s", "least_patience": "20s", "linger": "200ms", "drain":
 
 @asynccontextmanager
 async def short_of_room(
-    folder: Path, *, slots: int = 1, accounts: tuple[str, ...] = ("fal",), **policy: object
+    folder: Path,
+    *,
+    slots: int = 1,
+    accounts: tuple[str, ...] = ("fal",),
+    priority: float | None = None,
+    max_waiting: int = 1_000,
 ) -> AsyncIterator[Town]:
-    """A town whose sellers are fal alone, each account with so few slots, and no second orders."""
+    """A town whose sellers are fal alone, each account with so few slots, and no second orders.
+
+    `priority`: of every intent, instead of the shipped ones.
+    """
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
         sandbox.script({"limits": {"fal": {"concurrency": slots}}, "rules": []})
         terms = settings(folder, sandbox.url, ("fal",), orders=ORDERS)
@@ -35,8 +43,14 @@ async def short_of_room(
         sold = {name: fal.model_copy(update={"concurrency": slots, "key": f"sandbox-{name}"}) for name in accounts}
         terms = terms.model_copy(update={"accounts": sold})
         revision = load_revision(terms)
-        quiet = replace(revision.policy.hedging, on=False)
-        app = await build(terms, replace(revision, policy=replace(revision.policy, hedging=quiet, **policy)))
+        policy = revision.policy
+        intents = {
+            name: intent if priority is None else replace(intent, priority=priority)
+            for name, intent in policy.intents.items()
+        }
+        quiet = replace(policy.hedging, on=False)
+        policy = replace(policy, hedging=quiet, intents=intents, max_waiting=max_waiting)
+        app = await build(terms, replace(revision, policy=policy))
         await app.start()
         try:
             yield Town(app, sandbox)
@@ -107,10 +121,7 @@ async def test_room_goes_to_calls_of_higher_priority_first_and_among_equals_to_t
 
 
 async def test_a_policy_without_priorities_serves_in_the_order_of_coming(tmp_path: Path) -> None:
-    async with short_of_room(tmp_path) as t:
-        priorities = t.app.pipeline._house.priorities
-        assert isinstance(priorities, dict)
-        priorities.clear()
+    async with short_of_room(tmp_path, priority=0.0) as t:
         line = Line(t)
         await line.begin()
         for name, intent in (("export", "export"), ("preview", "preview"), ("another export", "export")):

@@ -11,6 +11,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import (
     BudgetSpent,
@@ -92,9 +93,14 @@ class Ask(Struct, frozen=True, kw_only=True):
         return None if self.repeat is None else fingerprint(self.path, fields, *inputs)
 
 
-async def draw(services: Services, read: Read, scope: HTTPScope, receive: Receive) -> Answer | None:
-    """Answer a request for pictures; `read` makes the call of it. None when the client left before it was answered."""
-    drawing = Drawing(services, scope, receive)
+async def draw(
+    services: Services, read: Read, scope: HTTPScope, receive: Receive, *, joins: bool = False
+) -> Answer | None:
+    """Answer a request for pictures; `read` makes the call of it. None when the client left before it was answered.
+
+    With `joins`, equal requests at once are one call.
+    """
+    drawing = Drawing(services, scope, receive, joins=joins)
     try:
         return await drawing.answer(read)
     except ClientGone:
@@ -117,8 +123,9 @@ async def respond(services: Services, read: Read, scope: Scope, receive: Receive
 class Drawing:
     """One request for pictures, from the first byte to the last."""
 
-    def __init__(self, services: Services, scope: HTTPScope, receive: Receive) -> None:
+    def __init__(self, services: Services, scope: HTTPScope, receive: Receive, *, joins: bool = False) -> None:
         self._services = services
+        self._joins = joins
         self._scope = scope
         self._receive = receive
         self._arrived = services.clock.now()
@@ -144,7 +151,7 @@ class Drawing:
             path=scope["path"],
             arrived=self._arrived,
             deployment=scope.get("path_params", {}).get("deployment"),
-            repeat=repeat_of(headers),
+            repeat=self._repeat(headers),
         )
         call, shape = await read(ask)
         if ask.repeat is None or not ask.repeat.count:  # what a repeat joins was counted before
@@ -158,6 +165,10 @@ class Drawing:
         if shape.warnings:
             told.append(warning_header(shape.warnings))
         return Answer(200, told, pieces)
+
+    def _repeat(self, headers: Mapping[bytes, bytes]) -> Repeat | None:
+        repeat = repeat_of(headers)
+        return replace(repeat or Repeat(), joins=True) if self._joins else repeat
 
     async def _streamed(self, call: Call, shape: Shape, repeat: Repeat | None) -> Answer:
         """An answer that has begun: its first event is there, or it has taken long enough for a sign of life."""
@@ -188,10 +199,11 @@ class Drawing:
         return b"x-pixelgate-decision", sibling(self._call_id, "dec").encode()
 
     async def _served(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:
-        self._called = repeat is None or not repeat.count  # a repeat may join a call of another name
+        coalescing = self._services.coalescing
+        # A repeat may join a call of another name.
+        self._called = repeat is None or not (repeat.count or coalescing.joins(call, repeat))
         if repeat is None:
             return await unless_left(self._services.serve(call), self._receive), "miss"
-        coalescing = self._services.coalescing
         served = await unless_left(coalescing.serve(call, repeat), self._receive, coalescing.hang_up)
         return served.delivery, served.cache
 

@@ -203,7 +203,7 @@ def promotions(services: Services) -> HTTPRouteHandler:
 
     @post("/v1/images/{image_id:str}/promote", status_code=200)
     async def promote(request: HttpRequest) -> Response[bytes]:
-        answer = await draw(services, read, request.scope, request.receive)
+        answer = await draw(services, read, request.scope, request.receive, joins=True)
         if answer is None:
             return Response(content=b"", status_code=400)
         headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}

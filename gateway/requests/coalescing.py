@@ -4,6 +4,7 @@ Two kinds of client ask again. One sends `Idempotency-Key`: whatever was first a
 a day, and the call goes on when its caller leaves. The other repeats by itself after a timeout or a broken connection
 and numbers its repeats (`x-stainless-retry-count`, all of OpenAI's clients): its repeat joins the call of an equal
 request that is still under way, a forsaken one first. A first attempt never joins: equal requests at once are meant.
+Only a promotion is one picture however often it is asked for at once: whoever presses a button twice wants one.
 
 While nobody listens to a call, it goes on for `regain` seconds. Its caller may be back by then; a picture that is ready
 before is kept and charged only when somebody comes for it. The same holds for orders that a restart found under way.
@@ -52,6 +53,8 @@ class Repeat(Struct, frozen=True, kw_only=True):
     """Its `Idempotency-Key`."""
     count: int = 0
     """How often the client has asked before."""
+    joins: bool = False
+    """Whether even a first attempt joins an equal request that is under way."""
 
 
 class Served(Struct, frozen=True):
@@ -162,7 +165,7 @@ class Coalescing:
         if repeat.key is not None:
             return await self._serve_keyed(call, repeat.key)
         wanted = _wanted(call)
-        course = self._course_for(wanted) if repeat.count else None
+        course = self._course_for(wanted) if repeat.count or repeat.joins else None
         if course is not None:
             return await self._join(course)
         course = self._begin(call)
@@ -175,6 +178,10 @@ class Coalescing:
             courses.remove(course)
             if not courses:
                 del self._running[wanted]
+
+    def joins(self, call: Call, repeat: Repeat) -> bool:
+        """Whether a first attempt would join another call just now."""
+        return repeat.joins and repeat.key is None and self._course_for(_wanted(call)) is not None
 
     def hang_up(self, task: asyncio.Task[object]) -> None:
         """The client of a request's task left: the call goes on while somebody else listens or may come back."""

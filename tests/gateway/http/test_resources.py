@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import openai
@@ -166,6 +167,25 @@ async def test_a_bad_promotion_is_refused_by_name(door: Door, body: dict[str, ob
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (400, param, code)
     assert len(door.painter.calls) == 1
+
+
+async def test_a_double_click_on_promote_is_one_picture_and_later_or_otherwise_it_is_another(door: Door) -> None:
+    preview = (await door.generate()).json()["data"][0]
+    path, before = f"/v1/images/{preview['id']}/promote", len(door.painter.calls)
+    door.painter.waits_for = asyncio.Event()
+    clicks = [asyncio.create_task(door.post(path, body)) for body in ({}, {}, {"size": "512x512"})]
+    for _ in range(500):
+        if len(door.painter.calls) == before + 2:
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)  # a third call would be there by now
+    assert len(door.painter.calls) == before + 2
+    door.painter.waits_for.set()
+    first, second, other = [(await click).json() for click in clicks]
+    assert first["data"] == second["data"] != other["data"]
+    assert sorted([first["pixelgate"]["cache"], second["pixelgate"]["cache"]]) == ["joined", "miss"]
+    later = (await door.post(path, {})).json()
+    assert (later["pixelgate"]["cache"], len(door.painter.calls)) == ("miss", before + 3)
 
 
 async def test_what_is_not_there_cannot_be_promoted(door: Door) -> None:

@@ -29,7 +29,16 @@ from policies.tariffs import (
     Tariff,
 )
 from policies.types import Licence
-from providers.contract import Abilities, Format, InputDialect, Operation, SafetyDialect, SizeDialect, SizeRule
+from providers.contract import (
+    Abilities,
+    FidelityDialect,
+    Format,
+    InputDialect,
+    Operation,
+    SafetyDialect,
+    SizeDialect,
+    SizeRule,
+)
 
 _HIGHEST = 1_000
 """Dollars per unit above which a price is taken for a slip of the unit."""
@@ -329,6 +338,7 @@ class References(Document):
     dialect: InputDialect
     mask: bool | Literal["required"] = False
     strength: Strength | None = None
+    fidelity: FidelityDialect | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> References:
@@ -376,6 +386,7 @@ class AbilitiesEntry(Document):
             mask=bool(inputs and inputs.mask),
             needs_mask=bool(inputs and inputs.mask == "required"),
             strength=(strength.min, strength.max) if strength else None,
+            fidelity=inputs.fidelity if inputs else None,
             input_dialect=inputs.dialect if inputs else None,
             size_dialect=self.size_dialect,
             safety_dialect=self.safety_dialect,

@@ -105,6 +105,8 @@ def _wrong_inputs(offer: Offer, request: ImageRequest) -> str | None:
         return f"{offer.id} takes {f'at most {most}' if most else 'no'} input pictures, not {given}"
     if given < fewest:
         return f"{offer.id} works from at least {fewest} input pictures, not from {given or 'none'}"
+    if request.fidelity == "high" and offer.abilities.fidelity is None and offer.abilities.strength is None:
+        return f"{offer.id} cannot be told to keep closely to its input pictures (input_fidelity)"
     if request.mask and not offer.abilities.mask:
         return f"{offer.id} takes no mask"
     return f"{offer.id} works only under a mask" if offer.abilities.needs_mask and not request.mask else None

@@ -392,8 +392,8 @@ class CostEngine:
         key = (
             request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
             request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
-            request.strength, request.references, request.mask, request.safety, wishes.tier, wishes.models,
-            wishes.only, wishes.ignore, wishes.require, wishes.bars, ask.team,
+            request.strength, request.fidelity, request.references, request.mask, request.safety, wishes.tier,
+            wishes.models, wishes.only, wishes.ignore, wishes.require, wishes.bars, ask.team,
         )  # fmt: skip
         slate = self._slates.get(key)
         if slate is None:

@@ -25,6 +25,9 @@ SizeDialect = Literal[
 large as the first one it is made from."""
 InputDialect = Literal["image_url", "image_urls", "image", "images", "input_image", "input_images", "reference_images"]
 """The field an endpoint takes input pictures in; a plural takes a list."""
+FidelityDialect = Literal["always", "asked"]
+"""How an endpoint keeps closely to its input pictures: always, unasked; or when it is asked to, by OpenAI's field
+`input_fidelity`."""
 SafetyDialect = Literal["checker", "tolerance", "disable_checker", "none"]
 
 
@@ -79,6 +82,8 @@ class Abilities(Struct, frozen=True, kw_only=True):
     """Whether it must."""
     strength: tuple[float, float] | None = None
     """Accepted range of how far the picture may leave its first input, or None where the endpoint decides by itself."""
+    fidelity: FidelityDialect | None = None
+    """None: it makes no promise of its own; with `strength` it can be told by that."""
     input_dialect: InputDialect | None = None
     size_dialect: SizeDialect = "image_size"
     safety_dialect: SafetyDialect = "none"
@@ -115,6 +120,8 @@ class ImageRequest(Struct, frozen=True, kw_only=True):
     """Whether a mask says which part of the first input picture is drawn anew (`Order.mask`)."""
     strength: float | None = None
     """How far the picture may leave its first input: 0 not at all, 1 freely."""
+    fidelity: Literal["high", "low"] | None = None
+    """How closely the picture must keep to its inputs; `low` asks for no more than is usual."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -279,6 +279,8 @@ def _fields(order: Order) -> dict[str, Any]:
     fewest, most = able.references
     if not fewest <= len(order.inputs) <= most or (order.mask and not able.mask):
         raise Unsupported(f"{order.endpoint} does not work from these pictures")
+    if able.fidelity == "asked" and asked.fidelity is not None:
+        fields["input_fidelity"] = asked.fidelity
     fields["image"] = [_file(f"image-{number}", picture) for number, picture in enumerate(order.inputs)]
     return fields if order.mask is None else fields | {"mask": _file("mask", order.mask)}
 

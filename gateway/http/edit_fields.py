@@ -59,7 +59,8 @@ MASKED = Boolean(name="masked", default=False, about="Whether a mask would come 
 INPUT_FIDELITY = Choice(
     name="input_fidelity",
     words=("high", "low"),
-    about="Accepted, without effect: the models here keep to their inputs as closely as they can.",
+    about="`high`: only offers that keep closely to their inputs, or can be told to, may serve. `low` asks for no more "
+    "than is usual, so any may.",
 )
 STRENGTH = Number(
     name="strength",

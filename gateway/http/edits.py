@@ -7,6 +7,7 @@ order at an endpoint that can be told how far to leave its input, and 404 where 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
@@ -21,7 +22,7 @@ from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
 from gateway.http.field_kinds import Field
-from gateway.http.fields import refuse_unknown
+from gateway.http.fields import Fields, refuse_unknown
 from gateway.http.forms import MAX_FORM, is_form, read_form, typed
 from gateway.http.generation_fields import extension_headers
 from gateway.http.generations import call_of, within_patience
@@ -220,7 +221,6 @@ def parse_edit(given: Given, names: Names, caller: Caller) -> Wish:
     fields, warnings = known_fields(given.fields, names, edit_fields.KNOWN)
     fields = canonical(fields, edit_fields.KNOWN)
     refuse_unsupported(fields, edit_fields.UNSUPPORTED)
-    edit_fields.INPUT_FIDELITY.read(fields)
     cuts_out = edit_fields.OPERATION.read(fields) == "remove_background"
     operation: Operation = "remove_background" if cuts_out else "edit"
     whole = {**fields, "prompt": fields.get("prompt") or CUT_OUT_PROMPT} if cuts_out else dict(fields)
@@ -256,6 +256,9 @@ def _wish(
     fields = given.fields
     model = model_name(fields)
     meaning = _editing(names.meaning(model), able, names, caller)
+    fidelity = _fidelity(fields, names, meaning, operation)
+    if fidelity is None and fields.get("input_fidelity") == "high" and operation == "edit":
+        warnings = (*warnings, "ignored: input_fidelity")
     intent = intent_of(fields, names)
     constraints = constraints_of(fields, names, caller, meaning, intent)
     request = replace(
@@ -264,12 +267,33 @@ def _wish(
         references=given.sizes,
         mask=given.masked,
         strength=edit_fields.STRENGTH.read(fields),
+        fidelity=fidelity,
         transparent=operation == "remove_background",
     )
     request = see_through(fields, request, names, caller)
     if size_of(fields, _AUTO) == _AUTO:
         request = _in_a_drawn_size(request, constraints, names, caller)
     return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
+
+
+def _fidelity(fields: Fields, names: Names, meaning: Meaning, operation: Operation) -> Literal["high", "low"] | None:
+    """How closely to keep to the pictures handed in; None where nobody asked, or nobody can and that is ignored."""
+    asked = edit_fields.INPUT_FIDELITY.read(fields)
+    if asked != "high" or operation == "remove_background":  # what that leaves of a picture is the picture's own
+        return "low" if asked == "low" else None
+    offers = [offer for offer in names.catalog.offers.values() if operation in offer.abilities.operations]
+    meant = [offer for offer in offers if meaning.models is None or offer.model in meaning.models]
+    if any(offer.abilities.fidelity is not None or offer.abilities.strength is not None for offer in meant):
+        return "high"
+    if names.policy.ignore_unknown:
+        return None
+    able = sorted({offer.model for offer in offers if offer.abilities.fidelity is not None})
+    raise InvalidRequest(
+        "Unsupported value for 'input_fidelity': 'high'. The model asked for cannot be told to keep closely to its "
+        f"input pictures. Leave it out, or name a model that does: {', '.join(able) or 'none is sold here'}.",
+        param="input_fidelity",
+        code="unsupported_value",
+    )
 
 
 def _editing(meaning: Meaning, able: Collection[str], names: Names, caller: Caller) -> Meaning:

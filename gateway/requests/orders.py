@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger("gateway.orders")
 
+CLOSE = 0.35
+"""Strength of an order that is to keep closely to its input: things and faces stay, surfaces may change."""
 EVENTS: Mapping[str, EventKind] = {
     "overloaded": "throttled",
     "timed_out": "timeout",
@@ -509,9 +511,15 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def fit_to_offer(wish: ImageRequest, offer: Offer, seed: int, compression: int | None) -> ImageRequest:
-    """The order for an offer: a format it sells (the gateway converts), and a seed where it takes one."""
+    """The order for an offer: a format it sells (the gateway converts), and a seed where it takes one.
+
+    High fidelity is a low strength where the endpoint knows no other word for it.
+    """
+    able = offer.abilities
+    closely = wish.fidelity == "high" and wish.strength is None and able.fidelity is None and able.strength is not None
     return msgspec.structs.replace(
         wish,
+        strength=max(CLOSE, able.strength[0]) if closely and able.strength is not None else wish.strength,
         format=_format(wish.format, offer.abilities.formats, compression),
         seed=seed if offer.abilities.seed else None,
     )

@@ -20,6 +20,7 @@ from policies.tariffs import PerToken, bill, quote
 from providers.contract import (
     Abilities,
     ChecksAccount,
+    FidelityDialect,
     Generation,
     Head,
     ImageRequest,
@@ -148,6 +149,22 @@ async def test_says_the_order_in_openais_words_once_and_takes_its_count_of_token
     assert "OpenAI-Organization" not in headers
     assert generation.usage.tokens == Tokens(text_in=12, image_in=18, image_out=272)
     assert tickets == [generation.ticket] == [Ticket("req_1", {"endpoint": "gpt-image-2"})]
+
+
+@pytest.mark.parametrize(("fidelity", "told"), [("asked", ["high"]), ("always", []), (None, [])])
+async def test_fidelity_is_told_to_models_that_can_be_told(
+    seller: Start, serve: Serve, fidelity: FidelityDialect | None, told: list[str]
+) -> None:
+    seen: list[object] = []
+
+    async def paint(request: web.Request) -> web.Response:
+        seen.extend((await request.post()).getall("input_fidelity", []))
+        return answer(picture())
+
+    able = replace(EDITS, fidelity=fidelity)
+    asked = order(able=able, operation="edit", references=((64, 48),), fidelity="high")
+    await draw(seller(await serve(paint)), replace(asked, inputs=(GIVEN,)))
+    assert seen == told
 
 
 async def test_an_edit_is_a_form_with_its_pictures_and_its_mask_as_they_came(seller: Start, serve: Serve) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import msgspec
 import openai
 import pytest
 import uvicorn
@@ -20,7 +21,10 @@ from aiohttp import web
 from openai import AsyncOpenAI
 from PIL import Image
 
+from gateway.http.edits import Given, parse_edit
+from gateway.http.model_names import names_of
 from gateway.keys import make_key
+from gateway.requests.call import Caller
 from gateway.settings import read_pepper
 from providers.picture import complete, probe
 from tests.support.town import Town, town
@@ -539,3 +543,35 @@ async def test_a_picture_drawn_here_is_edited_by_its_id_by_its_own_team_while_it
     await studio.http.delete(f"/v1/images/{made['id']}")
     gone = await studio.http.post(EDITS, json=body)
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_high_fidelity_goes_to_models_that_keep_to_their_pictures_or_becomes_a_low_strength(
+    studio: Studio,
+) -> None:
+    shown: dict[str, Any] = {"images": [{"image_url": uri(picture(512, 512))}], "size": "512x512"}
+    for model, fidelity, strength in (
+        ("flux-dev", "high", 0.35),
+        ("flux-dev", "low", None),
+        ("flux-2-pro", "high", None),
+    ):
+        answer = await studio.post(**shown, model=f"{model}:fal", input_fidelity=fidelity)
+        assert answer.status_code == 200, answer.text
+        assert studio.sent("fal")[-1].get("strength") == strength
+    own = await studio.post(**shown, model="flux-dev:fal", input_fidelity="high", strength=0.9)
+    assert own.status_code == 200
+    assert studio.sent("fal")[-1]["strength"] == 0.9
+    assert "x-pixelgate-warning" not in own.headers
+    error = (await studio.post(**shown, model="flux-subject", input_fidelity="high")).json()["error"]
+    assert (error["param"], error["code"]) == ("input_fidelity", "unsupported_value")
+    assert "flux-kontext-pro" in error["message"]
+    odd = await studio.post(**shown, input_fidelity="medium")
+    assert (odd.status_code, odd.json()["error"]["param"]) == (400, "input_fidelity")
+
+
+async def test_a_policy_that_ignores_says_which_fidelity_is_not_kept(studio: Studio) -> None:
+    app = studio.place.app
+    policy = msgspec.structs.replace(app.revision.policy, ignore_unknown=True)
+    names = names_of(policy, app.revision.catalog)
+    given = Given({"prompt": "x", "model": "flux-subject", "input_fidelity": "high"}, ((512, 512),), masked=False)
+    wish = parse_edit(given, names, Caller(key_id="key_test", team="acme"))
+    assert (wish.warnings, wish.request.fidelity) == (("ignored: input_fidelity",), None)

@@ -101,17 +101,18 @@ def stamp_of(settings: Settings) -> Stamp:
     return frozenset(found)
 
 
-def load_revision(
+def load_revision(  # noqa: PLR0913 - what may stand for what is in force
     settings: Settings,
     *,
     every_account: bool = False,
     shelf: Shelf | None = None,
     at: datetime | None = None,
     policy: PolicyText | None = None,
+    catalog_dir: Path | None = None,
 ) -> Revision:
     """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
 
-    With a `policy` that text counts instead of the policy's file.
+    With a `policy` that text counts instead of the policy's file, with a `catalog_dir` its files instead of the catalogue.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """
@@ -119,7 +120,7 @@ def load_revision(
     shelf = shelf or Shelf()
     shelf.stamp = stamp_of(settings)
     faults: list[Fault] = []
-    models = _read_catalog(settings, shelf, faults)
+    models = _read_catalog(catalog_dir or catalog_folder(settings), shelf, faults)
     found = _read_policy(settings, shelf, faults) if policy is None else _parse_policy(settings, policy, faults)
     faults += _faults_of_accounts(settings)
     if faults or found is None:
@@ -214,8 +215,7 @@ def _policy_folders(settings: Settings) -> tuple[Path, Path]:
     return settings.config / "policies", default_config() / "policies"
 
 
-def _read_catalog(settings: Settings, shelf: Shelf, faults: list[Fault]) -> list[tuple[Document, ModelFile]]:
-    folder = catalog_folder(settings)
+def _read_catalog(folder: Path, shelf: Shelf, faults: list[Fault]) -> list[tuple[Document, ModelFile]]:
     models: list[tuple[Document, ModelFile]] = []
     for path in sorted(folder.glob("*.yaml")):
         try:

@@ -26,8 +26,9 @@ COMMANDS = {
 }
 GROUPS = {
     "policy": (
-        "The policy in force: its history, changes to it, and the way back.",
+        "The policy in force: what it would do, its history, changes to it, and the way back.",
         {
+            "simulate": ("gateway.cli.simulate:simulate", "Plays traffic through a policy, beside baselines."),
             "history": ("gateway.cli.policy_history:history", "Who changed it, when and why."),
             "show": ("gateway.cli.policy_show:show", "One revision, or what it changed."),
             "apply": ("gateway.cli.policy_apply:apply", "Puts a file in force, unless somebody else came in between."),

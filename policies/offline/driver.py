@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from policies.offline.contract import Decision
 from policies.types import (
     Ask,
     Engine,
@@ -33,14 +34,6 @@ EVENTS: Mapping[str, EventKind] = {
     "no_credit": "misconfigured",
     "cancelled": "cancelled",
 }
-
-
-class Decision(NamedTuple):
-    """What the simulator reads of a decision."""
-
-    endpoint: int = -1
-    wake_at: float = 0.0
-    drop: bool = False
 
 
 class Out(NamedTuple):
@@ -90,18 +83,18 @@ class Driver:
         """What a request asks of the engine."""
         raise NotImplementedError
 
-    def decide(self, request: Any, snapshot: Any, now: float, reason: Reason) -> Decision:
+    def decide(self, r: Any, s: Any, now: float, reason: Reason) -> Decision:
         """Ask the engine and say its answer in the simulator's words."""
-        self._snapshot = snapshot
-        self._leave(request.id)
-        tried = self._tried.get(request.id, ()) if reason != "new" else ()
-        live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in request.live])
-        ask = self.ask_of(request, tried, live)
+        self._snapshot = s
+        self._leave(r.id)
+        tried = self._tried.get(r.id, ()) if reason != "new" else ()
+        live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in r.live])
+        ask = self.ask_of(r, tried, live)
         move = self.engine.decide(ask, self, now, reason).move
         if isinstance(move, Submit):
-            return self._submit(request, ask, move, now)
+            return self._submit(r, ask, move, now)
         if isinstance(move, Wait):
-            self._stand(request, move)
+            self._stand(r, move)
             return Decision(-1, max(move.until, now + 1e-3))
         return Decision(drop=True)
 

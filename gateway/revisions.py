@@ -101,7 +101,7 @@ def stamp_of(settings: Settings) -> Stamp:
     return frozenset(found)
 
 
-def load_revision(  # noqa: PLR0913 - what may stand for what is in force
+def load_revision(
     settings: Settings,
     *,
     every_account: bool = False,
@@ -112,7 +112,7 @@ def load_revision(  # noqa: PLR0913 - what may stand for what is in force
 ) -> Revision:
     """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
 
-    With a `policy` that text counts instead of the policy's file, with a `catalog_dir` its files instead of the catalogue.
+    With a `policy` that text counts instead of the policy's file; with a `catalog_dir` its files, not the catalogue's.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """

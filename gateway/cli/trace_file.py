@@ -5,8 +5,9 @@
      "nano_usd": 25000000, "seconds": 3.6}}
 
 `at` is a moment, or seconds since the first call; rules that ask for the time see noon of a Wednesday then. `ask` is a
-body of `POST /v1/images/generations`; its prompt may be left out, for nothing depends on it. `operation` and `inputs` (sizes of input pictures) stand beside it where something
-else is done than drawing from words. `done` is what became of a recorded call.
+body of `POST /v1/images/generations`; its prompt may be left out, for nothing depends on it. `operation` and `inputs`
+(sizes of input pictures) stand beside it where something else is done than drawing from words. `done` is what became of
+a recorded call.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What is true there: an order takes `typical seconds x work` (model, steps, megapixels, pictures: the same arithmetic as
 `policies/latency_forecast.py`), times a draw that is fixed for each (picture, offer), so that policies are compared on
-the same luck. A seller that is full queues or refuses, as its kind does; what it bills is its tariff. What is assumed, for
-want of anybody's figures, stands in `Assumptions`. A server of our own draws one order in each of its slots.
+the same luck. A seller that is full queues or refuses, as its kind does; what it bills is its tariff. What is assumed,
+for want of anybody's figures, stands in `Assumptions`. A server of our own draws one order in each of its slots.
 """
 
 from __future__ import annotations

@@ -156,6 +156,21 @@ class Reservation(Struct, frozen=True, kw_only=True):
         return here and not welcome
 
 
+class CanaryTerms(Struct, frozen=True, kw_only=True):
+    """How a new policy is tried on a part of the calls (`policies/experiments/guardrails.py`)."""
+
+    share: float = 0.05
+    """Share of keys and end users whose calls it serves."""
+    calls: int = 2_000
+    """Calls, each compared with one like it, after which a canary that crossed nothing has passed."""
+    cost: float = 0.05
+    """How much more a picture may cost, as a share."""
+    p95: float = 0.25
+    """How much longer the slowest twentieth may take, as a share."""
+    risk: float = 0.005
+    """Probability at most that a good one is ended."""
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """One revision of a routing policy."""
 
@@ -201,6 +216,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     """How many times over a late answer counts in choices: more than once where a share in time is promised."""
     crowding: Crowding = Crowding()
     scarcity: Scarcity = Scarcity()
+    canary: CanaryTerms = CanaryTerms()
     hedging: Hedging = Hedging()
     pool: Pool = Pool()
     breaker: BreakerTerms = BreakerTerms()

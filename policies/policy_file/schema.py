@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from policies.policy import (
     BreakerTerms,
+    CanaryTerms,
     Crowding,
     Fallback,
     ForecastTerms,
@@ -79,6 +80,21 @@ class QueueFile(Section):
     max_waiting: int = Field(
         default=1_000, ge=0, description="Most calls that wait at once; beyond, the least worth is sent away (1000)."
     )
+
+
+class CanaryFile(Section):
+    """How `policy canary start` tries another policy while this one is in force."""
+
+    share: Share = Field(default=0.05, gt=0, description="Share of keys and end users that it serves (5%).")
+    calls: int = Field(
+        default=2_000,
+        ge=100,
+        le=1_000_000,
+        description="Calls compared after which it has passed, and is promoted (2000).",
+    )
+    cost: Share = Field(default=0.05, description="How much more a picture may cost before it is ended (5%).")
+    p95: Share = Field(default=0.25, description="How much longer its slowest twentieth may take (25%).")
+    risk: Share = Field(default=0.005, gt=0, description="Most good ones that are ended by chance (0.5%).")
 
 
 class SizesFile(Section):
@@ -271,6 +287,7 @@ class PolicyFile(Section):
     )
     crowding: CrowdingFile = CrowdingFile()
     scarcity: ScarcityFile = ScarcityFile()
+    canary: CanaryFile = CanaryFile()
     hedging: HedgingFile = HedgingFile()
     pool: PoolFile = PoolFile()
     breaker: BreakerFile = BreakerFile()
@@ -368,6 +385,7 @@ def compile_policy(file: PolicyFile) -> Policy:
         crowding=Crowding(**file.crowding.model_dump()),
         punctuality=file.punctuality,
         scarcity=Scarcity(**file.scarcity.model_dump()),
+        canary=CanaryTerms(**file.canary.model_dump()),
         hedging=Hedging(**file.hedging.model_dump()),
         pool=Pool(**file.pool.model_dump()),
         breaker=BreakerTerms(**file.breaker.model_dump()),

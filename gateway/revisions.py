@@ -27,8 +27,12 @@ from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, co
 from policies.catalog_file import ModelFile
 from policies.coverage import unserved
 from policies.policy import Policy
+from policies.policy_file.lint import Finding, Linter
 from policies.policy_file.names import Known, names_in
 from policies.policy_file.schema import PolicyFile, compile_policy
+from policies.policy_file.secrets import HINT as SECRET_HINT
+from policies.policy_file.secrets import MESSAGE as SECRET
+from policies.policy_file.secrets import secrets_in
 from policies.price_book import LONG_AGO, next_change
 from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
@@ -64,7 +68,7 @@ class Revision(Struct, frozen=True, kw_only=True):
 
 
 class Shelf:
-    """Files read before: one that did not change is not parsed again. A whole catalogue takes a second or two."""
+    """Files read before: one that did not change is not parsed again. A whole catalogue takes a tenth of a second."""
 
     def __init__(self) -> None:
         self.stamp: Stamp = frozenset()
@@ -131,14 +135,18 @@ def load_revision(
         catalog = compile_offers([file for _, file in models], terms, 0, at or datetime.now(UTC))
     except BadCatalog as error:
         raise BadFile([_placed(fault, models, settings) for fault in error.faults]) from None
-    if faults := list(unknown_names(document, file, known_names(settings, catalog))):
+    compiled = compile_policy(file)
+    faults += faults_of_policy(document, file, settings, catalog)
+    if catalog.offers and not faults:
+        faults += [placed(document, finding) for finding in Linter(file, compiled, catalog).removed()]
+    if faults:
         raise BadFile(faults)
     number = _number_of([document for document, _ in models], terms, catalog)
     catalog = replace(catalog, revision=number)
     return Revision(
         number=number,
         catalog=catalog,
-        policy=compile_policy(file),
+        policy=compiled,
         accounts=accounts,
         written=written,
         meaning=sha256(msgspec.json.encode(document.data, order="sorted")).hexdigest(),
@@ -292,12 +300,23 @@ def _of_setting(document: Document, account: str, detail: ErrorDetails) -> Fault
     return None
 
 
-def unknown_names(document: Document, file: PolicyFile, known: Known) -> Iterator[Fault]:
-    """Names that nothing has; misspelt in a rule, they would deny nothing, in silence."""
+def faults_of_policy(document: Document, file: PolicyFile, settings: Settings, catalog: Catalog) -> Iterator[Fault]:
+    """Names that nothing has, which in a rule would deny nothing, in silence; and secrets."""
+    known = known_names(settings, catalog)
     for named in names_in(file):
         if named.name not in known[named.kind]:
             message = f"{dotted(named.loc)}: there is no {named.word} called {named.name!r}"
-            yield document.fault(named.loc, message, hint=nearest(named.name, sorted(known[named.kind])))
+            hint = nearest(named.name, sorted(known[named.kind]))
+            yield document.fault(named.loc, message, hint=hint, code="name")
+    for loc in secrets_in(document.data):
+        yield document.fault(loc, f"{dotted(loc)} {SECRET}", hint=SECRET_HINT, code="secret")
+
+
+def placed(document: Document, finding: Finding) -> Fault:
+    """A finding, put at its line and column."""
+    return document.fault(
+        finding.loc, finding.message, hint=finding.hint, at_key=finding.at_key, code=finding.code, level=finding.level
+    )
 
 
 def known_names(settings: Settings, catalog: Catalog) -> Known:

@@ -11,21 +11,23 @@ Anchors, aliases and tags are refused: a file says what it says, once, in plain 
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from math import inf, nan
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, BinaryIO, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
-MAX_EVENTS = 20_000
+MAX_EVENTS = 60_000
 
 # YAML 1.2, of which parsers of 1.1 would read yes, 1:30 and 017 otherwise.
 _WORDS = {
@@ -41,6 +43,9 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _ODD = {".inf": inf, "+.inf": inf, "-.inf": -inf, ".nan": nan}
 _LONGEST_NUMBER = 40
+_TRAPS = frozenset({"yes", "no", "on", "off", "y", "n"})
+_LONGEST_TRAP = 3
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+(?:\.[0-9]*)?", re.ASCII)
 _PARSER_HINTS = {
     "cannot start any token": "indent with spaces, not tabs, and quote words that begin with @ or `",
     "mapping values are not allowed": "quote a value that holds a colon and a space",
@@ -63,6 +68,9 @@ class Fault(Struct, frozen=True, kw_only=True):
     """What to type instead."""
     text: str = ""
     """The line at fault, as it stands in the file."""
+    code: str = "yaml"
+    """What kind of fault it is, for machines: yaml, shape, and those of whoever found it."""
+    level: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         """`file:line:column: message`, the line with a caret under it, and the hint."""
@@ -91,9 +99,11 @@ class BadFile(Exception):
 class Document:
     """A file's values as plain Python, and where in the file each of them stands."""
 
-    def __init__(self, path: str, text: str, data: object, place: _Place) -> None:
+    def __init__(self, path: str, text: str, data: object, place: _Place, traps: Sequence[Fault] = ()) -> None:
         self.path = path
         self.data = data
+        self.traps = tuple(traps)
+        """Words and numbers that readers of YAML 1.1 take for something else; no faults here."""
         self._lines = text.splitlines()
         self._place = place
 
@@ -106,13 +116,30 @@ class Document:
 
     def faults(self, error: ValidationError, model: type[BaseModel], under: Loc = ()) -> list[Fault]:
         """Pydantic's findings about the part of this document at `under`, each with its place."""
-        return [self._fault_of(detail, model, under) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
+        return [
+            self._fault_of(detail, model, under)
+            for detail in details
+            if not (detail["type"] == "missing" and _misspelt(detail["loc"], unknown))
+        ]
 
-    def fault(self, loc: Loc, message: str, *, hint: str | None = None, at_key: bool = False) -> Fault:
+    def fault(
+        self,
+        loc: Loc,
+        message: str,
+        *,
+        hint: str | None = None,
+        at_key: bool = False,
+        code: str = "shape",
+        level: Literal["error", "warning"] = "error",
+    ) -> Fault:
         """A fault at `loc`, or at the nearest place above it that the file has; `at_key` points at the key."""
         line, column = self._position(loc, at_key=at_key)
         text = self._lines[line - 1] if 0 < line <= len(self._lines) else ""
-        return Fault(path=self.path, line=line, column=column, message=message, hint=hint, text=text)
+        return Fault(
+            path=self.path, line=line, column=column, message=message, hint=hint, text=text, code=code, level=level
+        )
 
     def has(self, loc: Loc) -> bool:
         """Whether the file itself says something at `loc`."""
@@ -134,6 +161,8 @@ class Document:
         if kind == "missing":
             return self.fault((*under, *loc[:-1]), f"{name!r} is missing", hint=f"add `{name}: ...`", at_key=True)
         message = sentence(detail)
+        if name == "[key]":
+            return self.fault((*under, *loc[:-1]), f"{dotted(loc[:-1])}: {message}", hint=hint_of(detail), at_key=True)
         return self.fault((*under, *loc), f"{dotted(loc)}: {message}" if loc else message, hint=hint_of(detail))
 
     def _position(self, loc: Loc, *, at_key: bool) -> tuple[int, int]:
@@ -151,6 +180,13 @@ class Document:
         return (line + 1, column + 1) if self._lines else (0, 0)
 
 
+def _misspelt(missing: Loc, unknown: Sequence[Loc]) -> bool:
+    """Whether an unknown key beside a missing one is that key, misspelt: then one fault says it."""
+    name = str(missing[-1])
+    beside = [str(loc[-1]) for loc in unknown if loc[:-1] == missing[:-1]]
+    return bool(get_close_matches(name, beside, n=1, cutoff=0.6))
+
+
 def load(path: Path, model: type[M]) -> M:
     """The file at `path` as `model`; raises `BadFile`."""
     return read(path).parse(model)
@@ -165,9 +201,20 @@ def bytes_of(path: Path) -> bytes:
     """What stands in a file, up to a little more than is accepted; raises `BadFile`."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return read_whole(file, str(path))
     except OSError as error:
         raise BadFile([Fault(path=str(path), message=f"cannot be read: {error.strerror or error}")]) from None
+
+
+def read_whole(file: BinaryIO, path: str) -> bytes:
+    """All bytes of a file that nobody writes meanwhile; a bit more than `MAX_BYTES` where there are more."""
+    before = os.fstat(file.fileno())
+    raw = file.read(MAX_BYTES + 1)
+    after = os.fstat(file.fileno())
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        hint = "read it again once it is written; editors that write beside it and rename do no harm"
+        raise BadFile([Fault(path=path, message="changed while it was being read", hint=hint)])
+    return raw
 
 
 def read_bytes(raw: bytes, path: str) -> Document:
@@ -180,8 +227,7 @@ def read_bytes(raw: bytes, path: str) -> Document:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise BadFile([Fault(path=path, line=line, column=column, message="is not UTF-8 text")]) from None
-    data, place = _compose(text, path)
-    return Document(path, text, data, place)
+    return _compose(text, path)
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
@@ -203,6 +249,8 @@ def sentence(detail: ErrorDetails) -> str:
 
 def hint_of(detail: ErrorDetails) -> str | None:
     """The nearest accepted word, where pydantic names the accepted ones."""
+    if detail["type"] in ("bool_type", "bool_parsing") and str(detail["input"]).lower() in _TRAPS:
+        return f"write {str(str(detail['input']).lower() in ('yes', 'on', 'y')).lower()}"
     expected = str(detail.get("ctx", {}).get("expected", ""))
     return nearest(str(detail["input"]), re.findall(r"'([^']*)'", expected)) if expected else None
 
@@ -261,13 +309,14 @@ class _Place(Struct, frozen=True, gc=False):
 _NOWHERE = _Place(0, 0)
 
 
-def _compose(text: str, path: str) -> tuple[object, _Place]:
+def _compose(text: str, path: str) -> Document:
     """What the text says, as plain values, and where each of them stands."""
     from yaml import MarkedYAMLError, YAMLError
 
     reading = _Reading(text, path)
     try:
-        return reading.whole()
+        data, place = reading.whole()
+        return Document(path, text, data, place, reading.traps)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -291,6 +340,7 @@ class _Reading:
         self._events = 0
         self._depth = 0
         self._faults: list[Fault] = []
+        self.traps: list[Fault] = []
 
     def close(self) -> None:
         """Let go of the parser."""
@@ -357,7 +407,9 @@ class _Reading:
         while type(event := self._next()) is not events.MappingEndEvent:
             if type(event) is events.ScalarEvent and event.value == "<<" and not event.style:
                 raise self._refused(event, "merge keys (<<) are not accepted", "write the values out")
+            trapped = len(self.traps)
             key, at = self._value(event)
+            del self.traps[trapped:]  # keys are known by name, whatever else they might be
             if isinstance(key, list | dict):
                 raise self._refused(event, f"{_first_line(key)} cannot be a key", "write a plain word")
             name = key if isinstance(key, str | int) and not isinstance(key, bool) else str(event.value)
@@ -379,6 +431,8 @@ class _Reading:
             return self._number(event, text)
         if first in _WORDY and text in _WORDS:
             return _WORDS[text]
+        if len(text) <= _LONGEST_TRAP and text.lower() in _TRAPS:
+            self._trap(event, "true or false", f"write true or false, or '{text}' in quotes")
         return text
 
     def _number(self, event: Any, text: str) -> object:
@@ -392,7 +446,15 @@ class _Reading:
             except ValueError as error:
                 self._fault(event, f"is not a day of the calendar: {error}")
                 return text
+        if _SEXAGESIMAL.fullmatch(text):
+            self._trap(event, "a number to the base of 60", f"write '{text}' in quotes")
         return _ODD.get(text.lower(), text)
+
+    def _trap(self, event: Any, what: str, hint: str) -> None:
+        mark = event.start_mark
+        message = f"{event.value} is {what} to many readers of YAML"
+        fault = _marked(self._text, self._path, mark.line + 1, mark.column + 1, message, hint)
+        self.traps.append(replace(fault, code="trap", level="warning"))
 
     def _whole_number(self, event: Any, text: str) -> int:
         if _ZEROES.fullmatch(text):

@@ -154,7 +154,7 @@ class Rules:
     def __init__(self, rules: Sequence[Rule] = (), timezone: str = "UTC") -> None:
         self.rules = tuple(rules)
         self._timezone = timezone
-        self._zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # not every machine has a file on UTC
+        self.zone = UTC if timezone == "UTC" else ZoneInfo(timezone)  # not every machine has a file on UTC
         self._when = _Masks({1 << at: rule.when or Condition() for at, rule in enumerate(rules)})
         self._unless = _Masks({1 << at: rule.unless for at, rule in enumerate(rules) if rule.unless is not None})
         self._timed = self._when.timed or self._unless.timed
@@ -173,7 +173,7 @@ class Rules:
         """The minute of the week that a moment is, where the policy counts its hours."""
         if at is None:
             return None
-        local = at.astimezone(self._zone)
+        local = at.astimezone(self.zone)
         return local.weekday() * DAY + local.hour * 60 + local.minute
 
     def effects(self, about: About) -> Effects | None:

@@ -19,6 +19,8 @@ from gateway.http import openapi
 from gateway.settings import Account, Settings, setting_paths
 from policies.catalog_file import Price
 from policies.eligibility import GATES
+from policies.policy_file.examples import ExampleFile
+from policies.policy_file.lint import CODES
 from policies.policy_file.rules import RuleFile
 from policies.policy_file.schema import IntentFile, PolicyFile, ReservationFile
 from policies.scorers import SCORERS
@@ -118,13 +120,18 @@ def test_every_option_of_an_adapter_is_documented() -> None:
 def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults() -> None:
     page = rows("docs/reference/policy.md")
     below: dict[str, type[BaseModel]] = {
-        "intents": IntentFile, "rules": RuleFile, "reservations": ReservationFile,
+        "intents": IntentFile, "rules": RuleFile, "reservations": ReservationFile, "examples": ExampleFile,
     }  # fmt: skip
     for key, field in fields_of(PolicyFile, below).items():
         assert page[key] == [field.description], key
         stated = re.search(r"\(([^()]+)\)\.$", field.description or "")
         if stated is not None and not field.is_required():
             assert meaning(stated[1], field) == field.default, key
+
+
+def test_every_code_of_lint_is_documented() -> None:
+    page = rows("docs/reference/policy.md")
+    assert [code for code, about in CODES.items() if page.get(code) != [about]] == []
 
 
 def test_every_gate_is_documented() -> None:

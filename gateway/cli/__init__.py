@@ -26,8 +26,11 @@ COMMANDS = {
 }
 GROUPS = {
     "policy": (
-        "The policy in force: what it would do, its history, changes to it, and the way back.",
+        "Policies: checked, tried and simulated; and the one in force: its history, changes to it, the way back.",
         {
+            "lint": ("gateway.cli.policy_lint:lint", "What is wrong or suspicious in policy files, and the fix."),
+            "test": ("gateway.cli.policy_test:examples", "Runs the examples that policy files carry."),
+            "schema": ("gateway.cli.policy_schema:schema", "The policy language as JSON Schema, for editors."),
             "simulate": ("gateway.cli.simulate:simulate", "Plays traffic through a policy, beside baselines."),
             "history": ("gateway.cli.policy_history:history", "Who changed it, when and why."),
             "show": ("gateway.cli.policy_show:show", "One revision, or what it changed."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -61,7 +61,7 @@ class Work(Struct, frozen=True, kw_only=True):
         return replace(drawn, operation=self.operation, references=(drawn.size,) * self.references)
 
 
-def weigh(
+def weigh(  # noqa: PLR0913 - a call, and the world it comes into
     revision: Revision,
     fields: Mapping[str, object],
     *,
@@ -70,6 +70,7 @@ def weigh(
     work: Work | None = None,
     key: str = "",
     at: datetime | None = None,
+    prepare: Callable[[CostEngine], None] | None = None,
 ) -> Weighed:
     """What the gateway would do with a generation body, if it stood idle; raises `GatewayError` for a bad body."""
     caller = Caller(key_id=key, team=team)
@@ -84,6 +85,8 @@ def weigh(
     call = under_rules(call, revision.policy, revision.catalog.resolve, at or datetime.now(UTC))
     per_order = revision.policy.images_per_order
     engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
+    if prepare is not None:
+        prepare(engine)
     market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))
     weighed = quoting.weigh(call, per_order, None, market, lambda ask: engine.decide(ask, market, _NOW, "new"))
     return Weighed(call=call, weighed=weighed, market=market)

@@ -6,8 +6,9 @@ Seconds are typed with a unit (`500ms`, `3s`, `5m`, `24h`), money in dollars (`$
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -28,6 +29,7 @@ from policies.policy import (
     ResponseFormat,
     Scarcity,
 )
+from policies.policy_file.examples import ExampleFile
 from policies.policy_file.rules import RequireFile, RuleFile
 from policies.policy_file.values import Dollars, Duration, Loc, Name, Section, Share, Size, Tiers, TierWord, Words
 from policies.rules import Rules
@@ -298,6 +300,9 @@ class PolicyFile(Section):
     reservations: tuple[ReservationFile, ...] = Field(
         default=(), strict=False, description="Shares of slots kept for some calls; none."
     )
+    examples: tuple[ExampleFile, ...] = Field(
+        default=(), strict=False, description="What the policy does, as `policy test` checks it; none."
+    )
 
     @model_validator(mode="after")
     def _names_and_numbers_agree(self) -> PolicyFile:
@@ -309,6 +314,24 @@ class PolicyFile(Section):
             # pydantic keeps the places of a nested ValidationError; a ValueError would lose them.
             raise ValidationError.from_exception_data("PolicyFile", faults)
         return self
+
+
+def json_schema() -> str:
+    """The language as JSON Schema, for editors. Descriptions say the defaults, as people would type them."""
+    said = _for_editors(PolicyFile.model_json_schema())
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **said}, indent=1) + "\n"
+
+
+def _for_editors(schema: Any) -> Any:
+    """Without pydantic's titles, and defaults in seconds and nano-dollars."""
+    if isinstance(schema, list):
+        return [_for_editors(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _for_editors(value) for name, value in schema.items() if name not in {"title", "default"}}
+    if isinstance(schema.get("properties"), dict):
+        found["properties"] = {name: _for_editors(value) for name, value in schema["properties"].items()}
+    return found
 
 
 def _disagreements(file: PolicyFile) -> Iterator[tuple[Loc, str]]:

@@ -135,7 +135,7 @@ async def test_a_policy_that_leaves_nobody_for_an_intent_is_refused_with_the_rea
         edit(t.policy_file, "training: allowed", "region: eu")
         await t.until(lambda: bool(t.condition.faults))
         assert [fault.message.partition(":")[0] for fault in t.condition.faults] == [
-            f"no offer is left for the intent '{intent}'" for intent in ("preview", "standard", "export")
+            f"no offer can serve intent '{intent}'" for intent in ("preview", "standard", "export")
         ]
         assert "not in eu" in t.condition.faults[0].message
         assert t.condition.faults[0].text.startswith("  preview:")

@@ -77,6 +77,37 @@ def test_a_misspelt_name_in_a_rule_is_refused_where_it_stands(
     assert (fault.column, fault.hint) == (column, hint)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "\nrules:\n  - {rule: r, deny: {providers: [fal, together, replicate]}}\n",
+            "no offer can serve intent 'preview'",
+        ),
+        (
+            "\nrules:\n  - {rule: r, when: {intent: export}, require: {region: eu}}\n",
+            "no offer can serve intent 'export'",
+        ),
+        ("\nrules:\n  - {rule: r, because: sk-abcdefghijklmnopqrst, ceiling: $1}\n", "looks like a secret"),
+    ],
+)
+def test_a_policy_that_would_serve_nobody_or_tells_a_secret_is_not_put_in_force(
+    tmp_path: Path, typed: str, said: str
+) -> None:
+    with pytest.raises(BadFile) as caught:
+        revision(tmp_path, typed)
+    assert said in caught.value.faults[0].message
+
+
+def test_a_gateway_that_sells_only_previews_may_keep_its_export_intent(tmp_path: Path) -> None:
+    shutil.copytree(default_config(), tmp_path / "config")
+    path = tmp_path / "config/gateway.yaml"
+    path.write_text(
+        "accounts: {own: {kind: selfhosted, machine_hour: $1, base_url: 'http://gpu', models: [flux-schnell]}}\n"
+    )
+    assert load_revision(load_settings(tmp_path / "config", environ={})).catalog.offers.keys() == {"own:flux-schnell"}
+
+
 async def test_every_call_of_the_request_path_is_under_the_rules(tmp_path: Path) -> None:
     bar = Bar(rule="closed", because="on holiday", providers=frozenset({"fal", "together"}))
     rule = Rule(name="closed", when=Condition(teams=frozenset({"acme"})), bars=(bar,))

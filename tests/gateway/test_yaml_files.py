@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from gateway.yaml_files import MAX_BYTES, BadFile, Fault, load, read_bytes
+from gateway.yaml_files import MAX_BYTES, BadFile, Fault, load, read_bytes, read_whole
 
 
 class Offer(BaseModel):
@@ -56,7 +57,12 @@ def test_a_missing_key_points_at_where_it_belongs() -> None:
 
 def test_every_fault_of_a_file_is_reported_at_once() -> None:
     found = faults("nme: a\noffers:\n  - provider: fall\n  - price: cheap\n")
-    assert [fault.line for fault in found] == [1, 1, 3, 4, 4]
+    assert [fault.line for fault in found] == [1, 3, 4, 4]
+
+
+def test_a_misspelt_key_that_must_be_there_is_one_fault() -> None:
+    (fault,) = faults("nmae: a\n")
+    assert (fault.message, fault.hint) == ("unknown key 'nmae'", "did you mean 'name'?")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,26 @@ def test_a_file_that_is_not_text_is_refused_with_the_line() -> None:
     with pytest.raises(BadFile) as caught:
         read_bytes(b"name: a\nx: \xff\n", "x.yaml")
     assert (caught.value.faults[0].line, caught.value.faults[0].column) == (2, 4)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: a\n")
+
+    class Slow(io.BufferedReader):
+        def read(self, size: int | None = -1) -> bytes:
+            got = super().read(size)
+            with path.open("a") as other:
+                other.write("paid: false\n")
+            return got
+
+    with Slow(io.FileIO(path)) as file, pytest.raises(BadFile, match="changed while it was being read"):
+        read_whole(file, str(path))
+
+
+def test_words_that_other_readers_take_for_something_else_are_remembered() -> None:
+    document = read_bytes(b"name: no\nnotes: {on: a, b: 1:30, c: 'off'}\n", "x.yaml")
+    assert [(trap.line, trap.column, trap.level) for trap in document.traps] == [(1, 7, "warning"), (2, 19, "warning")]
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
     """The whole story of a decision, for people."""
     parts = [f"decision {story.id}   policy {story.policy}   prices {story.prices}"]
     parts.append(f"chosen: {story.chosen or 'nobody'}")
+    if any(note.panic and note.move == "submit" for note in story.decisions):
+        parts.append(
+            "every offer that could serve kept failing: asked all the same, since a bad chance is better than none"
+        )
     if story.candidates:
         parts += ["", candidate_table(story.candidates[:candidates])]
     if story.waiting:

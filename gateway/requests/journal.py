@@ -54,6 +54,8 @@ class DecisionNote(Struct, frozen=True):
     """Candidates without room for now; the objection stands among `rejections`."""
     operation: Operation = "generate"
     """What was to be ordered; a picture that takes two orders has decisions for each."""
+    panic: bool = False
+    """Whether every offer that could serve was failing, so that these were asked all the same."""
 
 
 class DecisionRecord(DecisionNote, frozen=True):
@@ -85,6 +87,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         waiting=tuple([_note(candidate) for candidate in decision.waiting]),
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         operation=ask.request.operation,
+        panic=isinstance(picture, Picture) and picture.panic,
     )
     return DecisionRow(call_id=call.id, part=ask.part, number=number, at=at, team=call.caller.team, body=encode(note))
 

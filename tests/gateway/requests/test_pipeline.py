@@ -3,13 +3,20 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
+from gateway.cli.show import explained
 from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
-from gateway.requests.journal import decided_again, said
-from policies.types import Decision, Rejection, Shed, Submit, Tier, Wait
+from gateway.http.decisions import explain
+from gateway.requests.journal import DecisionNote, decided_again, said
+from gateway.revisions import Revision
+from policies.types import Decision, Engine, Rejection, Shed, Submit, Tier, Wait
 from providers.picture import probe
-from tests.support.town import ScriptedEngine, town
+from tests.support.town import ScriptedEngine, single_minded, town
+
+SCHNELL = frozenset({"flux-schnell"})
 
 
 async def test_a_preview_is_drawn_at_the_cheapest_offer_and_the_books_agree(tmp_path: Path) -> None:
@@ -72,6 +79,29 @@ async def test_all_sellers_failing_is_undeliverable_and_names_the_attempts(tmp_p
         with pytest.raises(Undeliverable) as caught:
             await t.app.pipeline.serve(t.call())
         assert len(caught.value.extra["attempts"]) >= 2  # type: ignore[arg-type]
+        await t.assert_books_agree()
+
+
+def unforgiving(revision: Revision) -> Engine:
+    """The engine without second orders, whose breakers stay open for a minute."""
+    policy = replace(revision.policy, breaker=replace(revision.policy.breaker, open_for=60.0))
+    return single_minded(replace(revision, policy=policy))
+
+
+async def test_with_every_breaker_open_a_call_is_served_all_the_same_and_the_decision_says_so(tmp_path: Path) -> None:
+    async with town(tmp_path, unforgiving) as t:
+        t.sandbox.script([{"provider": p, "do": "500", "when": {"share": 1}} for p in ("fal", "together")])
+        for _ in range(5):
+            with pytest.raises(Undeliverable):
+                await t.app.pipeline.serve(t.call(models=SCHNELL))
+        t.sandbox.script([])
+        call = t.call(models=SCHNELL)
+        delivery = await t.app.pipeline.serve(call)
+        (row,) = await t.app.db.decisions(call.id)
+        story = explain([msgspec.json.decode(row.body, type=DecisionNote)], await t.attempts(call))
+        assert story.decisions[0].panic
+        assert "every offer that could serve kept failing" in explained(story)
+        assert await t.charged() == delivery.charge > 0
         await t.assert_books_agree()
 
 

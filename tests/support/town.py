@@ -117,7 +117,7 @@ def settings(folder: Path, sandbox_url: str, sellers: Sequence[str] = SELLERS, *
             "database": {"durability": "process"},
             "state": folder,
             "port": 0,
-            "orders": {"timeout": "5s", "least_patience": "1s", "linger": "200ms", "drain": "5s"},
+            "orders": {"timeout": "10s", "least_patience": "8s", "linger": "200ms", "drain": "5s"},
             "recovery": {"every": "60s", "unknown_after": "500ms"},
         }
         | changes

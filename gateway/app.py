@@ -236,6 +236,7 @@ class App:
             spawn=self.spawn,
             claimed=self.coalescing.claimed,
             order_timeout=self.settings.orders.timeout,
+            linger=self.settings.orders.linger,
             stale_after=self.settings.recovery.stale_after,
             unknown_after=self.settings.recovery.unknown_after,
         )

@@ -55,8 +55,8 @@ PRICES = {
 
 Not at Replicate, which tells no price: what it changes there, only a person can learn."""
 
-HANGING = (_rule("slow", 0.15, seconds=0.9), _rule("slow", 0.05, seconds=3.0))
-"""Orders that take long enough for second ones beside them."""
+HANGING = (_rule("slow", 0.12, seconds=3.0),)
+"""Orders that take long enough to be taken for hung, so that second ones are placed beside them."""
 
 STORM = (
     _rule("429", 0.5, "fal", retry_after=0.2),

@@ -52,6 +52,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
     claimed: Callable[[FoundOrder], Awaitable[bool]]
     """Offers an order to a caller who asks again; False when none came in time."""
     order_timeout: float
+    linger: float
+    """Seconds for which an order that we cannot follow counts as in flight: its seller may still be working on it."""
     stale_after: float
     unknown_after: float
     """Seconds; an order this old that its provider does not list was never billed."""
@@ -90,6 +92,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
             return
         ticket = attempt.ticket
         if ticket is None or not isinstance(provider, Resumable):
+            self.admission.force(offer.capacities).linger(self.linger)
             await hold.suspend(Outcome(error="outcome_unknown", detail="the gateway stopped while it was under way"))
             return
         self.spawn(self._collect(hold, attempt, ticket, offer, provider))

@@ -14,6 +14,8 @@ _JITTER_S = 0.01
 _TOLD_JITTER_S = 0.1
 """Seconds' worth of orders that may come too early, on their way through the network, before the caller is blamed. They
 are turned away all the same."""
+_LEARNED_JITTER_S = 0.5
+"""The same for a rate that the caller was not told of and knows only from having been turned away."""
 _GRACE_S = 2.0
 
 
@@ -136,7 +138,8 @@ class Account:
         `behind`: seconds by which this order may have waited to be looked at, which the caller is not blamed for.
         A rate changed without notice is told by the first 429 under it; two seconds later it must be kept.
         """
-        late = self._pace.spend(now) < -self._pace.rate * (_TOLD_JITTER_S + behind)
+        jitter = _TOLD_JITTER_S if self._rate_told_at == float("-inf") else _LEARNED_JITTER_S
+        late = self._pace.spend(now) < -self._pace.rate * (jitter + behind)
         taken = self.bucket.take(now, slack=min(1.0, self.bucket.rate * _JITTER_S))
         if taken:
             return True

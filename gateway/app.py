@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -56,6 +56,14 @@ from providers.transport import Http
 log = structlog.get_logger("gateway.app")
 
 T = TypeVar("T")
+
+
+class Drop(Protocol):
+    """Forgets what is kept of calls."""
+
+    def __call__(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> Awaitable[None]:
+        """That of a team's calls before a moment; without a team, that of all `but` some."""
+
 
 HEARTBEAT_S = 5.0
 TICK_S = 1.0
@@ -361,16 +369,17 @@ class App:
             await self.assets.forget([asset.path])
             await self.db.drop_asset(asset.id)
         await self.coalescing.forget_old()
-        await self._expire_prompts()
+        policy = self.revision.policy
+        await self._forget(self.db.drop_recipes, policy.keep_prompts, policy.team_keep_prompts)
+        await self._forget(self.db.drop_decisions, policy.keep_decisions, policy.team_keep_decisions)
 
-    async def _expire_prompts(self) -> None:
-        """Forget what was asked for once its time is over, for teams of their own terms first."""
-        policy, now = self.revision.policy, self.clock.utc()
-        for team, seconds in policy.team_keep_prompts.items():
-            await self.db.drop_recipes(now - timedelta(seconds=seconds), team=team)
-        if policy.keep_prompts is not None:
-            before = now - timedelta(seconds=policy.keep_prompts)
-            await self.db.drop_recipes(before, team=None, but=tuple(policy.team_keep_prompts))
+    async def _forget(self, drop: Drop, usual: float | None, teams: Mapping[str, float]) -> None:
+        """Forget what a call asked for, or why it was served so, once its time is over; teams may have own terms."""
+        now = self.clock.utc()
+        for team, seconds in teams.items():
+            await drop(now - timedelta(seconds=seconds), team=team)
+        if usual is not None:
+            await drop(now - timedelta(seconds=usual), team=None, but=tuple(teams))
 
     async def _flush_log(self) -> None:
         telemetry.flush()

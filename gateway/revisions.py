@@ -175,7 +175,7 @@ def fault_in(text: PolicyText, loc: Loc, message: str, *, hint: str | None = Non
 
 def account_terms(name: str, account: Account) -> AccountTerms:
     """What an account's settings mean for choosing."""
-    retention = account.retention
+    retention, unstored = account.retention, account.unstored
     return AccountTerms(
         name=name,
         kind=account.kind,
@@ -185,6 +185,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         data=DataTerms(
             region=account.region,
             retention_days=None if retention is None else retention / _DAY_S,
+            unstored_days=None if unstored is None else unstored / _DAY_S,
             trains=account.training != "never",
         ),
         team=account.team,

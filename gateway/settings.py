@@ -60,6 +60,10 @@ class _Typed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
 
 
+_STORES_ANYWAY = frozenset({"together", "replicate", "openai", "selfhosted"})
+"""Shipped kinds of seller that cannot be told, order by order, to store nothing."""
+
+
 class Account(_Typed):
     """Our contract with one seller: where it is, with which key, and what it allows."""
 
@@ -83,7 +87,12 @@ class Account(_Typed):
     )
     retention: Duration | None = Field(
         default=None,
-        description="How long the seller keeps them, if the contract says: 30d. Kept on record; no gate reads it yet.",
+        description="How long the seller keeps them, if the contract says: 30d. Held against `require.retention`.",
+    )
+    unstored: Duration | None = Field(
+        default=None,
+        description="How long the seller keeps anything of an order that it is told to store nothing of: 1h. Only fal "
+        "can be told; it is, where a policy requires less than `retention`.",
     )
     training: Literal["never", "allowed"] = Field(
         default="allowed", description="Whether the seller may train on them. Unless the contract forbids it: allowed."
@@ -111,6 +120,12 @@ class Account(_Typed):
         default_factory=dict, description="Passed on to the adapter, which checks it."
     )
     off: bool = Field(default=False, description="Set aside: the account is known but not used.")
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Account:
+        if self.unstored is not None and self.kind in _STORES_ANYWAY:
+            raise ValueError(f"unstored: {self.kind} cannot be told to store nothing of an order; only fal can")
+        return self
 
     @property
     def why_off(self) -> str | None:

@@ -18,7 +18,7 @@ from policies.money import to_usd
 from policies.offer_prices import quote_at
 from policies.policy import Fallback
 from policies.tariffs import Quote, Unpriced
-from policies.types import Ask, Offer, Rejection, Tried, View
+from policies.types import Ask, Constraints, Offer, Rejection, Tried, View
 from providers.contract import ImageRequest, SizeRule
 
 _SHAPES_ALIKE = 0.1
@@ -142,6 +142,12 @@ def licence(offer: Offer, ask: Ask) -> str | None:
     return f"{offer.id} is licensed as {offer.licence.name}, not for commercial use"
 
 
+def to_store_nothing(offer: Offer, terms: Constraints) -> bool:
+    """Whether a seller is to be told to store nothing of an order: it can be, and keeps things too long otherwise."""
+    longest, usual = terms.require.retention_days, offer.data.retention_days
+    return longest is not None and offer.data.unstored_days is not None and (usual is None or usual > longest)
+
+
 def data(offer: Offer, ask: Ask) -> str | None:
     """Terms about prompts and pictures."""
     required, terms = ask.constraints.require, offer.data
@@ -149,7 +155,8 @@ def data(offer: Offer, ask: Ask) -> str | None:
         return f"{offer.account} processes data in {terms.region or 'an unnamed region'}, not in {required.region}"
     if required.training == "never" and terms.trains:
         return f"{offer.account} may train on prompts and pictures"
-    longest, kept = required.retention_days, terms.retention_days
+    longest = required.retention_days
+    kept = terms.unstored_days if to_store_nothing(offer, ask.constraints) else terms.retention_days
     if longest is not None and (kept is None or kept > longest):
         held = "for an unnamed time" if kept is None else f"for {kept:g} days"
         return f"{offer.account} keeps prompts and pictures {held}, longer than {longest:g} days"

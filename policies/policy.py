@@ -210,6 +210,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     keep_prompts: float | None = None
     """Seconds after which what a call asked for is forgotten; None: with its erasure."""
     team_keep_prompts: Mapping[str, float] = {}
+    keep_decisions: float | None = None
+    """Seconds for which it is kept why a call was served as it was; None: without end."""
+    team_keep_decisions: Mapping[str, float] = {}
     preview_ceiling: NanoUsd | None = None
     """Most that a preview may cost which is drawn beside a streamed picture, to be shown first; None: none is drawn."""
     punctuality: float = 1.0

@@ -66,6 +66,8 @@ class DataTerms(Struct, frozen=True, kw_only=True):
     region: str | None = None
     """Where they are processed ("us", "eu"); None where the contract does not say."""
     retention_days: float | None = None
+    unstored_days: float | None = None
+    """How long it keeps anything of an order that it is told to store nothing of; None: it cannot be told."""
     trains: bool = True
     """Whether the seller may train on them. Unknown counts as yes."""
 

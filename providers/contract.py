@@ -159,6 +159,8 @@ class Order(Struct, frozen=True, kw_only=True):
     """The pictures to work from, as many as `request.references` and in their order."""
     mask: Input | None = None
     """As large as the first input; transparent where it is to be drawn anew."""
+    unstored: bool = False
+    """Tell the provider to store nothing of it, where its account's terms say that it can be told."""
     callback_url: str | None = None
     """Where the provider may report the end, for sellers that call back."""
 

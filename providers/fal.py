@@ -268,7 +268,7 @@ class Fal:
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Put inputs where fal sees them, queue `order`, tell its ticket, wait for the end, fetch the pictures."""
-        fields = _fields(order, sync_mode=self._settings.sync_mode)
+        fields = _fields(order, sync_mode=self._settings.sync_mode or order.unstored)
         sdk = await self._sdk.get()
         deadline = asyncio.get_running_loop().time() + order.timeout
         fields |= await self._inputs(order, deadline)
@@ -377,19 +377,21 @@ class Fal:
 
     async def _inputs(self, order: Order, deadline: float) -> dict[str, object]:
         """Say where the pictures to work from are; those too large for the order itself are uploaded."""
-        urls = await asyncio.gather(*(self._address(picture, deadline) for picture in order.inputs))
+        urls = await asyncio.gather(*(self._address(order, picture, deadline) for picture in order.inputs))
         fields = input_fields(order, urls)
         if order.mask is not None:
-            fields["mask_url"] = await self._address(await white_on_black(order.mask), deadline)
+            fields["mask_url"] = await self._address(order, await white_on_black(order.mask), deadline)
         return fields
 
-    async def _address(self, picture: Input, deadline: float) -> str:
-        if len(picture.data) <= self._settings.inline_inputs:
+    async def _address(self, order: Order, picture: Input, deadline: float) -> str:
+        if order.unstored or len(picture.data) <= self._settings.inline_inputs:
             return data_uri(picture)
         return await self._storage.put(picture, deadline)
 
     async def _submit(self, sdk: _Sdk, order: Order, fields: Mapping[str, object]) -> Ticket:
         headers = {"X-Fal-No-Retry": "1", "X-Fal-Disable-Fallbacks": "true", ATTEMPT_HEADER: order.attempt_id}
+        if order.unstored:  # inputs travel inside it, pictures inside its answer: nothing comes to lie on the file host
+            headers["X-Fal-Store-IO"] = "0"
         try:
             handle = await sdk.fal.submit(order.endpoint, dict(fields), webhook_url=order.callback_url, headers=headers)
         except Answered as error:

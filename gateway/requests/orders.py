@@ -26,6 +26,7 @@ from gateway.requests.call import Call, Delivered
 from gateway.requests.content_hook import ContentHook
 from gateway.requests.listeners import Listeners
 from gateway.storage.rows import AssetRow, AttemptRow, Outcome, RecipeRow
+from policies.eligibility import to_store_nothing
 from policies.tariffs import Unpriced, bill
 from policies.types import Candidate, Engine, Event, EventKind, Offer
 from providers.contract import (
@@ -233,6 +234,7 @@ class RunningOrder:
             timeout=self.shop.order_timeout,
             inputs=self.plan.inputs,
             mask=self.plan.mask,
+            unstored=to_store_nothing(self.candidate.offer, self.call.constraints),
             callback_url=self._callback_url(),
         )
         self._observe("submitted")

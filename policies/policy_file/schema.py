@@ -134,6 +134,7 @@ class TeamAssetsFile(Section):
 
     keep: Duration | None = Field(default=None, ge=3_600, description="As `assets.keep`.")
     prompts: Duration | None = Field(default=None, description="As `assets.prompts`.")
+    decisions: Duration | None = Field(default=None, ge=3_600, description="As `assets.decisions`.")
 
 
 class AssetsFile(Section):
@@ -145,8 +146,15 @@ class AssetsFile(Section):
     prompts: Duration | None = Field(
         default=None, description="How long what was asked for is kept, to promote by; until it is erased."
     )
+    decisions: Duration | None = Field(
+        default=None,
+        ge=3_600,
+        description="How long it is kept why a call was served as it was, at least an hour; without end. "
+        "No prompt is in it.",
+    )
     teams: dict[str, TeamAssetsFile] = Field(
-        default_factory=dict, description="Team -> `keep` and `prompts` of its own, where they differ; none."
+        default_factory=dict,
+        description="Team -> `keep`, `prompts` and `decisions` of its own, where they differ; none.",
     )
 
 
@@ -401,6 +409,10 @@ def compile_policy(file: PolicyFile) -> Policy:
         team_keep_assets={name: team.keep for name, team in file.assets.teams.items() if team.keep is not None},
         keep_prompts=file.assets.prompts,
         team_keep_prompts={name: team.prompts for name, team in file.assets.teams.items() if team.prompts is not None},
+        keep_decisions=file.assets.decisions,
+        team_keep_decisions={
+            name: team.decisions for name, team in file.assets.teams.items() if team.decisions is not None
+        },
         ignore_unknown=file.unknown_fields == "ignore",
         safety=file.content.safety,
         team_safety=dict(file.content.teams),

@@ -1,18 +1,33 @@
 from __future__ import annotations
 
+import io
 import sqlite3
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
+from PIL import Image
+from pydantic import ValidationError
 
+from gateway.app import build
 from gateway.cli import run
+from gateway.errors import NoOffer
 from gateway.features.privacy import Eraser
 from gateway.requests.coalescing import Repeat
-from tests.support.town import Town, town
+from policies.types import Requirements
+from providers.contract import Head, Input
+from providers.sandbox import start
+from tests.support.town import TIME_SCALE, Town, settings, single_minded, town
 
 FAL = frozenset({"fal"})
 PATIENT = {"timeout": "60s", "least_patience": "60s", "linger": "200ms", "drain": "5s"}
+
+
+def noise(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((width, height), 60).convert("RGB").save(out, "PNG")
+    return out.getvalue()
 
 
 async def drawn(found: Town, user: str, *, team: str = "acme", key: str | None = None, count: int = 1) -> list[str]:
@@ -97,6 +112,53 @@ async def test_prompts_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> 
         assets = [await app.db.asset(mine[0], "acme"), await app.db.asset(theirs[0], "other")]
         recipes = [await app.db.recipe(asset.call_id) for asset in assets if asset]
         assert [recipe is None for recipe in recipes] == [True, False]
+
+
+async def test_decisions_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> None:
+    async with town(tmp_path, orders=PATIENT) as found:
+        app = found.app
+        mine, theirs = await drawn(found, "ann"), await drawn(found, "bob", team="other")
+        policy = replace(app.revision.policy, keep_decisions=0.0, team_keep_decisions={"other": 3600.0})
+        app.revision = replace(app.revision, policy=policy)
+        await app._expire()
+        assets = [await app.db.asset(mine[0], "acme"), await app.db.asset(theirs[0], "other")]
+        decisions = [await app.db.decisions(asset.call_id) for asset in assets if asset]
+        assert [len(rows) for rows in decisions] == [0, 1]
+        await found.assert_books_agree()
+
+
+@pytest.mark.parametrize(("longest_days", "told"), [(None, False), (30.0, False), (1.0, True)])
+async def test_a_seller_is_told_to_store_nothing_where_it_would_keep_things_too_long(
+    tmp_path: Path, longest_days: float | None, told: bool
+) -> None:
+    async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
+        given = settings(tmp_path, sandbox.url, ("fal",), orders=PATIENT)
+        account = given.accounts["fal"].model_copy(update={"retention": 30 * 86_400.0, "unstored": 3_600.0})
+        app = await build(given.model_copy(update={"accounts": {"fal": account}}), engine=single_minded)
+        await app.start()
+        found = Town(app, sandbox)
+        require = Requirements(retention_days=longest_days)
+        await app.pipeline.serve(found.call(require=require))
+        edit = found.call(require=require, models=frozenset({"flux-kontext-pro"}), width=1024, height=1024)
+        picture = Input(noise(400, 400), Head("png", 400, 400))
+        request = replace(edit.request, operation="edit", references=((400, 400),))
+        await app.pipeline.serve(replace(edit, request=request, inputs=(picture,)))
+        seen = cast("list[dict[str, Any]]", list(sandbox.requests()))
+        orders = [each for each in seen if "prompt" in (each["body"] or {})]
+        assert [each["headers"].get("x-fal-store-io") for each in orders] == (["0", "0"] if told else [None, None])
+        assert [each["body"].get("sync_mode", False) for each in orders] == [told, told]
+        assert orders[1]["body"]["image_url"].startswith("data:") == told
+        assert any("/files/" in each["path"] for each in seen) != told  # neither uploaded nor fetched
+        with pytest.raises(NoOffer, match="keeps prompts and pictures for"):
+            await app.pipeline.serve(found.call(require=Requirements(retention_days=0.0)))
+        await found.assert_books_agree()
+        await app.stop()
+
+
+async def test_only_a_seller_that_can_be_told_may_be_said_to_store_nothing(tmp_path: Path) -> None:
+    account = {"kind": "together", "key": "x", "unstored": "1h"}
+    with pytest.raises(ValidationError, match="together cannot be told"):
+        settings(tmp_path, "http://127.0.0.1:9", (), accounts={"together": account})
 
 
 async def test_pictures_live_as_long_as_their_teams_terms_say(tmp_path: Path) -> None:

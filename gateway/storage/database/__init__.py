@@ -222,6 +222,9 @@ class Database(Protocol):
     async def drop_recipes(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
         """Forget what a team's calls asked for before a moment; without a team, that of all `but` some."""
 
+    async def drop_decisions(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
+        """Forget why a team's calls before a moment were served so; without a team, that of all `but` some."""
+
     # Calls that are asked for again.
 
     async def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import Literal, TypeVar, TypeVarTuple
 
 from gateway.errors import NotReady
 from gateway.storage.activity import Activity, PostedCost
@@ -211,11 +211,11 @@ class SqliteDatabase:
 
     async def drop_recipes(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
         """Forget what calls asked for before a moment."""
-        # Ids begin with the time in milliseconds.
-        last = f"call_{micros(before) // 1000:012x}"
-        sql = """DELETE FROM recipes WHERE call_id < ? AND (? IS NULL OR team = ?)
-            AND team NOT IN (SELECT value FROM json_each(?))"""
-        await self._writer.submit(self._books.changed, sql, last, team, team, values.encode(but).decode())
+        await self._drop_of_calls("recipes", before, team, but)
+
+    async def drop_decisions(self, before: datetime, *, team: str | None, but: Sequence[str] = ()) -> None:
+        """Forget why calls before a moment were served as they were."""
+        await self._drop_of_calls("decisions", before, team, but)
 
     async def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
         """The first row of this team and key made after `since`."""
@@ -347,6 +347,15 @@ class SqliteDatabase:
         for connection in (self._tidier, self._reader, self._connection):
             if connection is not None:
                 connection.close()
+
+    async def _drop_of_calls(
+        self, table: Literal["recipes", "decisions"], before: datetime, team: str | None, but: Sequence[str]
+    ) -> None:
+        # Ids begin with the time in milliseconds.
+        last = f"call_{micros(before) // 1000:012x}"
+        sql = f"""DELETE FROM {table} WHERE call_id < ? AND (? IS NULL OR team = ?)
+            AND team NOT IN (SELECT value FROM json_each(?))"""  # noqa: S608 - constants only
+        await self._writer.submit(self._books.changed, sql, last, team, team, values.encode(but).decode())
 
     async def _attempts(self, where: str, *columns: object) -> list[AttemptRow]:
         return await self._all(values.attempt, f"{_ATTEMPTS} {where} ORDER BY started, id", *columns)

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench.processes import CHECKOUT, python
+from gateway.yaml_files import read
 
 SHIPPED = CHECKOUT / "config"
 
@@ -63,7 +64,7 @@ def write_home(
     """A folder with these settings, the shipped policy, and the models given (none: the caller brings a catalogue)."""
     shutil.copytree(SHIPPED / "policies", folder / "policies")
     if catalog:
-        _forget_edit_models(folder / "policies" / "default.yaml")
+        _forget_models(folder / "policies" / "default.yaml")
     (folder / "catalog").mkdir()
     for model, document in (catalog or {}).items():
         _write_yaml(folder / "catalog" / f"{model}.yaml", document)
@@ -123,9 +124,14 @@ def write_own_gpu(folder: Path, upstream_url: str) -> Home:
     return write_home(folder, settings=settings, catalog={"bench": model})
 
 
-def _forget_edit_models(policy: Path) -> None:
-    """A catalogue of a bench's own has none of the models that the shipped policy edits with."""
-    policy.write_text(re.sub(r"(?m)^  edits:.*\n(?: {20,}#.*\n)*", "", policy.read_text()))
+def _forget_models(policy: Path) -> None:
+    """A catalogue of a bench's own has none of the models that the shipped policy names."""
+    document = read(policy).data
+    assert isinstance(document, dict)
+    for names in ("edits", "least_steps"):
+        document["models"].pop(names, None)
+    document.pop("examples", None)
+    _write_yaml(policy, document)
 
 
 def _write_yaml(path: Path, document: object) -> None:

@@ -117,7 +117,12 @@ class TooLarge(GatewayError):
 
 
 class BudgetSpent(GatewayError):
-    """The budget of this key or team is spent."""
+    """The budget that this would be charged to is spent."""
+
+    left: int | None = None
+    """Nano-dollars that a cheaper order might cost; None when nobody said."""
+    of_offer: bool = False
+    """Whether it is the budget of an account or a model, so that another offer may still be paid for."""
 
     status = 429
     type = "insufficient_quota"

@@ -46,6 +46,15 @@ GROUPS = {
             "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
         },
     ),
+    "budgets": (
+        "What may be spent in a day, a month or any window: by team, key, user, tag, model, account, or in all.",
+        {
+            "set": ("gateway.cli.budgets:set_budget", "Makes a budget, or changes its limit."),
+            "list": ("gateway.cli.budgets:list_budgets", "Every budget, with what is spent and left."),
+            "raise": ("gateway.cli.budgets:raise_budget", "Adds to a budget for a while."),
+            "remove": ("gateway.cli.budgets:remove", "Lifts a budget."),
+        },
+    ),
     "report": (
         "What was spent, on what, what that saved, and what to change.",
         {

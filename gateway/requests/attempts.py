@@ -210,6 +210,9 @@ class Attempts:
         self._decided = 0
         self._numbered = 0
         self._orders = 0
+        self._left: int | None = None
+        """What an order may cost, once a budget refused one."""
+        self._broke: BudgetSpent | None = None
         self._wake: asyncio.Future[None] | None = None
         """Set while `due` waits; done when there is something to look at."""
         self._policy = ""
@@ -339,6 +342,9 @@ class Attempts:
             self._withdraw(starts)
             # A second order that cannot be paid for is no reason to lose the first.
             stuck = {part for part in (*(s.part for s in starts), *(part for part, _ in reserve)) if not part.live}
+            if first and isinstance(error, BudgetSpent) and self._may_be_cheaper(error, starts, len(holds)):
+                self._decisions = decisions + self._decisions
+                return
             if stuck and (first or not isinstance(error, BudgetSpent)):
                 raise
             for part in stuck:
@@ -350,6 +356,26 @@ class Attempts:
         reserved = [*(start.part for start in drawing), *(part for part, _ in reserve)]
         for part, hold in zip(reserved, taken[len(starts) :], strict=True):
             part.reserved = hold
+
+    def _may_be_cheaper(self, error: BudgetSpent, starts: Sequence[Start], holds: int) -> bool:
+        """Have the engine asked again, with what the commit knows of the budget; False when that is nothing new.
+
+        What the engine is told at first is a look at the balances, which others move; the commit decides.
+        """
+        if error.left is None:
+            return False
+        if error.of_offer:
+            for start in starts:
+                offer = start.candidate.offer
+                start.part.tried.append(Tried(offer.id, offer.account, error.code, elsewhere=True))
+        else:
+            left = error.left // max(holds, 1)
+            if self._left is not None and left >= self._left:
+                return False
+            self._left = left
+        self._broke, self._first_round = error, True
+        self._due |= dict.fromkeys((part.index for part in self._parts if not part.over), "failed")
+        return True
 
     def delivery(self) -> Delivery:
         """What came; raises the `GatewayError` that fits when nothing did."""
@@ -400,6 +426,8 @@ class Attempts:
         """What the order that a part takes now may cost: also what is set aside for it, less what is owed beside it."""
         call = self._call
         left = self._house.ledger.budget_left(call.caller.key_id, call.caller.team)
+        if self._left is not None:
+            left = self._left if left is None else min(left, self._left)
         if left is None:
             return None
         beside = 0
@@ -535,6 +563,9 @@ class Attempts:
             reserve=reserve,
             replaces=replaced,
             fingerprint=call.fingerprint,
+            model=offer.model,
+            user=call.user,
+            tags=call.tags,
         )
 
     def _for_both(self, start: Start) -> NewHold:
@@ -730,6 +761,8 @@ class Attempts:
     def _failure(self) -> GatewayError:
         errors = [part.error for part in self._parts if part.error is not None]
         ours = next((error for error in errors if isinstance(error, GatewayError)), None)
+        if ours is None and not self._orders:
+            ours = self._broke
         if ours is not None:
             return ours
         tried = [tried for part in self._parts for tried in part.tried if tried.error != "overloaded"]
@@ -753,7 +786,9 @@ class Attempts:
             soonest = max(shed.retry_after or 1.0, 1.0)
             return NoCapacity(f"Nothing is free in time ({said}).", retry_after=soonest, extra={"reasons": reasons})
         if broke is not None:
-            return BudgetSpent(f"The budget of this key or team is spent ({broke.reason}).", extra={"reasons": reasons})
+            return self._broke or BudgetSpent(
+                f"The budget of this key or team is spent ({broke.reason}).", extra={"reasons": reasons}
+            )
         nearest = nearest_feasible(self._ask(self._parts[0]), self._house.market)
         blocked = blocking(shed.reasons)
         hint = {} if nearest is None else {"nearest": {"offer": nearest[0].id, "change": nearest[1]}}

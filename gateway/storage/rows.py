@@ -17,6 +17,8 @@ settled, released: over. suspended: nobody knows yet what is owed; money stays a
 Book = Literal["cost", "charge"]
 """cost: what we owe a provider account. charge: what a team owes us."""
 
+BudgetOf = Literal["gateway", "team", "key", "user", "tag", "model", "account"]
+
 EntryKind = Literal["hold", "settle", "release", "suspend", "correction"]
 
 
@@ -49,6 +51,10 @@ class NewHold(Struct, frozen=True, kw_only=True):
     """What the caller would ask for again, where it may; see `gateway.requests.coalescing`."""
     inputs: tuple[tuple[int, int], ...] = ()
     """Width and height of every picture it is made from."""
+    model: str = ""
+    user: str | None = None
+    """The end user it is for; only budgets look, and the record of the order does not have it."""
+    tags: Mapping[str, str] = {}
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -211,6 +217,26 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     revoked: datetime | None
     ipm: int | None = None
     """Pictures per minute; None is unlimited."""
+
+
+class BudgetRow(Struct, frozen=True, kw_only=True):
+    """A limit to what may be spent in a window of time; see `gateway.money.budgets`."""
+
+    id: str
+    of: BudgetOf
+    name: str
+    """Whose: a name, `*` for each by itself; of a tag `campaign=autumn` or `campaign=*`; empty for the gateway."""
+    limit: int
+    """Nano-dollars a window."""
+    window: str
+    """total, day, week, month, year, or the length of a rolling one: 24h, 30d."""
+    zone: str
+    """Time zone whose midnights part the windows of a calendar."""
+    created: datetime
+    extra: int = 0
+    """Added to the limit for a while."""
+    extra_until: datetime | None = None
+    removed: datetime | None = None
 
 
 class BalanceRow(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from gateway.storage.rows import (
     AttemptRow,
     BalanceRow,
     Book,
+    BudgetRow,
     DecisionRow,
     EntryRow,
     ErasureRow,
@@ -128,7 +129,7 @@ class Database(Protocol):
     async def hold(self, owner: str, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], at: datetime) -> None:
         """Set money aside for every hold or for none, with the intent to order (or a reservation).
 
-        Raises `BudgetSpent`, naming key or team, when held + posted + asked would exceed its budget.
+        Raises `BudgetSpent`, naming the budget, where held + posted + asked would exceed that of a key, team or window.
         A `replaces` reservation is given back in the same commit, and counts as free for the check.
         """
 
@@ -264,6 +265,15 @@ class Database(Protocol):
 
     async def spending(self) -> tuple[Mapping[str, Spending], Mapping[str, Spending]]:
         """What every key (first) and every team (second) has used of its budget."""
+
+    async def set_budget(self, budget: BudgetRow) -> None:
+        """Keep a budget with windows, or what became of it; running gateways hold it in force within moments."""
+
+    async def budgets(self) -> Sequence[BudgetRow]:
+        """Every budget that was not removed, oldest first."""
+
+    async def counters(self, budget_id: str) -> Mapping[str, Spending]:
+        """What counts in each window of a budget, by the counter's name (`gateway.storage.budgets.counter`)."""
 
     # The books.
 

@@ -28,6 +28,7 @@ from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
     BalanceRow,
+    BudgetRow,
     DecisionRow,
     EntryRow,
     ErasureRow,
@@ -272,9 +273,24 @@ class SqliteDatabase:
         """What every key and every team has used of its budget."""
         return await self._spending("keys", "id", "key"), await self._spending("teams", "team", "charge")
 
+    async def set_budget(self, budget: BudgetRow) -> None:
+        """Keep a budget, or what became of it."""
+        await self._writer.submit(self._books.set_budget, budget)
+
+    async def budgets(self) -> Sequence[BudgetRow]:
+        """Every budget that was not removed, oldest first."""
+        sql = f"SELECT {values.BUDGET} FROM budgets WHERE removed IS NULL ORDER BY created, id"  # noqa: S608 - columns
+        return await self._all(values.budget, sql)
+
+    async def counters(self, budget_id: str) -> Mapping[str, Spending]:
+        """What counts in each window of a budget."""
+        sql = """SELECT party, held, posted, NULL FROM balances
+            WHERE book IN ('budget cost', 'budget charge') AND party >= ? AND party < ?"""
+        return dict(await self._all(values.spending, sql, f"{budget_id}/", f"{budget_id}0"))
+
     async def balances(self) -> Sequence[BalanceRow]:
         """Every party's balance."""
-        sql = "SELECT book, party, held, posted FROM balances WHERE book <> 'key' ORDER BY book, party"
+        sql = "SELECT book, party, held, posted FROM balances WHERE book IN ('cost', 'charge') ORDER BY book, party"
         return await self._all(values.balance, sql)
 
     async def entries(self, after_seq: int = 0, limit: int = 1000) -> Sequence[EntryRow]:

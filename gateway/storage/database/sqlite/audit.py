@@ -44,6 +44,14 @@ _ATTEMPTS = """
 _WITHOUT = """
     SELECT book, party, SUM(amount) FROM entries WHERE attempt_id = '' AND kind = 'correction' GROUP BY book, party
 """
+_COUNTED = """
+    SELECT 'budget ' || book, value,
+        SUM(CASE WHEN state IN ('settled', 'released') THEN 0 WHEN book = 'cost' THEN hold_cost ELSE hold_charge END),
+        SUM(CASE book WHEN 'cost' THEN cost ELSE charge END)
+    FROM (SELECT 'cost' AS book UNION ALL SELECT 'charge') CROSS JOIN attempts
+        CROSS JOIN json_each(CAST(budgets AS TEXT), '$.' || book)
+    WHERE budgets IS NOT NULL GROUP BY book, value
+"""
 _BALANCES = "SELECT book, party, held, posted FROM balances ORDER BY book, party"
 _GAPS = """
     SELECT 'entries are missing: the last is number ' || MAX(seq) || ', but there are ' || COUNT(*)
@@ -163,6 +171,8 @@ class _Auditing:
     def _of_balances(self) -> Iterator[str]:
         for book, party, amount in self._connection.execute(_WITHOUT):
             self._sums[book, party][1] += amount
+        for book, party, held, posted in self._connection.execute(_COUNTED):
+            self._sums[book, party] = [held, posted]
         kept = {(book, party): (held, posted) for book, party, held, posted in self._connection.execute(_BALANCES)}
         for account in sorted(kept.keys() | self._sums.keys()):
             said, is_so = kept.get(account, (0, 0)), tuple(self._sums[account])

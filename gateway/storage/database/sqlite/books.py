@@ -13,18 +13,22 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from gateway.errors import BudgetSpent
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
+from gateway.storage.database.sqlite.accounts import Account, Change
 from gateway.storage.database.sqlite.values import (
     ASSET,
     ATTEMPT,
+    BUDGET,
     IDEMPOTENCY,
     KEY,
     asset_columns,
+    budget,
+    budget_columns,
     decision_columns,
     encode,
     idempotency,
@@ -33,8 +37,10 @@ from gateway.storage.database.sqlite.values import (
     micros,
     recipe_columns,
 )
+from gateway.storage.database.sqlite.windowed import Counters, Windowed, decode_counters
 from gateway.storage.rows import (
     AttemptRow,
+    BudgetRow,
     DecisionRow,
     ErasureRow,
     IdempotencyRow,
@@ -46,12 +52,6 @@ from gateway.storage.rows import (
 from policies.money import to_usd
 from providers.contract import Ticket
 
-Account: TypeAlias = "tuple[Literal['cost', 'charge', 'key'], str]"
-"""A balance: what we owe a provider account, what a team owes us, and which part of that one key caused."""
-
-Change: TypeAlias = "tuple[Account, int, int]"
-"""What is added to an account's held and posted."""
-
 Fact: TypeAlias = "tuple[str, str, str, int, str]"
 """An entry's book, party, kind, amount and note."""
 
@@ -61,14 +61,14 @@ Row: TypeAlias = "tuple[object, ...]"
 OPEN = "state <> 'settled' AND state <> 'released'"
 """As the partial index says it, so that SQLite uses it."""
 
-_HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?)"""
-_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge
+_HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation, budgets)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?,?)"""
+_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets
     FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
 _CLOSE = "UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = COALESCE(ended, ?), outcome = ? WHERE id = ?"
 _CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = ?, outcome = ?
-    WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted')"""
+    WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted') RETURNING budgets"""
 _SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE id = ?"
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
 _ENTRY = "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES (?,?,?,?,?,?,?)"
@@ -84,6 +84,8 @@ _CLAIM = f"""INSERT INTO idempotency ({IDEMPOTENCY}) VALUES (?,?,?,?,?,?,?)
     created = excluded.created, answered = 0 WHERE created < ?"""
 _CLAIMED = f"SELECT {IDEMPOTENCY} FROM idempotency WHERE team = ? AND key = ?"
 _KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 12)})"
+_BUDGET = f"INSERT OR REPLACE INTO budgets ({BUDGET}) VALUES ({','.join('?' * 10)})"
+_BUDGETS = f"SELECT {BUDGET} FROM budgets"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
 
 
@@ -97,6 +99,7 @@ class Books:
         self._same_file = same_file
         self._balances: dict[Account, list[int]] = {}
         self._budgets: dict[Account, int | None] = {}
+        self._windowed: Windowed | None = None
         self._touched: set[Account] = set()
         self._rows: dict[str, list[Row]] = {_HOLD: [], _ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
         self._version = -1
@@ -124,6 +127,7 @@ class Books:
         """Read balances and budgets anew, and let go of the rows that wait to be written."""
         self._balances.clear()
         self._budgets.clear()
+        self._windowed = None
         self._touched.clear()
         for rows in self._rows.values():
             rows.clear()
@@ -132,6 +136,8 @@ class Books:
         """Set money aside for every hold or for none."""
         stamp = micros(at)
         changes: list[Change] = []
+        windowed = self._windows()
+        counters: list[Counters | None] = []
         for hold in holds:
             if hold.replaces is not None:
                 changes += self._give_back(owner, hold.replaces, stamp)
@@ -140,9 +146,14 @@ class Books:
                 (("charge", hold.team), hold.charge, 0),
                 (("key", hold.key_id), hold.charge, 0),
             )
+            counted = windowed.counters(hold, at)
+            counters.append(counted)
+            if counted is not None:
+                changes += counted.changes(hold.cost, hold.charge)
         self._check_budgets(changes)
-        for hold in holds:
-            self._insert(owner, hold, stamp)
+        windowed.check(changes, at, self._balance)
+        for hold, counted in zip(holds, counters, strict=True):
+            self._insert(owner, hold, stamp, counted)
         self.save_decisions(decisions)
         self._apply(changes)
 
@@ -182,9 +193,11 @@ class Books:
         if held is None or owner is None:
             return None
         columns = (closing.state, closing.cost, closing.charge, stamp, encode(closing.outcome))
-        if not self._execute(_CLOSE_HELD, (*columns, closing.attempt_id, owner)).rowcount:
+        row = self._execute(_CLOSE_HELD, (*columns, closing.attempt_id, owner)).fetchone()
+        if row is None:
             return None
-        return _Found(closing.attempt_id, "", owner, held.account, held.team, held.key_id, held.cost, held.charge, 0, 0)
+        of = held.account, held.team, held.key_id, held.cost, held.charge
+        return _Found(closing.attempt_id, "", owner, *of, 0, 0, row[0])
 
     def _close_found(self, closing: Closing, stamp: int) -> _Found | None:
         """Close a hold after a look at it; None when it already ended just so."""
@@ -217,14 +230,17 @@ class Books:
         if correction.attempt_id:
             self._write(_HOLD)
             column = "cost" if book == "cost" else "charge"
-            rows = self._execute(
-                f"UPDATE attempts SET {column} = {column} + ? WHERE id = ? RETURNING key_id",
+            row = self._execute(
+                f"UPDATE attempts SET {column} = {column} + ? WHERE id = ? RETURNING key_id, budgets",
                 (amount, correction.attempt_id),
-            ).fetchall()
-            if not rows:
+            ).fetchone()
+            if row is None:
                 raise UnknownAttempt(correction.attempt_id)
+            key_id, counters = row
             if book == "charge":
-                changes.append((("key", rows[0][0]), 0, amount))
+                changes.append((("key", key_id), 0, amount))
+            if counters is not None:
+                changes += decode_counters(counters).posted(book, amount)
         self._apply(changes)
         return True
 
@@ -265,6 +281,11 @@ class Books:
         self._execute(_TEAM, (team, budget))
         self._budgets.pop(("charge", team), None)
 
+    def set_budget(self, budget: BudgetRow) -> None:
+        """Keep a budget, or what became of it; it counts from now on."""
+        self._execute(_BUDGET, budget_columns(budget))
+        self._windowed = None
+
     def changed(self, sql: str, *columns: object) -> bool:
         """Run a statement that touches no money; whether it changed a row."""
         return self._execute(sql, columns).rowcount > 0
@@ -275,7 +296,7 @@ class Books:
             self._executemany(statement, rows)
             rows.clear()
 
-    def _insert(self, owner: str, hold: NewHold, stamp: int) -> None:
+    def _insert(self, owner: str, hold: NewHold, stamp: int, counters: Counters | None) -> None:
         self._rows[_HOLD].append(
             (
                 hold.attempt_id,
@@ -300,6 +321,7 @@ class Books:
                 hold.fingerprint,
                 encode(hold.inputs) if hold.inputs else None,
                 hold.reserve,
+                None if counters is None else encode(counters),
             ),
         )
         self._append(
@@ -325,7 +347,7 @@ class Books:
         """Refuse when more is asked for, in all, than a key or team has left."""
         asked: dict[Account, int] = {}
         for account, held, _ in changes:
-            if account[0] != "cost":
+            if account[0] in ("charge", "key"):
                 asked[account] = asked.get(account, 0) + held
         for account, amount in asked.items():
             budget = self._budget(account)
@@ -349,6 +371,11 @@ class Books:
             row = self._execute("SELECT held, posted FROM balances WHERE book = ? AND party = ?", account).fetchone()
             balance = self._balances[account] = list(row or (0, 0))
         return balance
+
+    def _windows(self) -> Windowed:
+        if self._windowed is None:
+            self._windowed = Windowed([budget(row) for row in self._execute(_BUDGETS)])
+        return self._windowed
 
     def _budget(self, account: Account) -> int | None:
         if account not in self._budgets:
@@ -379,6 +406,8 @@ class _Found(Struct, frozen=True):
     hold_charge: int
     cost: int
     charge: int
+    budgets: bytes | None = None
+    """JSON of the counters it moves."""
 
     def must_be(self, owner: str | None, *states: str) -> None:
         """Refuse a process that does not own it, and a state the command does not start from."""
@@ -393,11 +422,15 @@ class _Found(Struct, frozen=True):
 
     def closing(self, cost: int, charge: int) -> Sequence[Change]:
         """What closing it at these figures does to the balances."""
-        return (
+        changes: tuple[Change, ...] = (
             (("cost", self.account), -self.hold_cost, cost),
             (("charge", self.team), -self.hold_charge, charge),
             (("key", self.key_id), -self.hold_charge, charge),
         )
+        if self.budgets is None:
+            return changes
+        counters = decode_counters(self.budgets)
+        return (*changes, *counters.changes(-self.hold_cost, -self.hold_charge, cost, charge))
 
 
 def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) -> Iterable[Fact]:
@@ -415,8 +448,10 @@ def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) 
 def _spent(account: Account, budget: int, posted: int, held: int, asked: int) -> BudgetSpent:
     who = f"{'API key' if account[0] == 'key' else 'team'} {account[1]}"
     figures = {"budget": budget, "posted": posted, "held": held, "asked": asked}
-    return BudgetSpent(
+    error = BudgetSpent(
         f"The budget of {who} is {to_usd(budget)} USD: {to_usd(posted)} spent, {to_usd(held)} set aside, "
         f"and this asks for {to_usd(asked)}.",
         extra={"budget": {"of": who, **{f"{name}_nano_usd": value for name, value in figures.items()}}},
     )
+    error.left = max(budget - posted - held, 0)
+    return error

@@ -13,6 +13,7 @@ from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
     BalanceRow,
+    BudgetRow,
     DecisionRow,
     EntryRow,
     ErasureRow,
@@ -32,6 +33,7 @@ MICROSECOND = timedelta(microseconds=1)
 ATTEMPT = ", ".join(AttemptRow.__struct_fields__)
 ASSET = ", ".join("position" if name == "index" else name for name in AssetRow.__struct_fields__)
 KEY = ", ".join(KeyRow.__struct_fields__)
+BUDGET = ", ".join("amount" if name == "limit" else name for name in BudgetRow.__struct_fields__)
 IDEMPOTENCY = ", ".join(IdempotencyRow.__struct_fields__)
 
 encode = msgspec.json.Encoder().encode
@@ -153,6 +155,30 @@ def key_columns(key: KeyRow) -> tuple[object, ...]:
         None if key.expires is None else micros(key.expires),
         None if key.revoked is None else micros(key.revoked),
         key.ipm,
+    )
+
+
+def budget(row: Columns) -> BudgetRow:
+    """From the columns of `BUDGET`."""
+    fields = dict(zip(BudgetRow.__struct_fields__, row, strict=True))
+    fields["created"] = moment(fields["created"])
+    fields["extra_until"], fields["removed"] = _maybe(fields["extra_until"]), _maybe(fields["removed"])
+    return BudgetRow(**fields)
+
+
+def budget_columns(row: BudgetRow) -> tuple[object, ...]:
+    """In the order of `BUDGET`."""
+    return (
+        row.id,
+        row.of,
+        row.name,
+        row.limit,
+        row.window,
+        row.zone,
+        micros(row.created),
+        row.extra,
+        None if row.extra_until is None else micros(row.extra_until),
+        None if row.removed is None else micros(row.removed),
     )
 
 

@@ -1,0 +1,151 @@
+"""Budgets: whose spending counts in which, and in which window of time. Pure: the database keeps the counters.
+
+A budget limits what a key, team, end user, tag or model is charged, or what a provider account or the whole gateway
+costs. Its window is a calendar's (`day` to `year`, where its zone is), `total`, or rolling (`24h`, `30d`). An order
+counts in the window in which its money is set aside, to the end, however late its bill comes.
+
+A rolling window moves in steps of a 24th, and counts the step it is leaving to the last: nothing older ever lets more
+be spent within a length, and money is free again at most a 24th of it late.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from gateway.errors import InvalidRequest
+from gateway.storage.rows import BudgetRow, NewHold
+from gateway.yaml_files import nearest
+
+EACH = "*"
+"""In place of a name: one counter for every team, user, value of a tag ..."""
+CALENDAR = ("day", "week", "month", "year")
+OF_COSTS = frozenset({"account", "gateway"})
+"""Budgets of what we owe sellers; the others count what teams owe us."""
+STEPS = 24
+"""Steps in which a rolling window moves."""
+_ROLLING = re.compile(r"([1-9][0-9]{0,3})([hd])", re.ASCII)
+
+
+class Window(Struct, frozen=True, gc=False):
+    """One window of a budget: from `start` to before `end`; both None when it never ends."""
+
+    name: str
+    """What its counters are called by."""
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+def checked_window(text: str) -> str:
+    """A window as people type it; raises `InvalidRequest`."""
+    if text in ("total", *CALENDAR) or _ROLLING.fullmatch(text):
+        return text
+    hint = nearest(text, ["total", *CALENDAR]) or "a length such as 24h or 30d makes it rolling"
+    raise InvalidRequest(
+        f"Invalid 'per': expected one of total, {', '.join(CALENDAR)}, or a length such as 24h, got {text!r}; {hint}.",
+        param="per",
+    )
+
+
+def window_at(budget: BudgetRow, at: datetime) -> Window:
+    """The window that what is spent at a moment counts in; of a rolling one, its step."""
+    if budget.window == "total":
+        return Window("")
+    if budget.window in CALENDAR:
+        return _calendar(budget.window, at, ZoneInfo(budget.zone))
+    step = _length(budget.window) / STEPS
+    number = (at - _EPOCH) // step
+    return Window(str(number), _EPOCH + number * step, _EPOCH + (number + 1) * step)
+
+
+def counted_windows(budget: BudgetRow, at: datetime) -> Iterator[str]:
+    """Names of all windows whose spending counts at a moment, the current one first."""
+    current = window_at(budget, at).name
+    yield current
+    if budget.window != "total" and budget.window not in CALENDAR:
+        yield from (str(int(current) - back) for back in range(1, STEPS + 1))
+
+
+def limit_at(budget: BudgetRow, at: datetime) -> int:
+    """What may be spent in a window, with what was added for a while; nano-dollars."""
+    added = budget.extra if budget.extra_until is None or at < budget.extra_until else 0
+    return budget.limit + added
+
+
+def spender(budget: BudgetRow, hold: NewHold) -> str | None:
+    """Whose counter an order moves: a word for the counter's name; None when the budget is not about it."""
+    value = _value(budget, hold)
+    if value is None or (budget.name not in (EACH, value) and budget.of not in ("tag", "gateway")):
+        return None
+    return _word(value) if EACH in budget.name else ""
+
+
+def counter(budget: BudgetRow, window: str, word: str) -> str:
+    """The name under which a budget's spending in a window is kept."""
+    return f"{budget.id}/{window}/{word}"
+
+
+def about(budget: BudgetRow) -> str:
+    """A budget in words: `team acme per month`."""
+    whose = "the gateway" if budget.of == "gateway" else f"{'each ' if EACH in budget.name else ''}{budget.of}"
+    name = "" if budget.name in ("", EACH) else f" {budget.name}"
+    per = "in all" if budget.window == "total" else f"per {budget.window}"
+    return f"{whose}{name} {per}"
+
+
+def _value(budget: BudgetRow, hold: NewHold) -> str | None:
+    """What a budget looks at of an order; None where the order has no such thing."""
+    if budget.of == "tag":
+        return _tagged(budget.name, hold.tags)
+    values: Mapping[str, str | None] = {
+        "gateway": "",
+        "team": hold.team,
+        "key": hold.key_id,
+        "user": hold.user,
+        "model": hold.model,
+        "account": hold.account,
+    }
+    return values[budget.of]
+
+
+def _tagged(name: str, tags: Mapping[str, str]) -> str | None:
+    """The value of the tag that `campaign=autumn` or `campaign=*` is about, when it is that."""
+    tag, _, wanted = name.partition("=")
+    value = tags.get(tag)
+    return value if value is not None and wanted in (EACH, value) else None
+
+
+def _word(value: str) -> str:
+    """A value as part of a counter's name; a digest, for it may be a person's."""
+    return sha256(value.encode()).hexdigest()[:16]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _length(window: str) -> timedelta:
+    match = _ROLLING.fullmatch(window)
+    assert match is not None, window
+    return timedelta(hours=int(match[1])) if match[2] == "h" else timedelta(days=int(match[1]))
+
+
+def _calendar(window: str, at: datetime, zone: ZoneInfo) -> Window:
+    day = at.astimezone(zone).date()
+    match window:
+        case "day":
+            first, after = day, day + timedelta(days=1)
+        case "week":
+            first = day - timedelta(days=day.weekday())
+            after = first + timedelta(days=7)
+        case "month":
+            first = day.replace(day=1)
+            after = (first + timedelta(days=31)).replace(day=1)
+        case _:
+            first, after = day.replace(month=1, day=1), day.replace(year=day.year + 1, month=1, day=1)
+    start, end = (datetime(each.year, each.month, each.day, tzinfo=zone).astimezone(UTC) for each in (first, after))
+    return Window(first.isoformat(), start, end)

@@ -13,7 +13,7 @@ a recorded call.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -99,6 +99,7 @@ class Kinds:
     def __init__(self, revision: Revision) -> None:
         self.kinds: list[Kind] = []
         self._policy, self._catalog = revision.policy, revision.catalog
+        self.label = revision.policy.label
         self._names: Names = names_of(revision.policy, revision.catalog)
         conditions = [each for rule in revision.policy.rules.rules for each in (rule.when, rule.unless)]
         self._timed = any(each is not None and each.timed for each in conditions)
@@ -111,6 +112,15 @@ class Kinds:
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = self._new(line, at)
+        return found
+
+    def refused(self, instead: Kind) -> int:
+        """The index of a kind that nobody serves, for a call that another configuration takes and this one does not."""
+        found = self._found.get(instead)
+        if found is None:
+            found = self._found[instead] = len(self.kinds)
+            self.kinds.append(replace(instead, constraints=replace(instead.constraints, models=frozenset())))
+        assert isinstance(found, int)
         return found
 
     def _minute(self, at: float) -> int | None:
@@ -157,17 +167,23 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def read_trace(path: Path, revision: Revision) -> Trace:
+    """The calls of a file under one configuration; see `read_traces`."""
+    return read_traces(path, (revision,))[0]
+
+
+def read_traces(path: Path, revisions: Sequence[Revision]) -> list[Trace]:
     """The calls of a file; stops with the line and the fix where it cannot be read.
 
     Calls that the gateway would refuse (a model nobody knows, a bad size) are left out and told. Lines may stand in
-    any order; those that stand before an earlier one are told.
+    any order; those that stand before an earlier one are told. Under each of several configurations it is the same
+    calls: those the first one takes.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise Stop(f"{path}: {error.strerror}") from None
     decode = msgspec.json.Decoder(Line).decode
-    return trace_of(path.name, _decoded(path.name, lines, decode), revision)
+    return traces_of(path.name, _decoded(path.name, lines, decode), revisions)
 
 
 def _checked(name: str, number: int, line: Line) -> Line:
@@ -191,11 +207,12 @@ def _decoded(name: str, lines: list[bytes], decode: object) -> Iterable[tuple[in
             ) from None
 
 
-def trace_of(name: str, lines: Iterable[tuple[int, Line]], revision: Revision) -> Trace:
-    """A trace of numbered lines; stops when none is left."""
-    kinds, refusals = Kinds(revision), Refusals(name)
+def traces_of(name: str, lines: Iterable[tuple[int, Line]], revisions: Sequence[Revision]) -> list[Trace]:
+    """A trace of numbered lines for each configuration; stops when no line is left."""
+    kinds, *others = [Kinds(revision) for revision in revisions]
+    refusals, later = Refusals(name), Refusals(name)
     at: list[float] = []
-    places: list[int] = []
+    places: list[list[int]] = [[] for _ in revisions]
     done: list[DoneLine | None] = []
     for number, line in lines:
         moment = _moment(name, number, line.at)
@@ -204,9 +221,15 @@ def trace_of(name: str, lines: Iterable[tuple[int, Line]], revision: Revision) -
             refusals.add(place, number)
             continue
         at.append(moment)
-        places.append(place)
+        places[0].append(place)
+        for row, other in zip(places[1:], others, strict=True):
+            found = other.place(line, moment)
+            if isinstance(found, str):
+                later.add(f"{other.label} refuses it: {found}", number)
+                found = other.refused(kinds.kinds[place])
+            row.append(found)
         done.append(line.done)
-    remarks = refusals.remarks()
+    remarks = [*refusals.remarks(), *(remark.replace("left out", "fail", 1) for remark in later.remarks())]
     if not at:
         raise Stop("\n".join([f"{name}: there is no call in it that could be simulated", *remarks]))
     times = np.array(at, np.float64)
@@ -221,15 +244,19 @@ def trace_of(name: str, lines: Iterable[tuple[int, Line]], revision: Revision) -
             "simulated as silence"
         )
     begins = float(times[0])
-    return Trace(
-        name=name,
-        kinds=kinds.kinds,
-        at=times - begins,
-        kind=np.array(places, np.int64)[order],
-        begins=begins if begins > _REAL else 0.0,
-        done=_done(done, order),
-        remarks=tuple(remarks),
-    )
+    found_done = _done(done, order)
+    return [
+        Trace(
+            name=name,
+            kinds=each.kinds,
+            at=times - begins,
+            kind=np.array(row, np.int64)[order],
+            begins=begins if begins > _REAL else 0.0,
+            done=found_done,
+            remarks=tuple(remarks),
+        )
+        for each, row in zip((kinds, *others), places, strict=True)
+    ]
 
 
 def _moment(name: str, number: int, at: float | str) -> float:

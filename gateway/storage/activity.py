@@ -104,6 +104,33 @@ class Activity(Struct, kw_only=True):
     """The last entry there was."""
 
 
+class RecordedPart(Struct):
+    """One part of a recorded call: what was asked of the engine, and what came of it."""
+
+    ask: bytes
+    """`policies.types.Ask` in JSON, without words."""
+    delivered: int = 0
+    """Pictures."""
+    offer: str = ""
+    """Who delivered."""
+    ended: datetime | None = None
+    """When the pictures were there, in UTC."""
+
+
+class RecordedCall(Struct, kw_only=True):
+    """A call as it was recorded by the decisions about it and the orders placed for it."""
+
+    call_id: str
+    at: datetime
+    """When it was decided about first, in UTC."""
+    team: str
+    parts: dict[int, RecordedPart] = field(default_factory=dict)
+    cost: int = 0
+    """Nano-dollars of all its orders so far."""
+    open: int = 0
+    """Orders whose cost is not known yet."""
+
+
 class PostedCost(Struct, frozen=True, kw_only=True):
     """One posted entry of a cost book with all that is known of its order. Money is nano-dollars, times are UTC."""
 

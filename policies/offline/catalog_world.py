@@ -98,7 +98,7 @@ class CatalogWorld:
         """`limits`: account -> slots, instead of what it has; 0 sells nothing."""
         self.assumed = assumed or Assumptions()
         self.name, self.seed, self.trace = trace.name, seed, trace
-        self.horizon = trace.seconds
+        self.horizon = float(trace.at[-1]) if trace.size else 0.0
         self.limits = dict(limits or {})
         self.offers: list[Offer] = [each for each in catalog.offers.values() if self.limits.get(each.account) != 0]
         sell = dict.fromkeys(offer.account for offer in self.offers)

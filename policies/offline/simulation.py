@@ -21,8 +21,8 @@ from policies.engine import CostEngine
 from policies.offline.catalog_world import CatalogWorld, Site
 from policies.offline.contract import Account, Policy
 from policies.offline.driver import Driver
-from policies.offline.simulator import FAILED, LATE, Sim
-from policies.offline.trace import Floats, Ints, Kind
+from policies.offline.simulator import FAILED, Sim
+from policies.offline.trace import Floats, Ints, Kind, Trace
 from policies.policy import Policy as RoutingPolicy
 from policies.types import Ask, Capacity, CapacityId, Live, Tried
 
@@ -153,6 +153,20 @@ class Outcome(Struct, frozen=True, kw_only=True):
             p95=float(np.percentile(came, 95)) if len(came) else 0.0,
         )
 
+    def after(self, first: int) -> Outcome:
+        """Without the calls before `first`, whose orders were only played to warm up; the counts of orders stay."""
+        part = slice(first, None)
+        return replace(
+            self,
+            cost=self.cost[part],
+            penalty=self.penalty[part],
+            images=self.images[part],
+            seconds=self.seconds[part],
+            late=self.late[part],
+            failed=self.failed[part],
+            offer=self.offer[part],
+        )
+
     def shares(self, where: Bools | None = None) -> dict[str, int]:
         """Offer -> calls it served first; those that serve most come first."""
         chosen = self.offer if where is None else self.offer[where]
@@ -162,19 +176,28 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 def play(
-    world: CatalogWorld, policy: Policy[Site], about: str = "", progress: Callable[[int], None] | None = None
+    world: CatalogWorld,
+    policy: Policy[Site],
+    *,
+    judge: Trace | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Run a policy or a baseline through the world."""
+    """Run a policy or a baseline through the world.
+
+    `judge`: the same calls on the terms that say what is late and what that is worth; the world's own when left out.
+    """
     sim = Sim(world, policy, progress=progress).run()
-    return _outcome(world, sim, policy.name, about or getattr(policy, "about", ""))
+    return _outcome(world, sim, policy.name, getattr(policy, "about", ""), judge or world.trace)
 
 
-def _outcome(world: CatalogWorld, sim: Sim, name: str, about: str) -> Outcome:
-    calls, call, kinds = world.trace.size, world.call, world.kinds
-    table = np.array([_terms(kind) for kind in kinds] or [(0.0,) * 5], np.float64)[world.kind]
-    slo, late_flat, late_second, failure, count = table.T
-    failed, late = sim.done == FAILED, sim.done == LATE
-    over = np.maximum(np.nan_to_num(sim.latency) - slo, 0.0)
+def _outcome(world: CatalogWorld, sim: Sim, name: str, about: str, judge: Trace) -> Outcome:
+    calls, call = world.trace.size, world.call
+    terms = np.array([_terms(kind) for kind in judge.kinds] or [(0.0,) * 4], np.float64)
+    slo, late_flat, late_second, failure = terms[judge.kind][call].T
+    count = np.array([kind.request.count for kind in world.kinds] or [0])[world.kind]
+    failed = sim.done == FAILED
+    over = np.where(failed, 0.0, np.maximum(np.nan_to_num(sim.latency) - slo - 1e-9, 0.0))
+    late = over > 0.0
     penalty = np.where(failed, failure, np.where(late, late_flat + late_second * over, 0.0))
     first = np.full(calls, -1, np.int64)
     first[call[::-1]] = sim.server[::-1]  # the first part of each call is written last
@@ -202,9 +225,9 @@ def _outcome(world: CatalogWorld, sim: Sim, name: str, about: str) -> Outcome:
     )
 
 
-def _terms(kind: Kind) -> tuple[float, float, float, float, float]:
-    worth, terms = kind.worth, kind.constraints
-    return terms.slo, float(worth.late), float(worth.late_second), float(worth.failure), float(kind.request.count)
+def _terms(kind: Kind) -> tuple[float, float, float, float]:
+    worth = kind.worth
+    return kind.constraints.slo, float(worth.late), float(worth.late_second), float(worth.failure)
 
 
 def joined(parts: Sequence[Outcome]) -> Outcome:

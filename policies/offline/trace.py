@@ -75,7 +75,10 @@ class Trace(Struct, frozen=True, kw_only=True):
 
     def between(self, first: int, last: int) -> Trace:
         """The calls from `first` up to `last`, on the same clock."""
-        part = slice(first, last)
+        return self.some(np.arange(first, last))
+
+    def some(self, part: Ints) -> Trace:
+        """Some of the calls, by their places, on the same clock."""
         done = self.done
         if done is not None:
             done = Done(

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from gateway.storage.activity import Activity, PostedCost
+from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.policies import PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
@@ -294,6 +294,11 @@ class Database(Protocol):
 
     async def examine(self) -> Audit:
         """The same, with how much was looked at and how often a bill went beyond its hold."""
+
+    async def recorded_calls(
+        self, after: str, since: datetime, limit: int = 20_000
+    ) -> tuple[Sequence[RecordedCall], str | None]:
+        """Calls after one of them, by id, decided about since a moment; and after which to go on, None at the end."""
 
     async def activity(self, start: datetime, end: datetime, zone: tzinfo, account: str | None = None) -> Activity:
         """What was posted from `start` to before `end`, days as `zone` counts them.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
 from gateway.errors import NotReady
-from gateway.storage.activity import Activity, PostedCost
+from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
 from gateway.storage.database.sqlite import policies, statements, values
@@ -22,6 +22,7 @@ from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
 from gateway.storage.database.sqlite.file import connect, not_ready, open_file
 from gateway.storage.database.sqlite.group_commit import GroupWriter
+from gateway.storage.database.sqlite.recorded import recorded
 from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
 from gateway.storage.policies import PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
@@ -314,6 +315,12 @@ class SqliteDatabase:
     async def examine(self) -> Audit:
         """Every broken promise about money, and how much was looked at."""
         return await self._read(audit, self._reader)
+
+    async def recorded_calls(
+        self, after: str, since: datetime, limit: int = 20_000
+    ) -> tuple[Sequence[RecordedCall], str | None]:
+        """Calls after one of them, decided about since a moment; and after which to go on."""
+        return await self._read(recorded, self._reader, after, since, limit)
 
     async def activity(self, start: datetime, end: datetime, zone: tzinfo, account: str | None = None) -> Activity:
         """What was posted within a period."""

@@ -28,6 +28,7 @@ from gateway.http.front import front
 from gateway.http.services import Services
 from gateway.ids import new_id
 from gateway.money.ledger import Ledger
+from gateway.provenance import signer_of
 from gateway.requests.admission import Admission
 from gateway.requests.attempts import House
 from gateway.requests.call import Call, Delivery
@@ -444,7 +445,11 @@ async def build(
         http=http,
         engine=engine(revision),
         assets=Assets(
-            FolderBlobs(settings.assets_folder), clock, revision.policy.keep_assets, revision.policy.team_keep_assets
+            FolderBlobs(settings.assets_folder),
+            clock,
+            revision.policy.keep_assets,
+            revision.policy.team_keep_assets,
+            signer_of(settings),
         ),
         clock=clock,
     )

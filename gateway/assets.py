@@ -123,13 +123,26 @@ def blob_key(path: str) -> str:
     return f"{token[-2:]}/{token}.{name.rpartition('.')[2]}"
 
 
+class Signs(Protocol):
+    """Says in a picture who made it; `gateway.provenance.PictureSigner` does."""
+
+    def sign(self, data: bytes, fmt: Format, name: str, original: tuple[bytes, Format] | None = None) -> bytes:
+        """The picture, signed unless it carries its seller's word; `original` is what it was encoded from."""
+
+
 class Assets:
-    """Checks, converts and keeps pictures."""
+    """Checks, converts, signs and keeps pictures."""
 
     def __init__(
-        self, blobs: Blobs, clock: Clock, keep_for: float | None, teams: Mapping[str, float] | None = None
+        self,
+        blobs: Blobs,
+        clock: Clock,
+        keep_for: float | None,
+        teams: Mapping[str, float] | None = None,
+        signer: Signs | None = None,
     ) -> None:
         """`keep_for` is in seconds, None keeps pictures until they are erased; `teams` have terms of their own."""
+        self._signer = signer
         self._teams = teams or {}
         self.blobs = blobs
         self._clock = clock
@@ -148,9 +161,14 @@ class Assets:
         """
         head = await inspect(image, request)
         data, fmt = image.data, head.format
+        original: tuple[bytes, Format] | None = None
         if fmt != request.format or (compression is not None and fmt != "png"):
+            original = data, fmt
             data = await asyncio.to_thread(convert, data, request.format, compression)
             fmt = request.format
+        if self._signer is not None:
+            name = f"{asset_id}.{EXTENSIONS[fmt]}"
+            data = await asyncio.to_thread(self._signer.sign, data, fmt, name, original)
         # 128 bits that nobody can guess, behind the time, so that the index of paths grows at its end.
         path = f"{time.time_ns() // 1_000_000:012x}{os.urandom(16).hex()}/{asset_id}.{EXTENSIONS[fmt]}"
         await self.blobs.put(blob_key(path), data)

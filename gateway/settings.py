@@ -213,6 +213,29 @@ class Recovery(_Typed):
     )
 
 
+class C2paSettings(_Typed):
+    """Signing pictures as made by a model, with the extra `c2pa`."""
+
+    certificate: Path | None = Field(
+        default=None, description="PEM file of the certificate and those that vouch for it; nothing is signed without."
+    )
+    key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
+    algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = Field(
+        default="es256", description="What the key signs with."
+    )
+    timestamps: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="A timestamp authority (RFC 3161) that is asked for each picture; none when left out.",
+    )
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> C2paSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("`certificate` and `key` go together")
+        return self
+
+
 class ContentHookSettings(_Typed):
     """A service of your own that is asked about prompts and pictures."""
 
@@ -241,6 +264,7 @@ class Settings(_Typed):
     accounts: Mapping[AccountName, Account] = Field(default_factory=dict, description="Provider accounts by name.")
     database: DatabaseSettings = DatabaseSettings()
     assets: AssetSettings = AssetSettings()
+    c2pa: C2paSettings = C2paSettings()
     content_hook: ContentHookSettings = ContentHookSettings()
     limits: Limits = Limits()
     inputs: Inputs = Inputs()

@@ -17,10 +17,12 @@ from litestar.types import ASGIApp
 from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
+from gateway.features.canaries import Canaries, served
 from gateway.features.policy_history import History
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
 from gateway.http import generations, routes
+from gateway.http.arms import Split
 from gateway.http.auth import KeyRing
 from gateway.http.errors import exception_handlers
 from gateway.http.forms import MAX_FILE
@@ -46,6 +48,7 @@ from gateway.requests.waiting_room import WaitingRoom
 from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
 from gateway.storage.database import Database, open_database
+from gateway.storage.policies import CanaryRow
 from policies.catalog import Catalog
 from policies.engine import CostEngine
 from policies.policy import Policy
@@ -105,6 +108,7 @@ class App:
         self._last: dict[str, float] = {}
         self.running: set[RunningOrder] = set()
         self.reloading: Reloading | None = None
+        self.canaries: Canaries | None = None
         self.admission = Admission(
             lambda capacity, busy: self.engine.room(capacity, busy, clock.now()), revision.catalog.rates()
         )
@@ -135,7 +139,7 @@ class App:
 
     def serve(self, call: Call, salvage: Salvage | None = None) -> Coroutine[Any, Any, Delivery]:
         """Answer a call under the regime it was read by; see `Pipeline.serve`."""
-        return (call.regime or self.regime).pipeline.serve(call, salvage)
+        return served(self.canaries, call.regime or self.regime, call, salvage)
 
     def quote(self, call: Call) -> Coroutine[Any, Any, Sequence[QuotedOffer]]:
         """What every offer would charge; see `Pipeline.quote`."""
@@ -162,6 +166,21 @@ class App:
         self._services.adopt(catalog, policy, self.regime)
         for capacity in catalog.capacities:
             self.admission.stir(capacity)
+        if self.canaries is not None:
+            self.canaries.rebased()
+
+    def try_beside(self, canary: CanaryRow, policy: Policy) -> None:
+        """Serve a canary's share of callers under its policy from now on, the others under the one in force."""
+        catalog = self.revision.catalog
+        control = msgspec.structs.replace(self.regime, arm="control", canary=canary.id)
+        other = self._regime(policy, catalog, self.engine.beside(policy))
+        other = msgspec.structs.replace(other, arm="canary", canary=canary.id)
+        split = Split(canary=canary.id, share=canary.share, teams=frozenset(canary.teams))
+        self._services.try_beside(split, control, other)
+
+    def stop_trying(self) -> None:
+        """Serve everybody under the policy in force."""
+        self._services.arms = None
 
     def follow_files(self, read: Callable[[], Settings], shelf: Shelf) -> Reloading:
         """Put changed files in force from `start` on; `read` reads the settings anew."""
@@ -174,6 +193,7 @@ class App:
             clock=self.clock,
             history=History(self.db),
         )
+        self.canaries = Canaries(self, db=self.db, clock=self.clock, spawn=self.spawn, wrote=self.reloading.at_once)
         return self.reloading
 
     def condition(self) -> Condition:
@@ -328,6 +348,8 @@ class App:
         ]
         if self.reloading is not None:
             self._loops.append(asyncio.get_running_loop().create_task(self.reloading.follow(), name="reloading"))
+        if self.canaries is not None:
+            self._loops.append(self._every("canary", TICK_S, self.canaries.look))
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 

@@ -38,6 +38,7 @@ GROUPS = {
             "history": ("gateway.cli.policy_history:history", "Who changed it, when and why."),
             "show": ("gateway.cli.policy_show:show", "One revision, or what it changed."),
             "apply": ("gateway.cli.policy_apply:apply", "Puts a file in force, unless somebody else came in between."),
+            "canary": ("gateway.cli.policy_canary:canary", "Tries a file on a part of the calls: start, status, ..."),
             "rollback": ("gateway.cli.policy_rollback:rollback", "Puts an earlier revision in force again."),
         },
     ),

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from gateway.errors import InvalidRequest, NotFound
 from gateway.http import edit_fields, operations
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
+from gateway.http.arms import likeness
 from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
@@ -112,7 +113,7 @@ def edits(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await given_of(services, ask.key.caller, ask.headers, ask.receive)
-        names = services.names
+        names = services.terms_for(ask.key.caller, given.fields).names
         if ask.deployment is not None:
             given = replace(given, fields=under_deployment(given.fields, ask.deployment, names))
         wish = parse_edit(given, names, ask.key.caller)
@@ -131,7 +132,7 @@ def variations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await given_of(services, ask.key.caller, ask.headers, ask.receive, edit_fields.VARIATION)
-        names = services.names
+        names = services.terms_for(ask.key.caller, given.fields).names
         return _asked(ask, given, parse_variation(given, names, ask.key.caller), names)
 
     async def vary(scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,6 +162,7 @@ def _asked(ask: Ask, given: Given, wish: Wish, names: Names) -> tuple[Call, Shap
         inputs=given.inputs,
         mask=given.mask,
         fingerprint=ask.fingerprint(given.fields, *given.bytes),
+        like=likeness(names.regime, ask.path, given.fields, ask.key.caller.team),
     )
     shape = Shape(
         response_format=wish.response_format,

@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import NotFound
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape
+from gateway.http.arms import likeness
 from gateway.http.azure import under_deployment
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, respond
@@ -48,7 +49,7 @@ def generations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         fields = with_headers(await read_json(ask.headers, ask.receive), ask.headers)
-        terms = services.terms
+        terms = services.terms_for(ask.key.caller, fields)
         names = terms.names
         if ask.deployment is not None:
             fields = under_deployment(fields, ask.deployment, names)
@@ -56,6 +57,8 @@ def generations(services: Services) -> ASGIApp:
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
         call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived, regime=names.regime)
+        if services.arms is not None:
+            call = msgspec.structs.replace(call, like=likeness(names.regime, PATH, fields, ask.key.caller.team))
         if ask.repeat is not None:
             call = msgspec.structs.replace(call, fingerprint=ask.fingerprint(fields))
         return within_patience(call, ask), Shape(

@@ -14,6 +14,7 @@ from gateway.errors import Forbidden, InvalidRequest, NotFound
 from gateway.features.privacy import Erasure
 from gateway.features.promotions import Original, find_original, promotion
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape, provider_of
+from gateway.http.arms import likeness
 from gateway.http.auth import require
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
@@ -183,7 +184,7 @@ def promotions(services: Services) -> HTTPRouteHandler:
         fields = await read_json(ask.headers, ask.receive)
         refuse_unknown(fields, _FIELDS)
         _check_strategy(fields)
-        names = services.names
+        names = services.terms_for(ask.key.caller, fields).names
         intent = INTENT.read(fields, names.policy.intents.keys()) or "export"
         caller = ask.key.caller
         original = await find_original(services.db, names.policy, caller, image_id[:80], intent)
@@ -196,7 +197,8 @@ def promotions(services: Services) -> HTTPRouteHandler:
             call_id=ask.call_id,
             arrived=ask.arrived,
         )
-        call = replace(call, regime=names.regime)
+        like = likeness(names.regime, "promote", {**fields, "size": call.request.size}, caller.team)
+        call = replace(call, regime=names.regime, like=like)
         if ask.repeat is not None:
             call = replace(call, fingerprint=ask.fingerprint(fields))
         return call, Shape(response_format=response_format_of(fields, names, original.model))

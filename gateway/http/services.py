@@ -12,10 +12,11 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition
+from gateway.http.arms import Arms, Split
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
 from gateway.http.repeated_terms import RepeatedTerms
-from gateway.requests.call import Call, Delivery
+from gateway.requests.call import Call, Caller, Delivery
 from gateway.requests.coalescing import Coalescing
 from gateway.requests.quoting import QuotedOffer
 from gateway.requests.regime import Regime
@@ -63,6 +64,8 @@ class Services:
     names: Names = field(init=False)
     terms: RepeatedTerms = field(init=False)
     """Reads generation bodies under these names."""
+    arms: Arms | None = None
+    """Both sides of a canary, while one runs."""
 
     def __post_init__(self) -> None:
         self.adopt(self.catalog, self.policy)
@@ -72,6 +75,15 @@ class Services:
         self.catalog, self.policy = catalog, policy
         self.names = names_of(policy, catalog, regime)
         self.terms = RepeatedTerms(self.names)
+
+    def terms_for(self, caller: Caller, fields: Mapping[str, object]) -> RepeatedTerms:
+        """What reads this request."""
+        return self.terms if self.arms is None else self.arms.terms(caller, fields)
+
+    def try_beside(self, split: Split, control: Regime, canary: Regime) -> None:
+        """Read requests by two policies from now on, each caller's by one of them."""
+        read = [RepeatedTerms(names_of(side.policy, side.catalog, side)) for side in (control, canary)]
+        self.arms = Arms(split, *read)
 
     def asset_url(self, path: str) -> str:
         """Where a picture can be fetched, from its `AssetRow.path`."""

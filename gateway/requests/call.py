@@ -55,6 +55,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """Clock.now() when the request came in."""
     regime: Regime | None = None
     """Policy and catalogue it was read by, and is served under; None: those in force."""
+    like: bytes = b""
+    """What it asks for, apart from who asks and in which words, while a canary is compared with its like."""
 
 
 class Delivered(Struct, frozen=True, kw_only=True):

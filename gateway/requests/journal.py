@@ -52,6 +52,8 @@ class DecisionNote(Struct, frozen=True):
     rejections: tuple[Rejection, ...]
     waiting: tuple[CandidateNote, ...] = ()
     """Candidates without room for now; the objection stands among `rejections`."""
+    arm: str = ""
+    """Which side of a canary the call was on: control or canary; empty without one."""
     operation: Operation = "generate"
     """What was to be ordered; a picture that takes two orders has decisions for each."""
     panic: bool = False
@@ -85,6 +87,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         candidates=tuple([_note(candidate) for candidate in decision.ranked]),
         rejections=decision.rejected,
         waiting=tuple([_note(candidate) for candidate in decision.waiting]),
+        arm="" if call.regime is None else call.regime.arm,
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         operation=ask.request.operation,
         panic=isinstance(picture, Picture) and picture.panic,

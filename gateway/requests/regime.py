@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -11,6 +11,8 @@ from policies.policy import Policy
 
 if TYPE_CHECKING:
     from gateway.requests.pipeline import Pipeline
+
+Arm: TypeAlias = Literal["", "control", "canary"]
 
 
 class Regime(Struct, frozen=True, kw_only=True, eq=False):
@@ -23,3 +25,7 @@ class Regime(Struct, frozen=True, kw_only=True, eq=False):
     policy: Policy
     catalog: Catalog
     pipeline: Pipeline
+    arm: Arm = ""
+    """Which side of a canary its calls are on; empty without one."""
+    canary: int = 0
+    """Of which canary."""

@@ -41,3 +41,27 @@ class PolicyEvent(Struct, frozen=True, kw_only=True):
     """in force, or what became of a canary."""
     revision: int
     detail: str = ""
+
+
+CanaryState: TypeAlias = Literal["running", "passed", "promoted", "rolled back", "aborted", "superseded"]
+"""passed: nothing was crossed, but it could not be put in force. superseded: the policy in force changed meanwhile."""
+
+
+class CanaryRow(Struct, frozen=True, kw_only=True):
+    """A policy that is tried beside the one in force."""
+
+    id: int = 0
+    revision: int
+    base: int
+    """The revision that was in force when it began."""
+    share: float
+    """Of keys and end users."""
+    teams: tuple[str, ...] = ()
+    """Whose calls it serves, all of them; nobody's in particular when empty."""
+    started: datetime
+    author: str
+    state: CanaryState = "running"
+    ended: datetime | None = None
+    reason: str = ""
+    report: bytes | None = None
+    """JSON of `policies.experiments.guardrails.Report`."""

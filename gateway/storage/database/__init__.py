@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
-from gateway.storage.policies import PolicyEvent, PolicyRevision
+from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
@@ -334,6 +334,18 @@ class Database(Protocol):
 
     async def add_policy_event(self, event: PolicyEvent) -> None:
         """Keep what was done with one."""
+
+    async def canaries(self) -> Sequence[CanaryRow]:
+        """Every canary there was, oldest first; at most one is running."""
+
+    async def start_canary(self, canary: CanaryRow) -> int | None:
+        """Begin a canary, and its id; None while another one runs."""
+
+    async def end_canary(self, canary: CanaryRow, state: CanaryState, reason: str, at: datetime) -> bool:
+        """Change the state of a canary; False when it is no longer as it was read."""
+
+    async def report_canary(self, canary_id: int, report: bytes) -> None:
+        """Keep how a canary stands."""
 
     # The connection.
 

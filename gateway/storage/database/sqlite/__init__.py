@@ -24,7 +24,7 @@ from gateway.storage.database.sqlite.file import connect, not_ready, open_file
 from gateway.storage.database.sqlite.group_commit import GroupWriter
 from gateway.storage.database.sqlite.recorded import recorded
 from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
-from gateway.storage.policies import PolicyEvent, PolicyRevision
+from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
     AssetRow,
     AttemptRow,
@@ -354,6 +354,23 @@ class SqliteDatabase:
     async def add_policy_event(self, event: PolicyEvent) -> None:
         """Keep what was done with one."""
         await self._writer.submit(self._books.changed, policies.ADD_EVENT, *policies.event_columns(event))
+
+    async def canaries(self) -> Sequence[CanaryRow]:
+        """Every canary there was."""
+        return await self._all(policies.canary, f"SELECT {policies.CANARY} FROM canaries ORDER BY id")  # noqa: S608 - constants only
+
+    async def start_canary(self, canary: CanaryRow) -> int | None:
+        """Begin a canary."""
+        return await self._writer.submit(policies.start_canary, self._connection, canary)
+
+    async def end_canary(self, canary: CanaryRow, state: CanaryState, reason: str, at: datetime) -> bool:
+        """Change the state of a canary."""
+        columns = (state, micros(at), reason, canary.id, canary.state)
+        return await self._writer.submit(self._books.changed, policies.END, *columns)
+
+    async def report_canary(self, canary_id: int, report: bytes) -> None:
+        """Keep how a canary stands."""
+        await self._writer.submit(self._books.changed, policies.REPORT, report, canary_id)
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

@@ -64,8 +64,9 @@ def with_fal(t: Edited, **changes: object) -> dict[str, dict[str, object]]:
 
 
 @asynccontextmanager
-async def edited(folder: Path, **changes: object) -> AsyncIterator[Edited]:
-    home = small_home(folder)
+async def edited(folder: Path, home: Path | None = None, **changes: object) -> AsyncIterator[Edited]:
+    """A running town; of a configuration of its own, where none is given."""
+    home = home or small_home(folder)
     shelf, given = Shelf(), dict(changes)
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
 

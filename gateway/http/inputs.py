@@ -1,6 +1,6 @@
 """Pictures that callers hand in: found whole, no larger than we accept, and fetched from nowhere they must not be.
 
-Nothing here is decoded: what a picture is stands in its header, and whether it is whole in its chunks.
+But for masks, nothing here is decoded: what a picture is stands in its header, and whether it is whole in its chunks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.http.fields import Fields, mapping, wrong_type
 from gateway.http.forms import MAX_FILE
 from gateway.http.services import Services
 from providers.contract import Input
+from providers.masks import readable
 from providers.picture import NotAPicture, complete, has_alpha, probe
 from providers.transport import WireError
 
@@ -77,6 +78,8 @@ async def mask_over(data: bytes, first: Input, param: str = "mask") -> Input:
     if (mask.head.width, mask.head.height) != (first.head.width, first.head.height):
         sizes = f"{mask.head.width}x{mask.head.height}, the image {first.head.width}x{first.head.height}"
         raise _invalid(param, f"it must be as large as the first image; it has {sizes}")
+    if not await readable(mask):  # whoever redraws it for a seller would find out with money set aside
+        raise _invalid(param, "it is damaged, and cannot be decoded")
     return mask
 
 

@@ -24,6 +24,7 @@ from gateway.features.reloading import Condition, Reloading
 from gateway.http import generations, routes
 from gateway.http.arms import Split
 from gateway.http.auth import KeyRing
+from gateway.http.bodies import Arriving
 from gateway.http.errors import exception_handlers
 from gateway.http.forms import MAX_FILE
 from gateway.http.front import front
@@ -274,7 +275,10 @@ class App:
         """The picture behind a URL that a caller names."""
         inputs = self.settings.inputs
         deadline = asyncio.get_running_loop().time() + inputs.fetch_timeout
-        return await self._http.fetch_named(url, origins=inputs.origins, limit=MAX_FILE, deadline=deadline)
+        with Arriving() as arriving:
+            return await self._http.fetch_named(
+                url, origins=inputs.origins, limit=MAX_FILE, deadline=deadline, count=arriving.add
+            )
 
     def _make_services(self) -> Services:
         services = Services(

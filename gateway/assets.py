@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from gateway.clock import Clock
-from gateway.errors import NotReady
+from gateway.errors import NotKept
 from providers.contract import Format, Head, Image, ImageRequest
 from providers.picture import NotAPicture, complete, has_alpha, probe
 
@@ -79,14 +79,14 @@ class FolderBlobs:
         self._made: set[str] = set()
 
     async def put(self, key: str, data: bytes) -> None:
-        """Store under a fresh key; raises `NotReady` when the disk refuses."""
+        """Store under a fresh key; raises `NotKept` when the disk refuses."""
         try:
             if len(data) <= SMALL:
                 self._write(key, data)
             else:
                 await asyncio.to_thread(self._write, key, data)
         except OSError as error:
-            raise NotReady("Pictures cannot be stored right now.") from error
+            raise NotKept("Pictures cannot be stored right now.") from error
 
     async def get(self, key: str) -> bytes | None:
         """The bytes, or None."""
@@ -157,7 +157,7 @@ class Assets:
     ) -> Kept:
         """Check one delivered picture against the request and store it.
 
-        Raises `Unfit` when it is not what was ordered, `NotReady` when it cannot be stored.
+        Raises `Unfit` when it is not what was ordered, `NotKept` when it cannot be stored.
         """
         head = await inspect(image, request)
         data, fmt = image.data, head.format

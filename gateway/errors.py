@@ -14,6 +14,7 @@
     |-- Undeliverable          502
     |-- NoCapacity             503
     |-- NotReady               503
+    |   `-- NotKept            503 not_ready, and a repeat would be drawn anew
     `-- DeadlinePassed         504
 
 Each class's docstring is the sentence a user reads when no more precise one is given.
@@ -36,6 +37,8 @@ class GatewayError(Exception):
     code: str | None = None
     should_retry: ClassVar[bool | None] = None
     """What `x-should-retry` says; None leaves it to the client, which repeats 408, 409, 429 and 5xx."""
+    usual_wait: ClassVar[float | None] = None
+    """Seconds that `Retry-After` says where nothing better is known."""
 
     def __init__(
         self,
@@ -52,7 +55,8 @@ class GatewayError(Exception):
         self.param = param
         if code is not None:
             self.code = code
-        self.retry_after = None if retry_after is None else min(max(retry_after, 0.0), MAX_RETRY_AFTER)
+        wait = self.usual_wait if retry_after is None else retry_after
+        self.retry_after = None if wait is None else min(max(wait, 0.0), MAX_RETRY_AFTER)
         self.extra: Mapping[str, object] = extra or {}
         self.headers: Sequence[tuple[bytes, bytes]] = ()
         """What its answer carries beside the usual headers."""
@@ -136,6 +140,8 @@ class RateLimited(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    should_retry = True
+    usual_wait: ClassVar[float | None] = 1.0
 
 
 class Undeliverable(GatewayError):
@@ -151,6 +157,8 @@ class NoCapacity(GatewayError):
 
     status = 503
     code = "no_capacity"
+    should_retry = True
+    usual_wait: ClassVar[float | None] = 1.0
 
 
 class NotReady(GatewayError):
@@ -158,6 +166,15 @@ class NotReady(GatewayError):
 
     status = 503
     code = "not_ready"
+    should_retry = True
+    usual_wait: ClassVar[float | None] = 5.0
+
+
+class NotKept(NotReady):
+    """A picture was drawn, and paid for by the gateway, but cannot be handed out right now."""
+
+    should_retry = False
+    usual_wait = None
 
 
 class DeadlinePassed(GatewayError):

@@ -137,7 +137,7 @@ class Head(Struct, frozen=True):
     height: int
 
 
-class Input(Struct, frozen=True):
+class Input(Struct, frozen=True, weakref=True):
     """A picture that the caller handed in: found whole, and no larger than we accept."""
 
     data: bytes

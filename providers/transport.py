@@ -201,16 +201,27 @@ class Http:
 
         return await read(once, deadline=deadline, attempts=_FETCHES)
 
-    async def fetch_named(self, url: str, *, origins: Sequence[str], limit: int, deadline: float) -> bytes:
+    async def fetch_named(
+        self,
+        url: str,
+        *,
+        origins: Sequence[str],
+        limit: int,
+        deadline: float,
+        count: Callable[[int], None] | None = None,
+    ) -> bytes:
         """Fetch a file that a caller names, once and without keys: from public addresses on ports 80 and 443 only.
 
         `origins` ("http://images.internal:9000") alone may lie anywhere. `limit` is in decompressed bytes, `deadline`
-        on the loop's clock. Raises a `WireError`, whose text never holds an address, or `TimeoutError`.
+        on the loop's clock. `count` is told of bytes before they are kept, and may refuse them by raising. Raises a
+        `WireError`, whose text never holds an address, or `TimeoutError`.
         """
         async with asyncio.timeout_at(deadline):
-            return await self._fetch_once(url, lambda target: _nameable(target, origins), limit)
+            return await self._fetch_once(url, lambda target: _nameable(target, origins), limit, count)
 
-    async def _fetch_once(self, url: str, permit: Callable[[URL], Reach], limit: int) -> bytes:
+    async def _fetch_once(
+        self, url: str, permit: Callable[[URL], Reach], limit: int, count: Callable[[int], None] | None = None
+    ) -> bytes:
         target = _url(url)
         for _ in range(_HOPS + 1):
             reach = permit(target)
@@ -223,7 +234,7 @@ class Http:
                     if 300 <= status < 400 and "Location" in response.headers:
                         target = target.join(_url(response.headers["Location"]))
                         continue
-                    answer = Answer(status, response.headers, await _body(response, limit))
+                    answer = Answer(status, response.headers, await _body(response, limit, count))
             except _NEVER_SENT as error:
                 raise NotSent("the file's host cannot be reached") from error
             except (aiohttp.ClientError, OSError) as error:
@@ -254,18 +265,20 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _body(response: aiohttp.ClientResponse, limit: int, count: Callable[[int], None] | None = None) -> bytes:
     """Read a body of at most `limit` decompressed bytes."""
     length = response.content_length
     if length is not None and length > limit:
         raise Cut(f"an answer of {length} bytes", response.status)
-    if length is not None and "Content-Encoding" not in response.headers:
+    if length is not None and "Content-Encoding" not in response.headers and count is None:
         return await response.read()
     chunks, size = [], 0
     async for chunk in response.content.iter_chunked(_CHUNK):
         size += len(chunk)
         if size > limit:
             raise Cut(f"an answer of more than {limit} bytes", response.status)
+        if count is not None:
+            count(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -60,47 +60,62 @@ async def _read(receive: Receive, most: int, *, keep: bool) -> bytes:
     first = await _piece(receive)
     if not first.get("more_body", False) and len(first.get("body", b"")) <= most:
         return first.get("body", b"")
-    with _Buffer() as buffer:
+    # Not a list of pieces: a byte that travels alone costs 40 as an object.
+    body, full = bytearray(), None
+    with Arriving() as arriving:
         size, piece = 0, first
         while True:
             size += len(piece.get("body", b""))
             keep = keep and size <= most
-            if keep:
-                buffer.add(piece.get("body", b""))
+            if keep and full is None:
+                full = arriving.refusal(len(piece.get("body", b"")))
+            if keep and full is None:
+                body += piece.get("body", b"")
             else:
-                buffer.clear()
+                body.clear()
+                arriving.forget()
             if not piece.get("more_body", False) or size > MAX_DRAIN:
                 break
             piece = await _piece(receive)
         if not keep:
             raise _too_large(most, StillSending if piece.get("more_body", False) else TooLarge)
-        return bytes(buffer.held)
+        if full is not None:
+            raise full
+        return bytes(body)
 
 
-class _Buffer:
-    """Where a body grows; the sum of all of them is bounded, whoever sends them."""
+class Arriving:
+    """What arrives from outside and is kept; the sum of all of it is bounded, whoever sends it."""
 
     total: ClassVar[int] = 0
 
     def __init__(self) -> None:
-        # Not a list of pieces: a byte that travels alone costs 40 as an object.
-        self.held = bytearray()
+        self._size = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.clear()
+        self.forget()
 
-    def add(self, piece: bytes) -> None:
-        if _Buffer.total + len(piece) > MAX_BUFFERED:
-            raise NoCapacity("Too many large requests are arriving at once.", retry_after=1.0)
-        _Buffer.total += len(piece)
-        self.held += piece
+    def add(self, size: int) -> None:
+        """Count so many more bytes; raises `NoCapacity` when there is no room for them."""
+        refusal = self.refusal(size)
+        if refusal is not None:
+            raise refusal
 
-    def clear(self) -> None:
-        _Buffer.total -= len(self.held)
-        self.held.clear()
+    def refusal(self, size: int) -> NoCapacity | None:
+        """Count so many more bytes, unless there is no room for them."""
+        if Arriving.total + size > MAX_BUFFERED:
+            return NoCapacity("Too many large requests are arriving at once.", retry_after=1.0)
+        Arriving.total += size
+        self._size += size
+        return None
+
+    def forget(self) -> None:
+        """Count it no longer."""
+        Arriving.total -= self._size
+        self._size = 0
 
 
 async def _piece(receive: Receive) -> HTTPRequestEvent:

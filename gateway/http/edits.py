@@ -194,14 +194,15 @@ async def _given_in_form(headers: Mapping[bytes, bytes], receive: Receive, table
     if len(masks) > 1:
         raise InvalidRequest(f"Invalid 'mask': one is taken, but got {len(masks)}.", param="mask")
     sent = [(name.removesuffix("[]"), data) for name, data in form.files if name != "mask"]
-    return await _with_pictures(with_headers(typed(form.texts, table), headers), sent, masks[0] if masks else None)
+    fields = with_headers(typed(form.texts, table), headers)
+    return await _with_pictures(fields, await pictures(sent), masks[0] if masks else None)
 
 
 async def given_in_json(services: Services, caller: Caller, fields: Mapping[str, object]) -> Given:
     """An edit whose pictures are named by the fields `images` and `mask`."""
-    sent = await named(services, caller.team, fields, "images")
+    inputs = await named(services, caller.team, fields, "images")
     mask = await named_one(services, caller.team, fields, "mask")
-    return await _with_pictures(without_pictures(fields), sent, mask)
+    return await _with_pictures(without_pictures(fields), inputs, mask)
 
 
 def without_pictures(fields: Mapping[str, object]) -> dict[str, object]:
@@ -209,10 +210,7 @@ def without_pictures(fields: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if name not in edit_fields.PICTURES}
 
 
-async def _with_pictures(
-    fields: dict[str, object], sent: Sequence[tuple[str, bytes]], mask_data: bytes | None
-) -> Given:
-    inputs = await pictures(sent)
+async def _with_pictures(fields: dict[str, object], inputs: tuple[Input, ...], mask_data: bytes | None) -> Given:
     mask = None if mask_data is None else await mask_over(mask_data, inputs[0])
     sizes = tuple((one.head.width, one.head.height) for one in inputs)
     return Given(fields, sizes, mask is not None, inputs, mask)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import weakref
 from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
 
 import pybase64
 
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NoCapacity, NotFound
 from gateway.http.fields import Fields, mapping, wrong_type
-from gateway.http.forms import MAX_FILE
+from gateway.http.forms import MAX_FILE, MAX_FORM
 from gateway.http.services import Services
 from providers.contract import Input
 from providers.masks import readable
@@ -26,6 +27,8 @@ MOST = 16
 """Pictures in one edit, as OpenAI has it."""
 MAX_PIXELS = 32_000_000
 """Of one picture: what decodes into 128 MB."""
+MAX_HELD = 256 * 1024 * 1024
+"""Bytes of all pictures that calls under way were handed; what a seller is sent may take 2.7 times as many more."""
 MAX_MASK = 4 * 1024 * 1024
 """Bytes, as OpenAI has it."""
 MAX_URL = 20_971_520
@@ -41,10 +44,32 @@ Fetch = Callable[[str], Awaitable[bytes]]
 """Bytes behind a URL that a caller names; raises `WireError` or `TimeoutError`."""
 
 
+class _Held:
+    """Bytes of every picture handed in that somebody still holds, whoever sent them."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def hold(self, given: Input) -> Input:
+        """Count a picture for as long as it lives; raises `NoCapacity` when there are too many."""
+        size = len(given.data)
+        if self.total + size > MAX_HELD:
+            raise NoCapacity("Too many large pictures are being worked from at once.", retry_after=1.0)
+        self.total += size
+        weakref.finalize(given, self._give_back, size).atexit = False
+        return given
+
+    def _give_back(self, size: int) -> None:
+        self.total -= size
+
+
+held = _Held()
+
+
 async def pictures(given: Sequence[tuple[str, bytes]]) -> tuple[Input, ...]:
     """The pictures in (field, bytes); raises `InvalidRequest` for none, for too many and for what is no picture."""
     if not given:
-        raise InvalidRequest("Missing required parameter: 'image'.", param="image", code="missing_required_parameter")
+        raise _missing()
     if len(given) > MOST:
         raise InvalidRequest(f"Invalid 'image': at most {MOST} images are taken, but got {len(given)}.", param="image")
     return tuple([await picture(data, param) for param, data in given])
@@ -65,7 +90,7 @@ async def picture(data: bytes, param: str) -> Input:
     whole = complete(data) if len(data) < _ELSEWHERE else await asyncio.to_thread(complete, data)
     if not whole:
         raise _invalid(param, "the picture breaks off or is damaged")
-    return Input(data, head)
+    return held.hold(Input(data, head))
 
 
 async def mask_over(data: bytes, first: Input, param: str = "mask") -> Input:
@@ -101,17 +126,22 @@ def _size(value: object, param: str) -> tuple[int, int]:
     return width, height
 
 
-async def named(services: Services, team: str, fields: Fields, name: str) -> list[tuple[str, bytes]]:
+async def named(services: Services, team: str, fields: Fields, name: str) -> tuple[Input, ...]:
     """The pictures of a JSON body: `[{"image_url": ...}]`, fetched, unpacked or kept here; `name` is the list."""
     listed = fields.get(name)
-    if listed is None:
-        return []
+    if listed is None or listed == []:
+        raise _missing()
     if not isinstance(listed, list):
         raise wrong_type(name, f"a list of 1 to {MOST} objects such as {{'image_url': ...}}", listed)
     if len(listed) > MOST:
         raise InvalidRequest(f"Invalid '{name}': at most {MOST} images are taken, but got {len(listed)}.", param=name)
     named_so = [(f"{name}[{at}]", _source(one, f"{name}[{at}]")) for at, one in enumerate(listed)]
-    return [(param, await _bytes_of(services, team, source, param)) for param, source in named_so]
+    inputs: list[Input] = []
+    for param, source in named_so:
+        inputs.append(await picture(await _bytes_of(services, team, source, param), param))
+        if sum(len(one.data) for one in inputs) > MAX_FORM:
+            raise InvalidRequest(f"Invalid '{name}': at most {MAX_FORM} bytes are taken in all.", param=name)
+    return tuple(inputs)
 
 
 async def named_one(services: Services, team: str, fields: Fields, name: str) -> bytes | None:
@@ -193,6 +223,10 @@ def _unpacked(url: str, param: str) -> bytes:
         return pybase64.b64decode(body, validate=True)
     except (NotBase64, ValueError):
         raise _invalid(param, "its data is not valid base64") from None
+
+
+def _missing() -> InvalidRequest:
+    return InvalidRequest("Missing required parameter: 'image'.", param="image", code="missing_required_parameter")
 
 
 def _invalid(param: str, why: str) -> InvalidRequest:

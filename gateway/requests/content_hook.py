@@ -19,7 +19,7 @@ import pybase64
 import structlog
 from msgspec import Struct
 
-from gateway.errors import ContentPolicy, NotReady
+from gateway.errors import ContentPolicy, NotKept, NotReady
 from gateway.requests.call import Call
 from providers.contract import Image
 from providers.picture import NotAPicture, probe
@@ -91,7 +91,8 @@ class ContentHook(Struct, frozen=True, kw_only=True):
             verdict = None
         if verdict is None:
             if self.on_failure == "refuse":
-                raise NotReady("The content check of this gateway cannot be asked right now.", retry_after=5)
+                kind = NotReady if told["stage"] == "before" else NotKept
+                raise kind("The content check of this gateway cannot be asked right now.")
             return Verdict(allow=True)
         if not verdict.allow:
             log.info("content_refused", call=call.id, reason=told["stage"])

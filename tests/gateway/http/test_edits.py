@@ -21,6 +21,7 @@ from aiohttp import web
 from openai import AsyncOpenAI
 from PIL import Image
 
+from gateway.http import inputs
 from gateway.http.edits import Given, parse_edit
 from gateway.http.model_names import names_of
 from gateway.keys import make_key
@@ -346,6 +347,33 @@ async def test_addresses_are_fetched_within_limits_only(
         stats = studio.place.sandbox.stats()
         assert stats == {}
     assert set(asked) == {"/good.png", "/away", "/slow", "/endless"}
+
+
+async def test_pictures_of_all_calls_under_way_together_are_bounded(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture(256, 256)
+    monkeypatch.setattr(inputs, "MAX_HELD", inputs.held.total + len(data) * 3 // 2)
+    studio.place.sandbox.script([{"do": "slow", "args": {"seconds": 0.5}}])
+    first = asyncio.create_task(studio.post(images=[{"image_url": uri(data)}]))
+    while not studio.sent("fal"):  # noqa: ASYNC110 - the sandbox has no event for a test to await
+        await asyncio.sleep(0.01)
+    second = await studio.post(images=[{"image_url": uri(data)}])
+    assert (second.status_code, second.json()["error"]["code"]) == (503, "no_capacity")
+    assert (second.headers["retry-after"], second.headers["x-should-retry"]) == ("1", "true")
+    assert (await first).status_code == 200
+    await studio.place.settled()
+    assert (await studio.post(images=[{"image_url": uri(data)}])).status_code == 200
+
+
+async def test_pictures_fetched_for_one_edit_are_bounded_together(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture(256, 256)
+    monkeypatch.setattr(inputs, "MAX_FORM", len(data) * 2)
+    refused = await studio.post(images=[{"image_url": uri(data)}] * 3)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "images")
+    assert await studio.nothing_happened()
 
 
 async def test_a_key_that_may_use_some_models_edits_with_those(studio: Studio) -> None:

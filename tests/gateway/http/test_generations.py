@@ -14,6 +14,7 @@ from gateway.errors import (
     GatewayError,
     NoCapacity,
     NoOffer,
+    NotKept,
     NotReady,
     RateLimited,
     Undeliverable,
@@ -134,7 +135,7 @@ FAILURES: list[tuple[GatewayError, int, str, type[openai.APIStatusError], str | 
     (NoOffer("nobody draws 1030x1030"), 400, "no_offer", openai.BadRequestError, None),
     (ContentPolicy(), 400, "content_policy_violation", openai.BadRequestError, None),
     (BudgetSpent(), 429, "insufficient_quota", openai.RateLimitError, "false"),
-    (RateLimited(retry_after=2.5), 429, "rate_limit_exceeded", openai.RateLimitError, None),
+    (RateLimited(retry_after=2.5), 429, "rate_limit_exceeded", openai.RateLimitError, "true"),
     (
         Undeliverable(extra={"attempts": [{"offer": "fal:x"}]}),
         502,
@@ -142,8 +143,9 @@ FAILURES: list[tuple[GatewayError, int, str, type[openai.APIStatusError], str | 
         openai.InternalServerError,
         "false",
     ),
-    (NoCapacity(retry_after=99), 503, "no_capacity", openai.InternalServerError, None),
-    (NotReady(), 503, "not_ready", openai.InternalServerError, None),
+    (NoCapacity(retry_after=99), 503, "no_capacity", openai.InternalServerError, "true"),
+    (NotReady(), 503, "not_ready", openai.InternalServerError, "true"),
+    (NotKept(), 503, "not_ready", openai.InternalServerError, "false"),
     (DeadlinePassed(), 504, "timed_out", openai.InternalServerError, "false"),
 ]
 
@@ -165,6 +167,8 @@ async def test_each_failure_is_the_class_the_official_client_knows(
     assert raised.value.request_id == door.painter.calls[0].id.replace("call_", "req_")
     headers = raised.value.response.headers
     assert headers.get("x-should-retry") == retry
+    assert ("retry-after" in headers) == ("retry-after-ms" in headers) == (retry == "true")
+    assert float(headers.get("retry-after", 0)) <= 60
     assert headers["x-pixelgate-decision"] == door.painter.calls[0].id.replace("call_", "dec_")
 
 

@@ -7,10 +7,17 @@ import random
 
 from providers.sandbox.endpoints import Endpoint, Size
 
-_SPREAD = 0.25
+SPREAD = 0.25
+"""Standard deviation of the natural logarithm of what work takes."""
 _MORE_IMAGES = 0.35
 _IDLE_S = 600.0
 _COLD_START_S = 8.0
+
+
+def median_s(typical_s: float, size: Size, count: int, pace: float = 1.0) -> float:
+    """Seconds that half of such orders take; `typical_s` is for one megapixel, `pace` steps over default steps."""
+    megapixels = max(0.25, size[0] * size[1] / 1_048_576)
+    return typical_s * pace * megapixels * (1 + _MORE_IMAGES * (count - 1))
 
 
 class Latency:
@@ -30,9 +37,8 @@ class Latency:
     def run_s(self, endpoint: Endpoint, size: Size, count: int, steps: int | None, draw: str) -> float:
         """Seconds of work; `draw` names the order, so that asking twice answers the same."""
         pace = (steps or endpoint.default_steps) / endpoint.default_steps
-        megapixels = max(0.25, size[0] * size[1] / 1_048_576)
-        median = endpoint.typical_s * pace * megapixels * (1 + _MORE_IMAGES * (count - 1))
-        spread = random.Random(f"{self._seed}/drawing/{draw}").lognormvariate(math.log(median), _SPREAD)
+        median = median_s(endpoint.typical_s, size, count, pace)
+        spread = random.Random(f"{self._seed}/drawing/{draw}").lognormvariate(math.log(median), SPREAD)
         return spread * self.scale
 
     def cold_start_s(self, endpoint: Endpoint, draw: str, now: float) -> float:
@@ -42,4 +48,4 @@ class Latency:
         self._last_asked[key] = now
         if now - before <= _IDLE_S * self.scale:
             return 0.0
-        return random.Random(f"{self._seed}/cold/{draw}").lognormvariate(math.log(_COLD_START_S), _SPREAD) * self.scale
+        return random.Random(f"{self._seed}/cold/{draw}").lognormvariate(math.log(_COLD_START_S), SPREAD) * self.scale

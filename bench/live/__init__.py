@@ -1,0 +1,1 @@
+"""Whether the live gateway does what the simulator says: the same calls through both."""

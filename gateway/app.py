@@ -17,6 +17,7 @@ from litestar.types import ASGIApp
 from gateway import telemetry
 from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
+from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.policy_history import History
 from gateway.features.privacy import Eraser
@@ -129,6 +130,7 @@ class App:
             regain=settings.orders.regain,
             keep=revision.policy.keep_assets,
         )
+        self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), settings.alerts.levels)
         self.recovery = self._recovery()
         self._services = self._make_services()
         self.asgi = self._doors()
@@ -269,6 +271,7 @@ class App:
             linger=self.settings.orders.linger,
             stale_after=self.settings.recovery.stale_after,
             unknown_after=self.settings.recovery.unknown_after,
+            reconciled=self.alerts.reconciled,
         )
 
     async def _fetch_named(self, url: str) -> bytes:
@@ -348,6 +351,7 @@ class App:
             self._every("keys", HEARTBEAT_S, self.keys.refresh),
             self._every("tick", TICK_S, self._tick),
             self._every("expiry", EXPIRY_S, self._expire),
+            self._every("alerts", LOOK_S, self.alerts.work),
             self._every("log", TICK_S, self._flush_log),
         ]
         if self.reloading is not None:

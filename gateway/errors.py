@@ -125,6 +125,8 @@ class BudgetSpent(GatewayError):
 
     left: int | None = None
     """Nano-dollars that a cheaper order might cost; None when nobody said."""
+    budget: str = ""
+    """Whose: the id of a budget or a key, or a team."""
     of_offer: bool = False
     """Whether it is the budget of an account or a model, so that another offer may still be paid for."""
 

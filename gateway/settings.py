@@ -250,6 +250,36 @@ class ContentHookSettings(_Typed):
     )
 
 
+class AlertHook(_Typed):
+    """Somewhere alerts are posted to."""
+
+    url_env: str = Field(
+        pattern=r"^[A-Z][A-Z0-9_]*$", description="Variable, or file in the secrets folder, that holds the address."
+    )
+    form: Literal["slack", "json"] = Field(
+        default="json", description="What is posted: Slack's `text` alone, or id, kind, time, text and facts."
+    )
+    secret_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z][A-Z0-9_]*$",
+        description="Variable, or file, that holds the secret which signs what is posted; unsigned when left out.",
+    )
+    url: SecretStr | None = Field(default=None, description="The address itself; only from the variable above.")
+    secret: SecretStr | None = Field(default=None, description="The secret itself; only from the variable above.")
+
+
+class AlertSettings(_Typed):
+    """What is told about money, and to whom; alerts stand in the log in any case."""
+
+    hooks: tuple[AlertHook, ...] = Field(
+        default_factory=tuple, description="Where alerts are posted; see [alerts](../how-to/alerts.md)."
+    )
+    levels: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
+        default_factory=lambda: (50, 80, 100),
+        description="Percentages of a budget that are told, each once a window: 50, 80 and 100 when left out.",
+    )
+
+
 class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
@@ -267,6 +297,7 @@ class Settings(_Typed):
     c2pa: C2paSettings = C2paSettings()
     content_hook: ContentHookSettings = ContentHookSettings()
     limits: Limits = Limits()
+    alerts: AlertSettings = AlertSettings()
     inputs: Inputs = Inputs()
     orders: Orders = Orders()
     recovery: Recovery = Recovery()
@@ -504,8 +535,18 @@ def _with_keys(settings: Settings, environ: Mapping[str, str]) -> Settings:
         else account
         for name, account in settings.accounts.items()
     }
+    hooks = tuple(
+        hook.model_copy(
+            update={
+                "url": _secret(hook.url_env, environ, settings.secrets),
+                "secret": hook.secret_env and _secret(hook.secret_env, environ, settings.secrets),
+            }
+        )
+        for hook in settings.alerts.hooks
+    )
+    alerts = settings.alerts.model_copy(update={"hooks": hooks})
     pepper = settings.pepper or _secret("PIXELGATE_PEPPER", {}, settings.secrets)
-    return settings.model_copy(update={"accounts": accounts, "pepper": pepper})
+    return settings.model_copy(update={"accounts": accounts, "alerts": alerts, "pepper": pepper})
 
 
 def _secret(name: str, environ: Mapping[str, str], folder: Path) -> SecretStr | None:

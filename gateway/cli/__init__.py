@@ -59,6 +59,13 @@ GROUPS = {
             "remove": ("gateway.cli.budgets:remove", "Lifts a budget."),
         },
     ),
+    "alerts": (
+        "What is told about money, and to whom.",
+        {
+            "list": ("gateway.cli.alerts:list_alerts", "The alerts raised last."),
+            "test": ("gateway.cli.alerts:try_hooks", "Posts a test alert to every hook."),
+        },
+    ),
     "report": (
         "What was spent, on what, what that saved, and what to change.",
         {

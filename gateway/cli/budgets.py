@@ -13,7 +13,7 @@ from gateway.ids import new_id
 from gateway.money.periods import zone_of
 from gateway.revisions import load_revision
 from gateway.settings import Settings
-from gateway.storage.budgets import EACH, about, checked_window, counted_windows, limit_at, window_at
+from gateway.storage.budgets import EACH, about, checked_window, current, limit_at, window_at
 from gateway.storage.database import Database, Spending
 from gateway.storage.rows import BudgetOf, BudgetRow
 from gateway.yaml_files import nearest
@@ -205,21 +205,9 @@ async def _change(db: Database, budget_id: str, **changes: object) -> BudgetRow:
         await db.aclose()
 
 
-def current(row: BudgetRow, counters: Mapping[str, Spending], now: datetime) -> list[Spending]:
-    """What counts in the window of a moment, the fullest counter first; of a budget for each, one for each."""
-    windows = frozenset(counted_windows(row, now))
-    by_word: dict[str, Spending] = {}
-    for name, spending in counters.items():
-        _, window, word = name.split("/")
-        if window in windows:
-            before = by_word.get(word, Spending())
-            by_word[word] = Spending(held=before.held + spending.held, posted=before.posted + spending.posted)
-    return sorted(by_word.values(), key=lambda each: -(each.held + each.posted)) or [Spending()]
-
-
 def _public(row: BudgetRow, counters: Mapping[str, Spending]) -> dict[str, object]:
     now = datetime.now(UTC)
-    fullest, limit = current(row, counters, now), limit_at(row, now)
+    fullest, limit = list(current(row, counters, now).values()), limit_at(row, now)
     return {
         "id": row.id,
         "of": row.of,
@@ -239,7 +227,8 @@ def _public(row: BudgetRow, counters: Mapping[str, Spending]) -> dict[str, objec
 
 def _line(row: BudgetRow, counters: Mapping[str, Spending]) -> tuple[str, ...]:
     now = datetime.now(UTC)
-    fullest, limit, end = current(row, counters, now)[0], limit_at(row, now), window_at(row, now).end
+    fullest = next(iter(current(row, counters, now).values()))
+    limit, end = limit_at(row, now), window_at(row, now).end
     left = max(limit - fullest.posted - fullest.held, 0)
     renews = "never" if end is None else f"{end:%Y-%m-%d %H:%M}"
     return row.id, about(row), dollars(limit), dollars(fullest.posted), dollars(fullest.held), dollars(left), renews

@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeAlias
 from weakref import WeakSet
 
 from gateway.clock import Clock
-from gateway.errors import NotReady
+from gateway.errors import BudgetSpent, NotReady
 from gateway.storage.database import (
     AlreadyClosed,
     Closing,
@@ -54,6 +54,7 @@ class Ledger:
         self._live: dict[str, Hold] = {}
         self._late: dict[str, End] = {}
         self._undoing: set[asyncio.Task[None]] = set()
+        self._refusals: set[str] = set()
         self._keys: dict[str, Spending] = {}
         self._teams: dict[str, Spending] = {}
         _here.add(self)
@@ -68,9 +69,11 @@ class Ledger:
         except asyncio.CancelledError:
             self._give_back_unseen((*replaced, *(hold.attempt_id for hold in made)))
             raise
-        except BaseException:
+        except BaseException as error:
             for hold in made:
                 self._live.pop(hold.attempt_id, None)
+            if isinstance(error, BudgetSpent):
+                self._refusals.add(error.budget)
             raise
         for attempt_id in replaced:
             if old := self._live.pop(attempt_id, None):
@@ -86,6 +89,12 @@ class Ledger:
         key, group = self._keys.get(key_id), self._teams.get(team)
         left = [spending.left for spending in (key, group) if spending is not None]
         return min((amount for amount in left if amount is not None), default=None)
+
+    def take_refusals(self) -> frozenset[str]:
+        """The budgets that refused an order since this was asked last, by what `BudgetSpent.budget` says."""
+        taken = frozenset(self._refusals)
+        self._refusals.clear()
+        return taken
 
     async def beat(self) -> None:
         """Sign of life, due every few seconds: also writes late ends and refreshes the mirror of budgets.

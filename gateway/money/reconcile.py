@@ -45,6 +45,8 @@ class Resolution(Struct, frozen=True, kw_only=True):
     settled: int = 0
     released: int = 0
     corrections: int = 0
+    corrected_by: int = 0
+    """Nano-dollars that the corrections add up to."""
     waiting: int = 0
     """Suspended orders the report cannot speak about yet."""
     strangers: tuple[UsageRecord, ...] = ()
@@ -88,6 +90,7 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
         settled=sum(isinstance(action, Settle) for action in posted),
         released=sum(isinstance(action, Release) for action in posted),
         corrections=sum(isinstance(action, Mend) for action in posted),
+        corrected_by=sum(action.amount for action in posted if isinstance(action, Mend)),
         waiting=len(await db.suspended(account)),
         strangers=plan.strangers,
     )

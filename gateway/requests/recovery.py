@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from gateway.clock import Clock
 from gateway.money.ledger import Hold, Ledger
-from gateway.money.reconcile import Period, resolve
+from gateway.money.reconcile import Period, Resolution, resolve
 from gateway.requests.admission import Admission
 from gateway.requests.lost_orders import LostOrders
 from gateway.requests.orders import FoundOrder, Spawn
@@ -57,6 +57,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
     stale_after: float
     unknown_after: float
     """Seconds; an order this old that its provider does not list was never billed."""
+    reconciled: Callable[[str, Resolution], Awaitable[None]]
+    """Hears what a round with a provider account changed."""
 
     async def sweep(self) -> None:
         """One round over everything left open."""
@@ -167,6 +169,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
             return
         if resolved := found.settled + found.released + found.corrections:
             log.info("account_reconciled", account=account, resolved=resolved, suspended=found.waiting)
+        await self.reconciled(account, found)
 
 
 async def _brought_home(provider: Resumable, order: Order, ticket: Ticket) -> Generation:

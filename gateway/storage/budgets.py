@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
+from gateway.storage.database import Spending
 from gateway.storage.rows import BudgetRow, NewHold
 from gateway.yaml_files import nearest
 
@@ -96,6 +97,22 @@ def about(budget: BudgetRow) -> str:
     name = "" if budget.name in ("", EACH) else f" {budget.name}"
     per = "in all" if budget.window == "total" else f"per {budget.window}"
     return f"{whose}{name} {per}"
+
+
+def current(budget: BudgetRow, counters: Mapping[str, Spending], at: datetime) -> Mapping[str, Spending]:
+    """What counts in the window of a moment, by the counter's word, the fullest first; at least one, if of nothing.
+
+    `counters` are all of the budget's (`Database.counters`).
+    """
+    windows = frozenset(counted_windows(budget, at))
+    found: dict[str, Spending] = {}
+    for name, spending in counters.items():
+        _, window, word = name.split("/")
+        if window in windows:
+            before = found.get(word, Spending())
+            found[word] = Spending(held=before.held + spending.held, posted=before.posted + spending.posted)
+    fullest = sorted(found.items(), key=lambda each: -(each[1].held + each[1].posted))
+    return dict(fullest) or {"": Spending()}
 
 
 def _value(budget: BudgetRow, hold: NewHold) -> str | None:

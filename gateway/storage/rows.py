@@ -239,6 +239,19 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     removed: datetime | None = None
 
 
+class AlertRow(Struct, frozen=True, kw_only=True):
+    """Something people are told about money, once."""
+
+    id: str
+    """Made of what it is about, so that the same is never raised twice."""
+    at: datetime
+    kind: str
+    """budget, budget_forecast, bill_drift, test."""
+    text: str
+    facts: Mapping[str, object]
+    """The figures, for machines; amounts in nano-dollars."""
+
+
 class BalanceRow(Struct, frozen=True, kw_only=True):
     """What a party has set aside and owes; always equal to the sum of its entries."""
 

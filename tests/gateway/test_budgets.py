@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.cli import run
-from gateway.cli.budgets import current
 from gateway.errors import BudgetSpent, InvalidRequest
-from gateway.storage.budgets import checked_window, counted_windows, window_at
+from gateway.storage.budgets import checked_window, counted_windows, current, window_at
 from gateway.storage.database import Closing, Correction
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import BudgetOf, BudgetRow, NewHold
@@ -63,7 +62,7 @@ def settled(held: NewHold, at: datetime = NOON, cost: int = 1000) -> Closing:
 
 
 async def spent(db: SqliteDatabase, row: BudgetRow, at: datetime = NOON) -> tuple[int, int]:
-    fullest = current(row, await db.counters(row.id), at)[0]
+    fullest = next(iter(current(row, await db.counters(row.id), at).values()))
     return fullest.held, fullest.posted
 
 

@@ -16,6 +16,7 @@ from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
+    AlertRow,
     AssetRow,
     AttemptRow,
     BalanceRow,
@@ -274,6 +275,20 @@ class Database(Protocol):
 
     async def counters(self, budget_id: str) -> Mapping[str, Spending]:
         """What counts in each window of a budget, by the counter's name (`gateway.storage.budgets.counter`)."""
+
+    # Alerts.
+
+    async def raise_alert(self, alert: AlertRow) -> bool:
+        """Keep an alert; False when it was raised before."""
+
+    async def alerts(self, limit: int) -> Sequence[AlertRow]:
+        """The alerts raised last, newest first."""
+
+    async def undelivered_alerts(self, hook: str, since: datetime) -> Sequence[AlertRow]:
+        """What was raised since a moment and a hook has not got, oldest first."""
+
+    async def alert_delivered(self, alert_id: str, hook: str, at: datetime) -> None:
+        """Remember that a hook got an alert."""
 
     # The books.
 

@@ -26,6 +26,7 @@ from gateway.storage.database.sqlite.recorded import recorded
 from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
 from gateway.storage.rows import (
+    AlertRow,
     AssetRow,
     AttemptRow,
     BalanceRow,
@@ -288,6 +289,27 @@ class SqliteDatabase:
         sql = """SELECT party, held, posted, NULL FROM balances
             WHERE book IN ('budget cost', 'budget charge') AND party >= ? AND party < ?"""
         return dict(await self._all(values.spending, sql, f"{budget_id}/", f"{budget_id}0"))
+
+    async def raise_alert(self, alert: AlertRow) -> bool:
+        """Keep an alert; False when it was raised before."""
+        sql = "INSERT INTO alerts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return await self._writer.submit(self._books.changed, sql, *values.alert_columns(alert))
+
+    async def alerts(self, limit: int) -> Sequence[AlertRow]:
+        """The alerts raised last, newest first."""
+        sql = "SELECT id, at, kind, text, facts FROM alerts ORDER BY rowid DESC LIMIT ?"
+        return await self._all(values.alert, sql, limit)
+
+    async def undelivered_alerts(self, hook: str, since: datetime) -> Sequence[AlertRow]:
+        """What was raised since a moment and a hook has not got, oldest first."""
+        sql = """SELECT id, at, kind, text, facts FROM alerts WHERE at >= ?
+            AND id NOT IN (SELECT alert FROM alert_deliveries WHERE hook = ?) ORDER BY rowid"""
+        return await self._all(values.alert, sql, micros(since), hook)
+
+    async def alert_delivered(self, alert_id: str, hook: str, at: datetime) -> None:
+        """Remember that a hook got an alert."""
+        sql = "INSERT INTO alert_deliveries VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        await self._writer.submit(self._books.changed, sql, alert_id, hook, micros(at))
 
     async def balances(self) -> Sequence[BalanceRow]:
         """Every party's balance."""

@@ -453,5 +453,5 @@ def _spent(account: Account, budget: int, posted: int, held: int, asked: int) ->
         f"and this asks for {to_usd(asked)}.",
         extra={"budget": {"of": who, **{f"{name}_nano_usd": value for name, value in figures.items()}}},
     )
-    error.left = max(budget - posted - held, 0)
+    error.left, error.budget = max(budget - posted - held, 0), account[1]
     return error

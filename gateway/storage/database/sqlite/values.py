@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.storage.database import Correction, Heartbeat, Spending
 from gateway.storage.rows import (
+    AlertRow,
     AssetRow,
     AttemptRow,
     BalanceRow,
@@ -180,6 +181,17 @@ def budget_columns(row: BudgetRow) -> tuple[object, ...]:
         None if row.extra_until is None else micros(row.extra_until),
         None if row.removed is None else micros(row.removed),
     )
+
+
+def alert(row: Columns) -> AlertRow:
+    """From id, at, kind, text, facts."""
+    name, at, kind, text, facts = row
+    return AlertRow(id=name, at=moment(at), kind=kind, text=text, facts=_decode_request(facts))
+
+
+def alert_columns(row: AlertRow) -> tuple[object, ...]:
+    """In the order `alert` reads."""
+    return row.id, micros(row.at), row.kind, row.text, encode(row.facts)
 
 
 def entry(row: Columns) -> EntryRow:

@@ -108,4 +108,5 @@ def _spent(budget: BudgetRow, at: datetime, posted: int, held: int, asked: int) 
         },
     )
     error.left, error.of_offer = max(limit - posted - held, 0), budget.of in ("account", "model")
+    error.budget = budget.id
     return error

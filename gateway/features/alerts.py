@@ -1,0 +1,233 @@
+"""Tells people about money in time: budgets that fill, bills that differ. Each thing once, whatever restarts.
+
+An alert's id is made of what it is about (kind, subject, window, level), and the database keeps ids: whoever notices
+the same again, in this process or another, tells nobody. Deliveries are kept by hook; one that fails is tried again for
+a day. A hook may get an alert twice, when we end between its answer and our note of it; the id in the header tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from gateway.clock import Clock
+from gateway.money.ledger import Ledger
+from gateway.money.reconcile import Resolution
+from gateway.settings import Settings
+from gateway.storage.budgets import CALENDAR, Window, about, current, limit_at, window_at
+from gateway.storage.database import Database, Spending
+from gateway.storage.rows import AlertRow, BudgetRow
+from policies.money import to_usd
+from providers.transport import Http, WireError
+
+log = structlog.get_logger("gateway.alerts")
+
+LOOK_S = 5.0
+"""Seconds between two looks."""
+KEPT = timedelta(days=1)
+"""For how long a delivery that fails is tried again."""
+PATIENCE_S = 10.0
+"""Seconds for a hook to answer."""
+_EARLY = 0.05
+"""Share of a window before which its pace says nothing."""
+_SOME = 0.25
+"""Share of a budget before which nobody wants a forecast."""
+_encode = msgspec.json.Encoder().encode
+
+
+class Hook(Struct, frozen=True, kw_only=True):
+    """Somewhere alerts are posted to."""
+
+    name: str
+    """What deliveries are kept under; the address itself is a secret."""
+    url: str
+    form: Literal["slack", "json"]
+    secret: str | None = None
+    """Signs what is sent."""
+
+
+def hooks_of(settings: Settings) -> list[Hook]:
+    """The hooks whose address is set."""
+    return [
+        Hook(
+            name=hook.url_env,
+            url=hook.url.get_secret_value(),
+            form=hook.form,
+            secret=None if hook.secret is None else hook.secret.get_secret_value(),
+        )
+        for hook in settings.alerts.hooks
+        if hook.url is not None
+    ]
+
+
+class Alerts:
+    """Looks at budgets and bills, and tells."""
+
+    def __init__(
+        self, db: Database, ledger: Ledger, clock: Clock, http: Http, hooks: Sequence[Hook], levels: Sequence[int]
+    ) -> None:
+        """`levels` are the percentages of a budget that are told."""
+        self._db = db
+        self._ledger = ledger
+        self._clock = clock
+        self._http = http
+        self._hooks = tuple(hooks)
+        self._levels = tuple(sorted(levels))
+
+    async def work(self) -> None:
+        """Look once, and deliver what is still to be told."""
+        await self.look()
+        await self.deliver()
+
+    async def look(self) -> None:
+        """Raise an alert for every budget that has passed a level, or will not last."""
+        now, refused = self._clock.utc(), self._ledger.take_refusals()
+        for budget in await self._db.budgets():
+            counters = current(budget, await self._db.counters(budget.id), now)
+            for alert in self._of_budget(budget, counters, now, refused=budget.id in refused):
+                await self.tell(alert)
+        keys, teams = await self._db.spending()
+        for kind, all_of_them in (("key", keys), ("team", teams)):
+            for name, spending in all_of_them.items():
+                for alert in self._of_life(kind, name, spending, now, refused=name in refused):
+                    await self.tell(alert)
+
+    async def reconciled(self, account: str, found: Resolution) -> None:
+        """Raise an alert where a seller bills other than our book said."""
+        if not found.corrections:
+            return
+        now = self._clock.utc()
+        text = (
+            f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
+            f"{to_usd(found.corrected_by)} USD in all. Has a price changed? `pixelgate ledger reconcile` shows where."
+        )
+        facts = {"account": account, "corrections": found.corrections, "nano_usd": found.corrected_by}
+        await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
+
+    async def tell(self, alert: AlertRow) -> None:
+        """Keep an alert that nobody has raised yet, and log it."""
+        if await self._db.raise_alert(alert):
+            log.warning("alert_raised", reason=alert.kind, detail=alert.text)
+
+    async def deliver(self) -> None:
+        """Post what each hook has not got yet, oldest first; one that refuses is left alone until the next time."""
+        since = self._clock.utc() - KEPT
+        for hook in self._hooks:
+            for alert in await self._db.undelivered_alerts(hook.name, since):
+                if (why := await post(self._http, hook, alert, self._clock.utc())) is not None:
+                    log.warning("alert_undelivered", reason=alert.kind, where=hook.name, detail=why)
+                    break
+                await self._db.alert_delivered(alert.id, hook.name, self._clock.utc())
+
+    def _of_budget(
+        self, budget: BudgetRow, counters: Mapping[str, Spending], now: datetime, *, refused: bool
+    ) -> Iterator[AlertRow]:
+        window, limit = window_at(budget, now), limit_at(budget, now)
+        for number, (word, spending) in enumerate(counters.items()):
+            spent, subject = spending.held + spending.posted, f"{budget.id}/{word}"
+            name = f"The budget of {about(budget)}"
+            told = {"budget": budget.id, "of": about(budget), "renews": window.end}
+            yield from self._levels_passed(
+                (subject, window.name), (name, limit, spent), now, told, refused=refused and not number
+            )
+            if budget.window in CALENDAR and not refused:
+                yield from self._forecast((subject, name), window, (limit, spent), now, told)
+
+    def _forecast(
+        self,
+        what: tuple[str, str],
+        window: Window,
+        sums: tuple[int, int],
+        now: datetime,
+        told: Mapping[str, object],
+    ) -> Iterator[AlertRow]:
+        """The hour in which a budget is spent, at the pace so far, when that is before its window ends."""
+        (subject, name), (limit, spent) = what, sums
+        assert window.start is not None, "a calendar's windows begin"
+        assert window.end is not None, "and end"
+        passed, share = (now - window.start) / (window.end - window.start), spent / limit
+        if passed < _EARLY or share < _SOME or not passed < share < 1.0:
+            return
+        end = window.start + (window.end - window.start) * (passed / share)
+        text = (
+            f"{name} will be spent around {end:%Y-%m-%d %H:00} UTC at this pace: {to_usd(spent)} of {to_usd(limit)} "
+            f"USD are, with {passed:.0%} of its time passed."
+        )
+        facts = {**told, "spent_nano_usd": spent, "limit_nano_usd": limit, "spent_by": end}
+        yield _alert("budget_forecast", (subject, window.name), now, text, facts)
+
+    def _of_life(self, kind: str, name: str, spending: Spending, now: datetime, *, refused: bool) -> Iterator[AlertRow]:
+        """Levels of the budget that a key or a team has for good."""
+        if not spending.budget:
+            return
+        place = (f"{kind}/{name}", str(spending.budget))
+        sums = (f"The budget of {kind} {name}", spending.budget, spending.held + spending.posted)
+        yield from self._levels_passed(place, sums, now, {kind: name}, refused=refused)
+
+    def _levels_passed(
+        self,
+        place: tuple[str, str],
+        sums: tuple[str, int, int],
+        now: datetime,
+        told: Mapping[str, object],
+        *,
+        refused: bool,
+    ) -> Iterator[AlertRow]:
+        """The levels at or below what is spent; an order that no longer fits has passed the last."""
+        name, limit, spent = sums
+        for level in self._levels:
+            if 100 * spent < level * limit and not (refused and level <= 100):
+                continue
+            text = f"{name} is {level} % spent: {to_usd(spent)} of {to_usd(limit)} USD."
+            if refused and level == 100 and spent < limit:
+                text = f"{name} is spent: {to_usd(spent)} of {to_usd(limit)} USD are, and an order no longer fitted."
+            facts = {**told, "level": level, "spent_nano_usd": spent, "limit_nano_usd": limit}
+            yield _alert("budget", (*place, str(level)), now, text, facts)
+
+
+async def post(http: Http, hook: Hook, alert: AlertRow, now: datetime) -> str | None:
+    """Send one alert to one hook; why it was not taken, or None."""
+    body = body_for(hook, alert)
+    headers = {"Content-Type": "application/json", "X-Pixelgate-Alert": alert.id}
+    if hook.secret is not None:
+        headers["X-Pixelgate-Signature"] = signature(hook.secret, int(now.timestamp()), body)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await http.send("POST", hook.url, headers=headers, data=body)
+    except TimeoutError:
+        return f"no answer within {PATIENCE_S:g} s"
+    except WireError as error:
+        return f"no answer ({type(error).__name__})"
+    return None if 200 <= answer.status < 300 else f"status {answer.status}"
+
+
+def a_test(now: datetime) -> AlertRow:
+    """An alert that says nothing, to see whether hooks work."""
+    return _alert("test", (now.isoformat(),), now, "This is a test of pixelgate's alerts.", {})
+
+
+def body_for(hook: Hook, alert: AlertRow) -> bytes:
+    """What is posted: Slack's form, or every fact as JSON."""
+    if hook.form == "slack":
+        return _encode({"text": alert.text})
+    return _encode({"id": alert.id, "kind": alert.kind, "at": alert.at, "text": alert.text, "facts": alert.facts})
+
+
+def signature(secret: str, at: int, body: bytes) -> str:
+    """`t=SECONDS,v1=HEX`: HMAC-SHA256 of the seconds since 1970, a full stop and the body."""
+    digest = hmac.new(secret.encode(), b"%d." % at + body, sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+def _alert(kind: str, place: Sequence[str], at: datetime, text: str, facts: Mapping[str, object]) -> AlertRow:
+    """An alert whose id says what it is about: whose budget, in which window, at what level ..."""
+    digest = sha256("\0".join((kind, *place)).encode()).hexdigest()[:32]
+    return AlertRow(id=f"alert_{digest}", at=at, kind=kind, text=text, facts=facts)

@@ -1,0 +1,183 @@
+"""Alerts: each thing once, to every hook, signed; and nothing lost when a hook is down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from gateway.cli import run
+from gateway.errors import BudgetSpent
+from gateway.features.alerts import Alerts, Hook, signature
+from gateway.money.ledger import Ledger
+from gateway.money.reconcile import Resolution
+from gateway.storage.database.sqlite import SqliteDatabase
+from gateway.storage.rows import BudgetRow
+from providers.transport import Http
+from tests.support.books import NOON, HandClock, new_hold
+
+
+class Desk:
+    """A hook that keeps what it gets, and refuses when told to."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.down = False
+        self.url = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        if self.down:
+            return web.Response(status=503)
+        self.got.append((dict(request.headers), await request.read()))
+        return web.Response()
+
+    @property
+    def levels(self) -> list[int]:
+        facts = [json.loads(body)["facts"] for _, body in self.got]
+        return [each["level"] for each in facts if "level" in each]
+
+    @property
+    def texts(self) -> list[str]:
+        return [json.loads(body)["text"] for _, body in self.got]
+
+
+@asynccontextmanager
+async def a_desk() -> AsyncIterator[Desk]:
+    desk, app = Desk(), web.Application()
+    app.router.add_post("/", desk.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    desk.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        yield desk
+    finally:
+        await runner.cleanup()
+
+
+class House:
+    """A ledger with alerts, on a clock that tests move."""
+
+    def __init__(self, folder: Path, *desks: Desk) -> None:
+        self.clock = HandClock()
+        self.db = SqliteDatabase(str(folder / "books.db"), "process")
+        self.ledger = Ledger(self.db, "own_1", self.clock)
+        self.http = Http()
+        hooks = [Hook(name=f"HOOK_{n}", url=desk.url, form="json", secret="s3") for n, desk in enumerate(desks)]
+        self.alerts = Alerts(self.db, self.ledger, self.clock, self.http, hooks, (50, 80, 100))
+
+    async def spend(self, amount: int) -> None:
+        await self.ledger.hold([new_hold(amount)])
+
+    async def aclose(self) -> None:
+        await self.http.aclose()
+        await self.db.aclose()
+
+
+@asynccontextmanager
+async def a_house(folder: Path, *desks: Desk) -> AsyncIterator[House]:
+    house = House(folder, *desks)
+    try:
+        yield house
+    finally:
+        await house.aclose()
+
+
+def monthly(limit: int = 1000) -> BudgetRow:
+    return BudgetRow(id="bud_1", of="team", name="acme", limit=limit, window="month", zone="UTC", created=NOON)
+
+
+async def test_each_level_of_a_budget_is_told_once_a_window(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.db.set_budget(monthly())
+        for amount in (400, 100, 200, 200):
+            await house.spend(amount)
+            await house.alerts.work()
+            await house.alerts.work()
+        assert desk.levels == [50, 80]
+        house.clock.forward(10 * 86_400)
+        await house.spend(600)
+        await house.alerts.work()
+        assert desk.levels == [50, 80, 50]
+
+
+async def test_a_budget_that_refuses_an_order_is_told_to_be_spent_before_its_last_nano_dollar(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.db.set_budget(monthly())
+        await house.spend(900)
+        with pytest.raises(BudgetSpent):
+            await house.spend(200)
+        await house.alerts.work()
+        assert desk.texts[-1].endswith("0.0000009 of 0.000001 USD are, and an order no longer fitted.")
+
+
+async def test_a_pace_that_does_not_last_is_told_with_its_hour(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        house.clock.at = datetime(2026, 11, 11, tzinfo=UTC)
+        await house.db.set_budget(monthly())
+        await house.spend(499)
+        await house.alerts.work()
+        await house.alerts.work()
+        (text,) = desk.texts
+        assert "will be spent around 2026-11-21 00:00 UTC at this pace" in text
+
+
+async def test_a_hook_that_is_down_gets_everything_later_and_the_others_at_once(tmp_path: Path) -> None:
+    async with a_desk() as first, a_desk() as second, a_house(tmp_path, first, second) as house:
+        first.down = True
+        await house.alerts.reconciled("fal", Resolution(corrections=2, corrected_by=1_500_000))
+        await house.alerts.work()
+        assert (len(first.got), len(second.got)) == (0, 1)
+        first.down = False
+        await house.alerts.work()
+        await house.alerts.work()
+        assert (len(first.got), len(second.got)) == (1, 1)
+        assert "fal bills other than our prices say: 2 of our entries were corrected, by 0.0015 USD" in first.texts[0]
+
+
+async def test_what_was_told_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    async with a_desk() as desk:
+        for _ in range(2):
+            async with a_house(tmp_path, desk) as house:
+                await house.alerts.reconciled("fal", Resolution(corrections=1, corrected_by=5))
+                await house.alerts.work()
+        assert len(desk.got) == 1
+
+
+async def test_what_is_posted_is_signed_and_carries_its_id(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.alerts.reconciled("fal", Resolution(corrections=1, corrected_by=5))
+        await house.alerts.work()
+        headers, body = desk.got[0]
+        at = int((NOON - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1))
+        assert headers["X-Pixelgate-Signature"] == signature("s3", at, body)
+        assert headers["X-Pixelgate-Alert"] == json.loads(body)["id"]
+
+
+async def test_slack_gets_a_text_and_nothing_else(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path) as house:
+        hook = Hook(name="SLACK", url=desk.url, form="slack")
+        alerts = Alerts(house.db, house.ledger, house.clock, house.http, [hook], (50,))
+        await alerts.reconciled("fal", Resolution(corrections=1, corrected_by=5))
+        await alerts.work()
+        assert list(json.loads(desk.got[0][1])) == ["text"]
+
+
+def test_hooks_that_are_not_set_or_not_there_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = "alerts: {hooks: [{url_env: NOT_SET}, {url_env: NOBODY, form: slack}]}\n"
+    (tmp_path / "gateway.yaml").write_text(hooks)
+    monkeypatch.setenv("NOBODY", "http://127.0.0.1:9/")
+    assert run(["alerts", "test", "--config", str(tmp_path), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)["hooks"]
+    assert said == [
+        {"hook": "NOT_SET", "error": "the variable is not set"},
+        {"hook": "NOBODY", "error": "no answer (NotSent)"},
+    ]

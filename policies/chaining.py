@@ -14,12 +14,14 @@ from policies.types import Ask, Candidate, Constraints, Offer
 from providers.contract import ImageRequest
 
 
+def may_chain(request: ImageRequest) -> bool:
+    """Whether a request could take two orders."""
+    return request.transparent and request.operation != "remove_background"
+
+
 def is_chained(ask: Ask, offers: Iterable[Offer]) -> bool:
     """Whether an ask takes two orders: it wants a transparent background, and no offer it may mean paints one."""
-    request = ask.request
-    if not request.transparent or request.operation == "remove_background":
-        return False
-    return not any(objection(offer, ask) is None for offer in offers)
+    return may_chain(ask.request) and not any(objection(offer, ask) is None for offer in offers)
 
 
 def opaque(request: ImageRequest) -> ImageRequest:
@@ -45,12 +47,19 @@ def drawing_terms(terms: Constraints, after: Candidate) -> Constraints:
     return replace(terms, ceiling=_less(terms.ceiling, after.quote.amount), slo=max(terms.slo - after.latency_p50, 0.0))
 
 
-def removal_terms(terms: Constraints, spent: int, models: frozenset[str] | None) -> Constraints:
-    """The caller's terms for the second order, after `spent` nano-dollars on the first.
+def removal_terms(terms: Constraints, own: Constraints, spent: int) -> Constraints:
+    """The terms for the second order, after `spent` nano-dollars on the first.
 
-    `models` are all that the key may use: those the caller named are for drawing.
+    `terms` are those of the whole, `own` those of an order of its kind: any model that the key may use, for the ones
+    that the caller named are for drawing.
     """
-    return replace(terms, ceiling=_less(terms.ceiling, spent), models=models)
+    ceilings = [each for each in (_less(terms.ceiling, spent), own.ceiling) if each is not None]
+    return replace(
+        own,
+        ceiling=min(ceilings, default=None),
+        slo=min(terms.slo, own.slo),
+        deadline=min(terms.deadline, own.deadline),
+    )
 
 
 def _less(ceiling: int | None, spent: int) -> int | None:

@@ -48,7 +48,7 @@ PICTURES = frozenset({IMAGES.name, MASK.name})
 INPUT_SIZES = Structure(
     name="input_sizes",
     shape={
-        "type": ["array", "null"],
+        "type": "array",
         "minItems": 1,
         "maxItems": MOST,
         "items": {"type": "string", "pattern": f"^{SIZE_PATTERN.replace('(', '').replace(')', '')}$"},

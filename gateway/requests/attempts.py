@@ -31,7 +31,7 @@ from gateway.errors import (
 from gateway.ids import sibling
 from gateway.money.ledger import Hold, Ledger
 from gateway.requests.admission import Admission, Lease, Waiter
-from gateway.requests.call import Call, Delivered, Delivery, offers_of
+from gateway.requests.call import Call, Delivered, Delivery, offers_of, terms_of_removal
 from gateway.requests.journal import decision_row
 from gateway.requests.orders import Drawn, FoundOrder, Halfway, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
 from gateway.requests.waiting_room import Place, WaitingRoom
@@ -420,7 +420,7 @@ class Attempts:
         return terms
 
     def _removal_terms(self, spent: int) -> Constraints:
-        return removal_terms(self._call.constraints, spent, self._call.caller.models)
+        return removal_terms(self._call.constraints, terms_of_removal(self._call), spent)
 
     def _budget_left(self, part: Part) -> int | None:
         """What the order that a part takes now may cost: also what is set aside for it, less what is owed beside it."""

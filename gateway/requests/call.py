@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.storage.rows import AssetRow
 from policies.types import Constraints, Worth
@@ -38,6 +39,8 @@ class Call(Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...] = ()
     """The pictures to work from, as many as `request.references`; in memory only, never recorded."""
     mask: Input | None = None
+    removal: Constraints | None = None
+    """The terms of the order that removes the background, where the picture takes two; None: the same, of any model."""
     worth: Worth = Worth()
     intent: str = "preview"
     model: str = "auto"
@@ -57,6 +60,11 @@ class Call(Struct, frozen=True, kw_only=True):
     """Policy and catalogue it was read by, and is served under; None: those in force."""
     like: bytes = b""
     """What it asks for, apart from who asks and in which words, while a canary is compared with its like."""
+
+
+def terms_of_removal(call: Call) -> Constraints:
+    """The terms of the order that removes the background of what a call draws."""
+    return call.removal or replace(call.constraints, models=call.caller.models)
 
 
 class Delivered(Struct, frozen=True, kw_only=True):

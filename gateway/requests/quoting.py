@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.errors import sentences
-from gateway.requests.call import Call
+from gateway.requests.call import Call, terms_of_removal
 from policies import services
 from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.money import to_usd
@@ -70,7 +70,7 @@ def weigh(call: Call, per_order: int, budget_left: int | None, view: View, decid
     if not is_chained(ask, view.offers(ask.constraints.models)):
         return Weighed(ask=ask, decision=decide(ask), per_order=per_order)
     terms, request = call.constraints, replace(ask.request, count=1)
-    second = replace(ask, request=removal(request), constraints=removal_terms(terms, 0, call.caller.models))
+    second = replace(ask, request=removal(request), constraints=removal_terms(terms, terms_of_removal(call), 0))
     finished = decide(second)
     after = best_of(finished)
     drawn = replace(

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from gateway.requests.call import Call
+from gateway.requests.call import Call, terms_of_removal
+from policies.chaining import may_chain, removal
 from policies.policy import Policy
 from policies.rules import About, applied, stricter
 
@@ -15,10 +16,19 @@ from policies.rules import About, applied, stricter
 def under_rules(call: Call, policy: Policy, resolve: Callable[[str], str | None], at: datetime) -> Call:
     """The call, on the terms that the rules which match it leave.
 
-    `resolve` finds the model behind a name (`Catalog.resolve`); `at` is the moment of arrival, with its zone.
+    `resolve` finds the model behind a name (`Catalog.resolve`); `at` is the moment of arrival, with its zone. Where a
+    picture may take two orders, the second is under the rules for what it does.
     """
     if not policy.rules.rules:
         return call
+    ruled = _under(call, policy, resolve, at)
+    if not may_chain(call.request):
+        return ruled
+    second = replace(call, model="auto", request=removal(call.request), constraints=terms_of_removal(call))
+    return replace(ruled, removal=_under(second, policy, resolve, at).constraints)
+
+
+def _under(call: Call, policy: Policy, resolve: Callable[[str], str | None], at: datetime) -> Call:
     effects = policy.rules.effects(about(call, resolve, at))
     if effects is None:
         return call

@@ -125,3 +125,21 @@ async def test_every_call_of_the_request_path_is_under_the_rules(tmp_path: Path)
             assert any(each.feasible for each in await app.pipeline.quote(other))
         finally:
             await app.stop()
+
+
+def test_the_second_order_of_a_picture_is_under_the_rules_for_what_it_does(tmp_path: Path) -> None:
+    rules = """
+rules:
+  - rule: no-cutting-at-replicate
+    because: their contract says so
+    when: {team: acme, operation: remove_background}
+    deny: {providers: replicate}
+"""
+    ours = revision(tmp_path, rules)
+    chosen = {}
+    for team in ("acme", "zeta"):
+        weighed = weigh(ours, {"background": "transparent"}, team=team).weighed
+        assert weighed.after is not None
+        assert weighed.ask.constraints.rules == ()
+        chosen[team] = weighed.after.offer.account
+    assert chosen == {"acme": "fal", "zeta": "replicate"}

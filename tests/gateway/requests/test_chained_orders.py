@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from gateway.http.decisions import explain
 from gateway.ids import new_id
 from gateway.requests.call import Call
 from gateway.requests.coalescing import Repeat
-from gateway.requests.journal import DecisionNote
-from policies.types import Tier
+from gateway.requests.journal import DecisionNote, decided_again, said
+from policies.types import Decision, Submit, Tier, Wait
 from providers.sandbox import Sandbox, start
 from tests.gateway.requests.test_recovery import crash
-from tests.support.town import TIME_SCALE, Town, settings, single_minded, town
+from tests.support.town import TIME_SCALE, ScriptedEngine, Step, Town, settings, single_minded, town
 
 DRAWN = 707_789
 """512 x 512 / 10^6 MP x $0.0027 at together."""
@@ -211,6 +212,69 @@ async def test_a_caller_who_leaves_between_the_orders_is_charged_nothing(tmp_pat
         await t.settled()
         assert await t.charged() == 0
         await t.assert_books_agree()
+
+
+def again(decision: Decision, now: float) -> Decision:
+    """Order from the best, and ask again at once."""
+    return moved(decision, Submit(decision.ranked[0], now))
+
+
+def beside(decision: Decision, now: float) -> Decision:
+    """Order from the best of those that are not drawing it already."""
+    return moved(decision, Submit(decision.ranked[0]))
+
+
+def later(decision: Decision, now: float) -> Decision:
+    """Wait a moment for the best."""
+    return moved(decision, Wait(now + 0.05, None, decision.ranked[0]))
+
+
+def moved(decision: Decision, move: Submit | Wait) -> Decision:
+    return msgspec.structs.replace(decision, move=move)
+
+
+SCRIPTS: Mapping[str, Sequence[Step | None]] = {
+    "two orders draw": [None, again, beside],
+    "two orders clear": [None, None, again, beside],
+    "both wait for room": [later, later, None, later],
+    "two draw and two clear": [None, again, beside, again, beside],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_whatever_the_engine_says_in_between_the_team_pays_for_one_picture(tmp_path: Path, name: str) -> None:
+    engine = ScriptedEngine(SCRIPTS[name])
+    async with quiet_town(tmp_path, engine=engine.over, sellers=("fal", "together", "replicate")) as t:
+        delivery = await t.app.pipeline.serve(clear(t))
+        assert engine.script == []
+        await t.settled()
+        assert len(delivery.images) == 1
+        assert await t.charged() == delivery.charge > 0
+        await t.assert_books_agree()
+
+
+async def test_a_budget_for_one_and_a_half_pictures_draws_one_of_two(tmp_path: Path) -> None:
+    async with quiet_town(tmp_path) as t:
+        await t.app.db.set_team_budget("acme", (DRAWN + CLEARED) * 3 // 2)
+        await t.app.ledger.beat()
+        done = await asyncio.gather(*(t.app.pipeline.serve(clear(t)) for _ in range(2)), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["BudgetSpent", "Delivery"]
+        assert await t.charged() == DRAWN + CLEARED
+        assert t.invoiced() == {"together": DRAWN, "fal": CLEARED}
+        await t.assert_books_agree()
+
+
+async def test_every_decision_about_both_orders_is_taken_again_the_same(tmp_path: Path) -> None:
+    async with quiet_town(tmp_path) as t:
+        call = clear(t, count=2)
+        await t.app.pipeline.serve(call)
+        rows = await t.app.db.decisions(call.id)
+        assert len(rows) >= 5
+        for row in rows:
+            found = decided_again(row.body, t.app.revision.policy, t.app.revision.catalog.offers)
+            assert found is not None
+            note, decision = found
+            assert (note.move, note.chosen) == said(decision)
 
 
 @pytest.mark.parametrize("returns", [True, False])

@@ -73,7 +73,8 @@ class PixelgatePolicy(Driver):
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds
-        return Machines([Machine(model, until) for model, until in known], queued, self._line)
+        line = {model: each.values() for model, each in self._line.items()}
+        return Machines([Machine(model, until) for model, until in known], queued, line)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request of the harness asks for."""

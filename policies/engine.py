@@ -33,7 +33,7 @@ from policies.eligibility import (
     steps_objection,
     tried_objection,
 )
-from policies.judgement import Weighed, judge, weigh
+from policies.judgement import Weighed, is_patient, judge, weigh
 from policies.latency_forecast import COLD_AFTER_S, LatencyForecast
 from policies.offer_prices import quote_at
 from policies.picture import Picture, Running, Seen
@@ -502,7 +502,9 @@ class CostEngine:
         if row.timed:
             quote = quote_at(offer, ask.request, revision=view.prices, expected_s=expected)
         if shared.stamp != self._stamp:
-            shared.look(view, now, expected, head=reason == "room")
+            # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
+            head = reason == "room" or not is_patient(slack, expected, self.policy)
+            shared.look(view, now, expected, head=head)
             shared.stamp = self._stamp
         machine_s = machine_price = 0.0
         line = None
@@ -540,7 +542,8 @@ class CostEngine:
         if shared.spare_left < kept:
             return self._spoken_for(offer, shared, expected, kept)
         terms = self.policy.scarcity
-        if shared.spare_left < terms.reserve and slack - expected > terms.patient and shared.slots[1].value > _FEW:
+        scarce = shared.spare_left < terms.reserve and shared.slots[1].value > _FEW
+        if scarce and is_patient(slack, expected, self.policy):
             return self._reserved(offer, shared, expected)
         return _NOW
 
@@ -703,17 +706,11 @@ class CostEngine:
             if known is None:
                 continue
             loads: dict[str, float] = {}
-            bids = list(self._bids.values())
+            values = scarcity.worths(self._bids.values())
             for kind, slate in zip(kinds, sources, strict=True):
-                costs = [
-                    use.cost
-                    + (bids[use.resource].value * use.seconds if use.resource >= 0 else 0.0)
-                    + (bids[use.rate].value if use.rate >= 0 else 0.0)
-                    for use in kind.uses
-                ]
-                if not costs:
+                if not kind.uses:
                     continue
-                use = kind.uses[costs.index(min(costs))]
+                use = min(kind.uses, key=lambda use: use.total(values))
                 if use.resource == places[capacity]:
                     model = next(row.seller.offer.model for row in slate.rows if row.forecast() == use.seconds)
                     loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds

@@ -210,6 +210,11 @@ def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Poli
     )
 
 
+def is_patient(slack: float, expected_s: float, policy: Policy) -> bool:
+    """Whether a part with `slack` seconds left has time to spare beside the seconds its order takes."""
+    return slack - expected_s > policy.scarcity.patient
+
+
 def _latest(ask: Ask, policy: Policy) -> float:
     """Until when a part may stand in line."""
     return ask.arrived + min(ask.constraints.deadline, policy.max_wait)
@@ -229,7 +234,8 @@ def _wait(show: Showcase, each: Weighed, soonest: float | None = None, other: Se
     else:
         again = min(max(wait_s, _SOONEST_S), max(LOOK_AGAIN_S, 0.25 * wait_s))
     if seen.late > _HOPELESS and seen.wait_s > LOOK_AGAIN_S:
-        again = max(again, _YIELD_S)  # late whatever happens: those who may still be in time go first
+        # Late whatever happens: those who may still be in time go first, and a crowd is not asked every second.
+        again = max(again, min(_YIELD_S + 0.25 * seen.wait_s, _LONGEST_S))
     until = min(picture.now + again, _latest(ask, show.policy))
     return Wait(until, seen.capacity, show.candidate(each), seen.line)
 

@@ -76,6 +76,10 @@ class Use(Struct, frozen=True, gc=False):
     rate: int = -1
     """Index of what it uses one of; -1: nothing."""
 
+    def total(self, values: Sequence[float]) -> float:
+        """What it costs with the bids, of which `values` are the worth of a unit each; the last, of nothing, is 0."""
+        return self.cost + values[self.resource] * self.seconds + values[self.rate]
+
 
 class Kind(Struct, frozen=True, gc=False):
     """A kind of call, ready to be planned."""
@@ -109,8 +113,9 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], terms: Scarcity, rounds: in
     common = [kind for kind in kinds if kind.rate > _RARE and kind.uses]
     for _ in range(rounds):
         loads = [0.0] * (len(bids) + 1)  # the last takes what has no limit
+        values = worths(bids)
         for kind in common:
-            _spread(kind, bids, loads)
+            _spread(kind, values, loads)
         calm = True
         for bid, load in zip(bids, loads, strict=False):
             bid.load = load
@@ -124,18 +129,20 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], terms: Scarcity, rounds: in
             return
 
 
-def _spread(kind: Kind, bids: Sequence[Bid], loads: list[float]) -> None:
-    costs = [
-        use.cost
-        + (bids[use.resource].value * use.seconds if use.resource >= 0 else 0.0)
-        + (bids[use.rate].value if use.rate >= 0 else 0.0)
-        for use in kind.uses
-    ]
+def worths(bids: Iterable[Bid]) -> list[float]:
+    """Nano-dollars of a unit of each scarce thing, and 0 for what is not scarce at the end."""
+    return [*[bid.value for bid in bids], 0.0]
+
+
+def _spread(kind: Kind, values: Sequence[float], loads: list[float]) -> None:
+    uses = kind.uses
+    costs = [use.cost + values[use.resource] * use.seconds + values[use.rate] for use in uses]  # total(), in one go
     least = min(costs)
     if least >= kind.outside:
         return
     width = max(_TEMPERATURE * least, 1_000.0)
-    near = [(use, cost) for use, cost in zip(kind.uses, costs, strict=True) if cost - least < 4.0 * width]
+    most = least + 4.0 * width
+    near = [(use, cost) for use, cost in zip(uses, costs, strict=True) if cost < most]
     if len(near) == 1:
         use = near[0][0]
         loads[use.resource] += kind.rate * use.seconds

@@ -75,7 +75,7 @@ class Shared:
         return self
 
     def look(self, view: View, now: float, expected: float, *, head: bool) -> None:
-        """Read the limits; `head`: whoever asks stands at the head of the line, because there is room."""
+        """Read the limits; `head`: whoever asks stands at the head of the line."""
         left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
         if self.machines is not None:
             self.known = view.machines(self.machines)

@@ -6,7 +6,7 @@ only differences matter. Money is nano-dollars.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -237,7 +237,7 @@ class Machines(Struct, frozen=True):
     up: Sequence[Machine]
     queued: Mapping[str, float]
     """Model -> seconds of work ordered and not begun."""
-    line: Mapping[str, Sequence[InLine]]
+    line: Mapping[str, Collection[InLine]]
     """Model -> parts held at the gateway for one of them."""
 
 

@@ -218,13 +218,9 @@ def main(words: Sequence[str]) -> int:
             for penalties in options.penalties:
                 found += play(harness, name, options, seed, penalties)
     found += [
-        Figure(name=name, value=value, unit="us" if name.endswith("us") else "%", must=must)
+        Figure(name=name, value=value, unit={"us": "us", "pct": "%"}.get(name.rpartition("_")[2], ""), must=must)
         for name, value, must in cost_by_offers()
     ]
-    p99 = sorted(figure.value for figure in found if figure.name.endswith("decision_p99_us") and figure.value)
-    if p99:
-        # The least disturbed scenario: others run on this machine too.
-        found.append(Figure(name="decision_p99_us", value=p99[0], unit="us", must=50.0, aim=30.0))
     print()
     context = {"penalties": options.penalties, "harness": str(options.harness or "bench/routing")}
     return conclude(found, context=context, json_file=options.json)

@@ -1,18 +1,27 @@
-"""What a decision costs in a catalogue of 10 and of 1,000 offers, of which a call's model has ten."""
+"""What a decision costs: among 12 candidates of 4 accounts, and in catalogues of 10 and of 1,000 offers.
+
+The figures are CPU time of this thread. A machine that is slow, or shared, is so for the reference operation as well,
+which is a thousand rounds of a loop.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from policies.engine import CostEngine
 from policies.policy import Intent, Policy
 from policies.tariffs import PerImage
-from policies.types import Ask, Capacity, Constraints, Machines, Offer, Tier
+from policies.types import Ask, Capacity, Constraints, Event, Machines, Offer, Tier
 from providers.contract import Abilities, ImageRequest, SizeRule
 
 ROUNDS = 7
 DECISIONS = 300
+TIMED = 6000
+LOOP = 1000
 POLICY = Policy(
     name="bench",
     revision=1,
@@ -28,6 +37,7 @@ class Market:
     prices = 1
 
     def __init__(self, offers: Sequence[Offer]) -> None:
+        self.busy = 0
         self._by_model: dict[str, list[Offer]] = {}
         for offer in offers:
             self._by_model.setdefault(offer.model, []).append(offer)
@@ -37,9 +47,9 @@ class Market:
         wanted = self._by_model if models is None else models
         return [offer for model in wanted for offer in self._by_model.get(model, ())]
 
-    def in_flight(self, capacity: str) -> int:  # noqa: ARG002 - idle
-        """Nothing."""
-        return 0
+    def in_flight(self, capacity: str) -> int:  # noqa: ARG002 - all alike
+        """As many as are said to be busy."""
+        return self.busy
 
     def waiting(self, capacity: str) -> int:  # noqa: ARG002 - idle
         """Nobody."""
@@ -66,6 +76,57 @@ def _offer(number: int) -> Offer:
     )
 
 
+class Timed(Struct, frozen=True):
+    """Microseconds of CPU: half took no longer, and all but one in a hundred."""
+
+    p50: float
+    p99: float
+
+
+def _timed(took: list[float]) -> Timed:
+    took.sort()
+    return Timed(took[len(took) // 2], took[len(took) * 99 // 100])
+
+
+def twelve_of_four() -> tuple[Timed, Timed]:
+    """A decision among 12 candidates of 4 accounts, as the gateway takes it while orders end; and the reference."""
+    made = [replace(_offer(number), model="m0") for number in range(12)]
+    capacities = {f"a{n}": Capacity(id=f"a{n}", slots=50) for n in range(4)}
+    engine, market = CostEngine(POLICY, capacities, {each.id: each for each in made}), Market(made)
+    wish = Ask(
+        call_id="call",
+        part=0,
+        request=ImageRequest(prompt="-"),
+        constraints=Constraints(models=frozenset({"m0"})),
+        arrived=0.0,
+    )
+
+    def happen(n: int) -> None:
+        offer, now = made[n % 12].id, n / 100.0
+        market.busy = n % 45
+        engine.observe(Event(kind="submitted", offer=offer, pixels=1 << 20), now)
+        engine.observe(Event(kind="ok", offer=offer, pixels=1 << 20, in_flight=3, latency=1.0), now + 1.0)
+
+    def decide(n: int) -> None:
+        engine.decide(replace(wish, arrived=n / 100.0), market, n / 100.0, "new")
+
+    took: list[float] = []
+    reference: list[float] = []
+    for n in range(TIMED):
+        happen(n)
+        for act, times in ((decide, took), (_loop, reference)):
+            began = time.thread_time_ns()
+            act(n)
+            times.append((time.thread_time_ns() - began) / 1000.0)
+    return _timed(took), _timed(reference)
+
+
+def _loop(start: int) -> int:
+    for n in range(LOOP):
+        start += n
+    return start
+
+
 def decision_us(offers: int) -> float:
     """Microseconds of CPU a decision takes, the best of several rounds."""
     made = [_offer(number) for number in range(offers)]
@@ -90,7 +151,12 @@ def decision_us(offers: int) -> float:
 def cost_by_offers() -> list[tuple[str, float, float | None]]:
     """(figure, value, must) for small and large catalogues."""
     small, large = decision_us(10), decision_us(1000)
+    decision, reference = twelve_of_four()
     return [
+        ("decision_p50_us", decision.p50, None),
+        ("decision_p99_us", decision.p99, 50.0),
+        ("reference_p99_us", reference.p99, None),
+        ("decision_p99_of_reference", decision.p99 / reference.p99, None),
         ("decision_10_offers_us", small, None),
         ("decision_1000_offers_us", large, None),
         ("decision_growth_10_to_1000_pct", 100 * (large / small - 1), 10.0),

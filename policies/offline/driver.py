@@ -75,7 +75,7 @@ class Driver:
         self._by_models: dict[frozenset[str], list[Offer]] = {}
         self._out: dict[tuple[int, int, float], Out] = {}
         self._tried: dict[int, tuple[Tried, ...]] = {}
-        self._line: dict[str, tuple[InLine, ...]] = {}
+        self._line: dict[str, dict[int, InLine]] = {}
         self._stood: dict[int, tuple[str, InLine | None]] = {}
         self._waiting: Counter[str] = Counter()
 
@@ -182,7 +182,7 @@ class Driver:
         self._waiting[move.capacity] += 1
         self._stood[request.id] = (move.capacity, move.line)
         if move.line is not None:
-            self._line[move.line.model] = (*self._line.get(move.line.model, ()), move.line)
+            self._line.setdefault(move.line.model, {})[request.id] = move.line
 
     def _leave(self, request: int) -> None:
         stood = self._stood.pop(request, None)
@@ -191,4 +191,4 @@ class Driver:
         capacity, line = stood
         self._waiting[capacity] -= 1
         if line is not None:
-            self._line[line.model] = tuple([each for each in self._line[line.model] if each is not line])
+            del self._line[line.model][request]

@@ -83,6 +83,14 @@ def test_an_order_that_takes_long_is_looked_at_more_closely_towards_the_last_use
     assert 0.1 <= looks[1] < 0.4
 
 
+def test_those_in_a_hurry_do_not_wait_behind_those_who_have_time() -> None:
+    town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
+    town.market.busy["a"], town.market.line["a"] = 10, 50
+    hurried, patient = (town.decide(ask(slo=slo)).waiting[0].wait_s for slo in (3.0, 60.0))
+    assert hurried == pytest.approx(0.1)
+    assert patient == pytest.approx(5.1)
+
+
 def test_the_last_slots_are_kept_for_calls_in_a_hurry() -> None:
     town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
     town.market.busy["a"] = 9

@@ -254,7 +254,7 @@ class View(Protocol):
         """Orders in flight against a capacity, ours alone; against a rate, those that have not gone out yet."""
 
     def waiting(self, capacity: CapacityId) -> int:
-        """Parts of calls that stand in line for a capacity, the one that asks not among them."""
+        """Parts of calls that stand in line for a capacity and go before the one that asks."""
 
     def machines(self, capacity: CapacityId) -> Machines | None:
         """The GPUs behind a capacity; None where nobody knows more of them than how many orders are in flight."""

@@ -200,7 +200,7 @@ def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
         "database": {"durability": "process"},
         "public_url": f"http://{HOST}:{port}",
         "callbacks": True,
-        "orders": {"timeout": "4s", "least_patience": "3s", "linger": "4s", "drain": "5s"},
+        "orders": {"timeout": "4s", "least_patience": "3s", "linger": "8s", "drain": "5s"},
         "recovery": {"every": "1s", "stale_after": "3s", "reconcile": "2s", "unknown_after": "6s"},
     }
 

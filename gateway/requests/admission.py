@@ -11,18 +11,15 @@ part has been decided about; newcomers do not slip in between.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Container
-from heapq import heapify, heappop, heappush
 from math import inf
 
 from policies.types import CapacityId
 
 Room = Callable[[CapacityId, int], float]
 """(capacity, orders in flight) -> seconds until one more may start; 0 now, inf when one must end first."""
-
-_STALE = 64
-"""Places left in a line before it is swept."""
 
 
 class Lease:
@@ -65,8 +62,10 @@ class Admission:
         self._split: dict[tuple[CapacityId, ...], tuple[tuple[CapacityId, ...], tuple[CapacityId, ...]]] = {}
         self._timers: dict[CapacityId, asyncio.TimerHandle] = {}
         self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
-        self._waiting: defaultdict[CapacityId, list[Waiter]] = defaultdict(list)
-        self._line: defaultdict[CapacityId, int] = defaultdict(int)
+        self._lines: defaultdict[CapacityId, list[tuple[float, int, Waiter]]] = defaultdict(list)
+        """In order of rank; the number tells equals apart."""
+        self.asking = inf
+        """The rank of the call that is decided about."""
         self._number = 0
 
     def adopt(self, rates: Container[CapacityId]) -> None:
@@ -108,18 +107,18 @@ class Admission:
         """Call `wake` once when `capacity` has room; the least rank first, and of equals the first that came."""
         self._number += 1
         waiter = Waiter(self, capacity, wake, (rank, self._number))
-        line = self._waiting[capacity]
-        self._line[capacity] += 1
-        if len(line) > 2 * self._line[capacity] + _STALE:
-            line[:] = [each for each in line if each.waits]
-            heapify(line)
-        heappush(line, waiter)
+        insort(self._lines[capacity], (*waiter.order, waiter))
         self._look_later(capacity)
         return waiter
 
     def waiting(self, capacity: CapacityId) -> int:
         """How many stand in line for a capacity."""
-        return self._line[capacity]
+        return len(self._lines[capacity])
+
+    def ahead(self, capacity: CapacityId) -> int:
+        """How many of them go before the call that is decided about."""
+        line = self._lines.get(capacity)
+        return bisect_left(line, (self.asking,)) if line else 0
 
     def give_back(self, capacities: tuple[CapacityId, ...]) -> None:
         """End of an order: its slots are free, and whoever can use them is woken."""
@@ -130,13 +129,11 @@ class Admission:
 
     def stir(self, capacity: CapacityId) -> None:
         """Wake as many waiters as could start now, and keep the room for them."""
-        line = self._waiting.get(capacity)
+        line = self._lines.get(capacity)
         while line and self._room(capacity, self._in_flight[capacity]) <= 0:
-            waiter = heappop(line)
-            if waiter.waits:
-                self._line[capacity] -= 1
-                self._in_flight[capacity] += 1
-                waiter.fire()
+            waiter = line.pop(0)[2]
+            self._in_flight[capacity] += 1
+            waiter.fire()
         if line:
             self._look_later(capacity)
 
@@ -150,9 +147,10 @@ class Admission:
         del self._timers[capacity]
         self.stir(capacity)
 
-    def leave(self, capacity: CapacityId) -> None:
-        """One who stood in line is no longer counted."""
-        self._line[capacity] -= 1
+    def leave(self, waiter: Waiter) -> None:
+        """One who stood in line does so no longer."""
+        line = self._lines[waiter.capacity]
+        del line[bisect_left(line, waiter.order)]
 
     def unkeep(self, capacity: CapacityId) -> None:
         """Room that was kept for one who was woken is kept no longer."""
@@ -162,27 +160,25 @@ class Admission:
 class Waiter:
     """One who waits for room, then holds it until it is decided what becomes of it."""
 
-    __slots__ = ("_admission", "_order", "_wake", "capacity", "waits", "woken")
+    __slots__ = ("_admission", "_wake", "capacity", "order", "waits", "woken")
 
     def __init__(
         self, admission: Admission, capacity: CapacityId, wake: Callable[[], None], order: tuple[float, int]
     ) -> None:
         self._admission = admission
         self._wake = wake
-        self._order = order
+        self.order = order
+        """Rank and number: its place in the line."""
         self.capacity = capacity
         self.waits = True
         self.woken = False
         """Whether room is kept for it."""
 
-    def __lt__(self, other: Waiter) -> bool:
-        return self._order < other._order
-
     def cancel(self) -> None:
         """No longer interested: the place in line is given up, or the room that was kept, to whoever comes next."""
         if self.waits:
             self.waits = False
-            self._admission.leave(self.capacity)
+            self._admission.leave(self)
         elif self.woken:
             self.claim()
             self._admission.stir(self.capacity)

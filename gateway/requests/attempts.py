@@ -222,6 +222,8 @@ class Attempts:
         self._salvage = salvage
         self._per_order = per_order
         self._place: Place | None = None
+        self._rank = call.arrived - house.priorities.get(call.intent, 0.0)
+        house.admission.asking = self._rank
 
     async def __aenter__(self) -> Self:
         if self._salvage is not None:
@@ -288,6 +290,7 @@ class Attempts:
             if not part.over:
                 part.take_turn()
                 asks.append((self._ask(part), reason))
+        self._house.admission.asking = self._rank
         return asks
 
     def follow(self, ask: Ask, decision: Decision) -> None:
@@ -677,8 +680,7 @@ class Attempts:
         delay = max(until - house.shop.clock.now(), 0.0)
         part.timer = asyncio.get_running_loop().call_later(delay, self._look_again, part)
         if capacity is not None:
-            rank = call.arrived - house.priorities.get(call.intent, 0.0)
-            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), rank)
+            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), self._rank)
         if part.live:
             return
         if self._place is not None:

@@ -35,8 +35,8 @@ class Market:
         return self._admission.in_flight(capacity)
 
     def waiting(self, capacity: CapacityId) -> int:
-        """Parts in line for a capacity."""
-        return self._admission.waiting(capacity)
+        """Parts in line for a capacity that go before the one that asks."""
+        return self._admission.ahead(capacity)
 
     def machines(self, capacity: CapacityId) -> Machines | None:  # noqa: ARG002 - servers of ours say nothing of theirs
         """None: an inference server of our own is known by its slots alone."""

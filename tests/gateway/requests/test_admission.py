@@ -56,6 +56,16 @@ def test_the_least_rank_is_woken_first_so_nobody_waits_for_more_than_a_priority_
     assert woken == ["hurried, came at 19", "patient", "hurried, came at 21"]
 
 
+def test_a_call_counts_those_ahead_of_it_alone() -> None:
+    admission = slots(1)
+    for rank in (5.0, 1.0, 3.0, 9.0):
+        admission.wait("fal", lambda: None, rank)
+    assert admission.waiting("fal") == admission.ahead("fal") == 4
+    admission.asking = 4.0
+    assert admission.ahead("fal") == 2
+    assert admission.ahead("replicate") == 0
+
+
 def test_room_is_kept_for_whoever_was_woken_until_that_is_decided_about() -> None:
     admission = slots(1)
     lease = admission.force(("fal",))

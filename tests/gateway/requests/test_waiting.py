@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
 from gateway.app import build
+from gateway.cli import listening
 from gateway.errors import DeadlinePassed, NoCapacity, NotReady
+from gateway.keys import make_key
 from gateway.requests.call import Call, Delivery
 from gateway.revisions import load_revision
+from gateway.settings import read_pepper
 from policies.types import Worth
 from providers.sandbox import start
 from tests.support.town import TIME_SCALE, Town, settings
@@ -31,6 +37,7 @@ async def short_of_room(
     accounts: tuple[str, ...] = ("fal",),
     priority: float | None = None,
     max_waiting: int = 1_000,
+    max_wait: float = 30.0,
 ) -> AsyncIterator[Town]:
     """A town whose sellers are fal alone, each account with so few slots, and no second orders.
 
@@ -49,7 +56,7 @@ async def short_of_room(
             for name, intent in policy.intents.items()
         }
         quiet = replace(policy.hedging, on=False)
-        policy = replace(policy, hedging=quiet, intents=intents, max_waiting=max_waiting)
+        policy = replace(policy, hedging=quiet, intents=intents, max_waiting=max_waiting, max_wait=max_wait)
         app = await build(terms, replace(revision, policy=policy))
         await app.start()
         try:
@@ -120,6 +127,21 @@ async def test_room_goes_to_calls_of_higher_priority_first_and_among_equals_to_t
         assert await t.charged() == charged
 
 
+async def test_a_call_of_higher_priority_is_not_turned_away_because_of_a_long_line_it_passes(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, max_wait=6.0) as t:
+        line = Line(t)
+        await line.begin()
+        for number in range(30):
+            await line.comes(f"export {number}", "export")
+        preview = await line.comes("preview")
+        assert (await preview).images
+        for task in line.tasks.values():
+            task.cancel()
+        await line.end()
+        assert line.served[:2] == ["first", "preview"]
+        await t.assert_books_agree()
+
+
 async def test_a_policy_without_priorities_serves_in_the_order_of_coming(tmp_path: Path) -> None:
     async with short_of_room(tmp_path, priority=0.0) as t:
         line = Line(t)
@@ -177,6 +199,39 @@ async def test_who_waits_when_the_gateway_stops_is_told_so_and_what_is_under_way
         await line.end()
         assert line.served == ["first"]
         await t.assert_books_agree()
+
+
+async def test_at_the_door_who_waits_hears_of_the_end_at_once_and_who_is_drawn_for_gets_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_tolerate_signals", lambda: None)  # the signals are those of the tests
+    async with short_of_room(tmp_path) as t:
+        row, key = make_key(read_pepper(t.app.settings), team="acme", name="door", created=datetime.now(UTC))
+        await t.app.db.add_key(row)
+        await t.app.keys.refresh()
+        t.sandbox.script([{"provider": "fal", "do": "slow", "when": {"first": 1}, "args": {"seconds": 1.5}}])
+        socket = listening.bind("127.0.0.1", 0)
+        base = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        answers: list[asyncio.Task[tuple[int, Mapping[str, str], bytes]]] = []
+
+        async def ask(session: aiohttp.ClientSession) -> tuple[int, Mapping[str, str], bytes]:
+            body = {"model": "flux-schnell", "prompt": "a lighthouse", "size": "512x512"}
+            async with session.post("/v1/images/generations", json=body) as answer:
+                return answer.status, answer.headers, await answer.read()
+
+        async def work() -> bool:
+            answers.append(asyncio.create_task(ask(session)))
+            await until(lambda: t.app.admission.in_flight("fal") == 1)
+            answers.append(asyncio.create_task(ask(session)))
+            await until(lambda: len(t.app.waiting) == 1)
+            return True
+
+        async with aiohttp.ClientSession(base, headers={"authorization": f"Bearer {key}"}) as session:
+            await listening.serve_uvicorn(t.app.asgi, socket, 5.0, work, t.app.leaving)
+            drawn, waited = await asyncio.gather(*answers)
+        assert drawn[0] == 200
+        assert (waited[0], waited[1]["retry-after"], waited[1]["retry-after-ms"]) == (503, "1", "1000")
+        assert json.loads(waited[2])["error"]["code"] == "not_ready"
 
 
 async def test_a_call_of_several_pictures_keeps_what_it_has_when_the_rest_is_sent_away(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from policies.money import to_usd
 from policies.offer_prices import quote_at
 from policies.policy import Fallback
 from policies.tariffs import Quote, Unpriced
-from policies.types import Ask, Constraints, Offer, Rejection, Tried, View
+from policies.types import Ask, Bar, Constraints, Offer, Rejection, Tried, View
 from providers.contract import ImageRequest, SizeRule
 
 _SHAPES_ALIKE = 0.1
@@ -50,17 +50,24 @@ def provider(offer: Offer, ask: Ask) -> str | None:
 
 def rule(offer: Offer, ask: Ask) -> str | None:
     """What the policy's rules leave for a call like this."""
-    for bar in ask.constraints.bars:
-        named = (
-            (bar.providers, offer.account in bar.providers or offer.kind in bar.providers if bar.providers else False),
-            (bar.models, bool(bar.models) and offer.model in (bar.models or ())),
-            (bar.offers, bool(bar.offers) and offer.id in (bar.offers or ())),
+    return next((why for bar in ask.constraints.bars if (why := barred(offer, bar)) is not None), None)
+
+
+def barred(offer: Offer, bar: Bar) -> str | None:
+    """Why one rule leaves an offer out, or None."""
+    hits = [
+        bool(names & here)
+        for names, here in (
+            (bar.providers, {offer.account, offer.kind}),
+            (bar.models, {offer.model}),
+            (bar.offers, {offer.id}),
         )
-        stops = any(names is not None and not hit for names, hit in named) if bar.only else any(hit for _, hit in named)
-        if stops:
-            why = f": {bar.because}" if bar.because else ""
-            return f"{offer.id} is ruled out by the policy's rule '{bar.rule}'{why}"
-    return None
+        if names is not None
+    ]
+    if all(hits) if bar.only else not any(hits):
+        return None
+    why = f": {bar.because}" if bar.because else ""
+    return f"{offer.id} is ruled out by the policy's rule '{bar.rule}'{why}"
 
 
 def team(offer: Offer, ask: Ask) -> str | None:

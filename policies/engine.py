@@ -26,6 +26,7 @@ from policies import hedging, pool, scarcity
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import (
+    barred,
     exhausted,
     latency_objection,
     objection,
@@ -44,6 +45,7 @@ from policies.sellers import Seller, Shared
 from policies.tariffs import Quote, Unpriced, by_time, by_tokens
 from policies.types import (
     Ask,
+    Bar,
     Capacity,
     CapacityId,
     Decision,
@@ -61,6 +63,7 @@ _SLATES_KEPT = 4096
 _SILENCES = 3
 _HEDGES_KEPT_S = 600.0
 _HEDGES_FREE = 20.0
+_NOBODY: frozenset[OfferId] = frozenset()
 _FEW = 4
 """An account with no more slots keeps none for calls in a hurry."""
 _RISKY = 0.02
@@ -123,6 +126,13 @@ class Slate:
         return self._fastest
 
 
+class Barred(Struct, frozen=True, gc=False):
+    """What rules of the policy leave out for some calls."""
+
+    offers: frozenset[OfferId]
+    rejections: tuple[Rejection, ...]
+
+
 class Room(Struct, frozen=True, gc=False):
     """When an offer has room."""
 
@@ -178,6 +188,8 @@ class CostEngine:
         self._placed = Placed()
         self._shared: dict[tuple[CapacityId, ...], Shared] = {}
         self._slates: dict[object, Slate] = {}
+        self._barred: dict[object, Barred] = {}
+        self._stopped: dict[Bar, tuple[Rejection, ...]] = {}
         self._slates_of = -1
         self._sell(capacities, offers)
 
@@ -206,13 +218,16 @@ class CostEngine:
         """
         twin = copy(self)
         twin.policy = policy
-        twin._slates, twin._slates_of = {}, -1  # noqa: SLF001 - of our own kind
+        twin._slates, twin._barred, twin._slates_of = {}, {}, -1  # noqa: SLF001 - of our own kind
         twin._champion = self  # noqa: SLF001
         return twin
 
     def _sell(self, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]) -> None:
         """Sell these offers, within these capacities."""
         policy = self.policy
+        self._stopped = {}
+        self._special = frozenset({offer.team for offer in offers.values() if offer.team is not None})
+        """Teams with accounts of their own."""
         self._limit(capacities)
         before, self._shared = self._shared, {}
         self._sellers: dict[OfferId, Seller] = {}
@@ -273,6 +288,8 @@ class CostEngine:
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=True)
+        if ask.constraints.bars:
+            rejected = (*self._barred_of(ask).rejections, *rejected)
         running = tuple(
             [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
         )
@@ -388,18 +405,22 @@ class CostEngine:
         request, wishes = ask.request, ask.constraints
         if self._slates_of != view.prices:
             self._slates.clear()
+            self._barred.clear()
             self._slates_of = view.prices
+        left_out = self._barred_of(ask).offers if wishes.bars else _NOBODY
+        # Teams that nothing is special about share what is known of their calls.
+        team = ask.team if ask.team in self._special or self.policy.reservations else ""
         key = (
             request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
             request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
             request.strength, request.fidelity, request.references, request.mask, request.safety, wishes.tier,
-            wishes.models, wishes.only, wishes.ignore, wishes.require, wishes.bars, ask.team,
+            wishes.models, wishes.only, wishes.ignore, wishes.require, left_out, team,
         )  # fmt: skip
         slate = self._slates.get(key)
         if slate is None:
             if len(self._slates) >= _SLATES_KEPT:
                 self._slates.clear()
-            slate = self._slates[key] = self._new_slate(ask, view)
+            slate = self._slates[key] = self._new_slate(ask, view, left_out)
             self._go_on_counting(slate, key, ask, view)
         return slate
 
@@ -411,9 +432,36 @@ class CostEngine:
         elif self._demands and (demands := self._demands.pop(key, None)) is not None:
             slate.hurried, slate.patient = demands
 
-    def _new_slate(self, ask: Ask, view: View) -> Slate:
+    def _barred_of(self, ask: Ask) -> Barred:
+        """The offers that rules leave out for calls like this one."""
+        wishes = ask.constraints
+        key = (wishes.bars, wishes.models)
+        found = self._barred.get(key)
+        if found is None:
+            if len(self._barred) >= _SLATES_KEPT:
+                self._barred.clear()
+            rejections: dict[OfferId, Rejection] = {}
+            for bar in wishes.bars:
+                for each in self._stopped_by(bar):
+                    if wishes.models is None or self._offers[each.offer].model in wishes.models:
+                        rejections.setdefault(each.offer, each)
+            found = self._barred[key] = Barred(frozenset(rejections), tuple(rejections.values()))
+        return found
+
+    def _stopped_by(self, bar: Bar) -> tuple[Rejection, ...]:
+        """Every offer that one rule leaves out."""
+        found = self._stopped.get(bar)
+        if found is None:
+            reasons = [(offer.id, barred(offer, bar)) for offer in self._offers.values()]
+            found = tuple([Rejection(offer=name, code="rule", reason=why) for name, why in reasons if why])
+            self._stopped[bar] = found
+        return found
+
+    def _new_slate(self, ask: Ask, view: View, left_out: frozenset[OfferId]) -> Slate:
         rows, rejected, request = [], [], ask.request
         for offer in view.offers(ask.constraints.models):
+            if offer.id in left_out:
+                continue  # each call says by which rule
             seller = self._sellers[offer.id]
             objected = objection(offer, ask) or steps_objection(offer, request, self.policy.least_steps)
             if objected is not None:

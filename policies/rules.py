@@ -17,8 +17,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
-from operator import or_
-from typing import TypeVar
+from operator import add, or_
+from typing import Any, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -33,6 +33,7 @@ WEEK = 7 * DAY
 _FOLDED_KEPT = 1_024
 _STRICTNESS: Mapping[Safety, int] = {"relaxed": 0, "standard": 1, "strict": 2}
 V = TypeVar("V")
+_Said: TypeAlias = tuple[tuple[str, Any], ...]
 
 
 class About(Struct, frozen=True, kw_only=True):
@@ -158,6 +159,8 @@ class Rules:
         self._when = _Masks({1 << at: rule.when or Condition() for at, rule in enumerate(rules)})
         self._unless = _Masks({1 << at: rule.unless for at, rule in enumerate(rules) if rule.unless is not None})
         self._timed = self._when.timed or self._unless.timed
+        self._names = [rule.name for rule in rules]
+        self._said = [_said(rule) for rule in rules]
         self._folded: dict[int, Effects] = {}
 
     def __repr__(self) -> str:
@@ -190,7 +193,8 @@ class Rules:
         if effects is None:
             if len(self._folded) >= _FOLDED_KEPT:
                 self._folded.clear()
-            effects = folded([rule for at, rule in enumerate(self.rules) if matching >> at & 1])
+            places = _bits(matching)
+            effects = _summed([self._names[at] for at in places], [self._said[at] for at in places])
             self._folded[matching] = effects
         return effects
 
@@ -301,20 +305,32 @@ def _timetable(timed: Mapping[int, Sequence[tuple[int, int]]]) -> tuple[list[int
 
 def folded(rules: Sequence[Rule]) -> Effects:
     """What rules add up to: of limits the narrowest, of values the last."""
-    return Effects(
-        rules=tuple(rule.name for rule in rules),
-        bars=tuple(bar for rule in rules for bar in rule.bars),
-        ceiling=_least(rule.ceiling for rule in rules),
-        latency_ceiling=_least(rule.latency_ceiling for rule in rules),
-        require=reduce(both, [rule.require for rule in rules if rule.require is not None], Requirements()),
-        safety=_strictest(rule.safety for rule in rules),
-        tier=_last(rule.tier for rule in rules),
-        slo=_last(rule.slo for rule in rules),
-        deadline=_last(rule.deadline for rule in rules),
-        late=_last(rule.late for rule in rules),
-        late_second=_last(rule.late_second for rule in rules),
-        failure=_last(rule.failure for rule in rules),
-    )
+    return _summed([rule.name for rule in rules], [_said(rule) for rule in rules])
+
+
+def _said(rule: Rule) -> _Said:
+    """What a rule says, without what it leaves out."""
+    fields = ((name, getattr(rule, name)) for name in _TOGETHER)
+    return tuple((name, value) for name, value in fields if value is not None and value != ())
+
+
+def _summed(names: Sequence[str], said: Iterable[_Said]) -> Effects:
+    found: dict[str, Any] = {}
+    for each in said:
+        for name, value in each:
+            before = found.get(name)
+            found[name] = value if before is None else _TOGETHER[name](before, value)
+    return Effects(rules=tuple(names), **found)
+
+
+def _bits(mask: int) -> list[int]:
+    """The places of the bits that are set, lowest first."""
+    found = []
+    while mask:
+        lowest = mask & -mask
+        found.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return found
 
 
 def applied(
@@ -351,10 +367,6 @@ def stricter(one: Safety, other: Safety | None) -> Safety:
     return one if other is None or _STRICTNESS[one] >= _STRICTNESS[other] else other
 
 
-def _strictest(levels: Iterable[Safety | None]) -> Safety | None:
-    return max((level for level in levels if level is not None), key=lambda level: _STRICTNESS[level], default=None)
-
-
 def both(one: Requirements, other: Requirements) -> Requirements:
     """What must hold where two requirements must; two regions at once are a region that nobody is in."""
     kept = [each for each in (one.retention_days, other.retention_days) if each is not None]
@@ -374,13 +386,21 @@ def _time(asked: float, usual: float, ruled: float | None) -> float:
     return ruled if asked == usual else min(asked, ruled)
 
 
-def _least(values: Iterable[V | None]) -> V | None:
-    return min((value for value in values if value is not None), default=None)  # type: ignore[type-var]  # numbers
+def _last(_: object, later: V) -> V:
+    return later
 
 
-def _last(values: Iterable[V | None]) -> V | None:
-    found = None
-    for value in values:
-        if value is not None:
-            found = value
-    return found
+_TOGETHER: Mapping[str, Callable[[Any, Any], Any]] = {
+    "bars": add,
+    "ceiling": min,
+    "latency_ceiling": min,
+    "require": both,
+    "safety": stricter,
+    "tier": _last,
+    "slo": _last,
+    "deadline": _last,
+    "late": _last,
+    "late_second": _last,
+    "failure": _last,
+}
+"""What a rule may say -> what two that say it come to, the later one second."""

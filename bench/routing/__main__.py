@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Options(Struct, frozen=True, kw_only=True):
     harness: Path | None
     penalties: Sequence[float]
     baselines: bool
+    litellm: bool
     gap: bool
     json: Path | None
 
@@ -96,6 +97,16 @@ class Forecasts(PixelgatePolicy):
         return max(shares, key=lambda share: abs(share - 95.0), default=None)
 
 
+def peers(harness: Harness, options: Options) -> list[Callable[[], Any]]:
+    """Whom the engine is shown beside."""
+    found = list(harness.baselines) if options.baselines else []
+    if options.litellm:
+        from bench.routing.litellm_peer import routers
+
+        found += routers()
+    return found
+
+
 def play(harness: Harness, name: str, options: Options, seed: int | None, penalties: float) -> list[Figure]:
     """One scenario: print every row, answer our figures."""
     world = harness.worlds[name]() if seed is None else harness.worlds[name](seed)
@@ -105,8 +116,11 @@ def play(harness: Harness, name: str, options: Options, seed: int | None, penalt
     least = harness.bound(world)
     print(f"\n{label}: {world.size:,} requests, nobody can be below ${least:.2f}", flush=True)
     best = None
-    for make in harness.baselines if options.baselines and penalties == 1.0 else ():
-        peer = harness.play(world, make())
+    for make in peers(harness, options) if penalties == 1.0 else ():
+        policy_of_peer = make()
+        peer = harness.play(world, policy_of_peer)
+        if hasattr(policy_of_peer, "close"):
+            policy_of_peer.close()
         print(line(peer, least), flush=True)
         best = peer if best is None or peer["J"] < best["J"] else best
     policy = Forecasts()
@@ -188,6 +202,7 @@ def options_from(words: Sequence[str], harness: Harness) -> Options:
         help="times the harness's for late and missing answers; 1, 0.2 and 5 when every scenario is played",
     )  # fmt: skip
     parser.add_argument("--gap", action="store_true", help="say what the gap to the bound is made of")
+    parser.add_argument("--litellm", action="store_true", help="LiteLLM's real Router too; installs it on first use")
     parser.add_argument("--no-baselines", action="store_true", help="without the peers")
     parser.add_argument("--json", type=Path, metavar="FILE")
     said = parser.parse_args(words)
@@ -200,6 +215,7 @@ def options_from(words: Sequence[str], harness: Harness) -> Options:
         harness=said.harness,
         penalties=said.penalties or ((1.0,) if said.scenario else (1.0, 0.2, 5.0)),
         baselines=not said.no_baselines,
+        litellm=said.litellm,
         gap=said.gap,
         json=said.json,
     )

@@ -1,8 +1,8 @@
 """LiteLLM's own Router among the peers: installed on demand beside `.venv`, and asked over a pipe.
 
-Where our imitations in `bench/routing/baselines.py` read its source, this one runs it. It gets what every peer gets (the
-filter for sizes, fall-back to other providers, a pause before later retries) and, for its cost strategy, a cap on what
-an account has in flight; cooldowns are its own. A model group is a quality; prices are those of a 1 MP picture.
+Where our imitations in `bench/routing/baselines.py` read its source, this one runs it. It gets what every peer gets
+(the filter for sizes, fall-back to other providers) and, for its cost strategy, a cap on what an account has in flight;
+cooldowns are its own. A model group is a quality; prices are those of a 1 MP picture.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LiteLLMRouter(Base):
         self._ask({"do": "start", "strategy": self.strategy, "deployments": deployments})
 
     def decide(self, r: Request, s: Snapshot, now: float, reason: Reason) -> Decision:
-        """Ask it for the lowest quality that will do, then for the next; later retries wait."""
+        """Ask it for the lowest quality that will do, then for the next; wait where it has nobody."""
         if reason == "wake" and r.live:
             return Decision()
         ok = self.candidates(r, now)
@@ -101,9 +101,6 @@ class LiteLLMRouter(Base):
         if self._process is not None:
             self._process.communicate()
             self._process = None
-
-    def __del__(self) -> None:
-        self.close()
 
     def _tell(self, order: dict[str, Any]) -> None:
         assert self._process is not None

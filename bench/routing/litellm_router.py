@@ -43,10 +43,11 @@ class Clock:
                 return datetime.fromtimestamp(clock.now, tz or UTC)
 
         time.time = lambda: clock.now
-        for name, module in list(sys.modules.items()):
+        modules: dict[str, Any] = dict(sys.modules)
+        for name, module in modules.items():
             if name.startswith("litellm.router"):
                 if getattr(module, "datetime", None) is datetime:
-                    module.datetime = Virtual  # type: ignore[attr-defined]
+                    module.datetime = Virtual
                 if hasattr(module, "get_utc_datetime"):
                     module.get_utc_datetime = Virtual.now
 
@@ -55,7 +56,7 @@ class Asked:
     """One Router, under one strategy."""
 
     def __init__(self, order: Mapping[str, Any], clock: Clock) -> None:
-        self.litellm: Any = importlib.import_module("litellm")
+        self.litellm = _module("litellm")
         self.litellm.suppress_debug_info = True
         self.clock = clock
         self.router = self.litellm.Router(
@@ -125,6 +126,10 @@ class Asked:
         kind = kinds.get(status, self.litellm.InternalServerError)
         made: Exception = kind(message="simulated", model="image", llm_provider="openai")
         return made
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
 
 
 def _deployment(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -341,8 +341,10 @@ class Attempts:
         holds += [self._hold(part, best, self._next_id(), part.wish, reserve=True) for part, best in reserve]
         try:
             taken = await self._house.ledger.hold(holds, decisions)
-        except GatewayError as error:
+        except BaseException as error:
             self._withdraw(starts)
+            if not isinstance(error, GatewayError):  # whoever asked left meanwhile
+                raise
             # A second order that cannot be paid for is no reason to lose the first.
             stuck = {part for part in (*(s.part for s in starts), *(part for part, _ in reserve)) if not part.live}
             if first and isinstance(error, BudgetSpent) and self._may_be_cheaper(error, starts, len(holds)):

@@ -187,6 +187,25 @@ async def test_a_caller_who_leaves_the_line_is_neither_drawn_for_nor_billed(tmp_
         assert await t.charged() == charged == 2 * 3_000_000
 
 
+async def test_a_caller_who_leaves_while_money_is_set_aside_leaves_no_slot_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with short_of_room(tmp_path) as t:
+        asked = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(t.app.ledger, "hold", never)
+        task = asyncio.create_task(t.app.pipeline.serve(wish(t)))
+        await asked.wait()
+        assert t.app.admission.in_flight("fal") == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert t.app.admission.in_flight("fal") == 0
+
+
 async def test_who_waits_when_the_gateway_stops_is_told_so_and_what_is_under_way_is_delivered(tmp_path: Path) -> None:
     async with short_of_room(tmp_path) as t:
         line = Line(t)

@@ -340,11 +340,8 @@ class Attempts:
         holds += [self._for_both(start) for start in drawing]
         holds += [self._hold(part, best, self._next_id(), part.wish, reserve=True) for part, best in reserve]
         try:
-            taken = await self._house.ledger.hold(holds, decisions)
-        except BaseException as error:
-            self._withdraw(starts)
-            if not isinstance(error, GatewayError):  # whoever asked left meanwhile
-                raise
+            taken = await self._set_aside(holds, decisions, starts)
+        except GatewayError as error:
             # A second order that cannot be paid for is no reason to lose the first.
             stuck = {part for part in (*(s.part for s in starts), *(part for part, _ in reserve)) if not part.live}
             if first and isinstance(error, BudgetSpent) and self._may_be_cheaper(error, starts, len(holds)):
@@ -381,6 +378,15 @@ class Attempts:
         self._broke, self._first_round = error, True
         self._due |= dict.fromkeys((part.index for part in self._parts if not part.over), "failed")
         return True
+
+    async def _set_aside(
+        self, holds: Sequence[NewHold], decisions: Sequence[DecisionRow], starts: Sequence[Start]
+    ) -> tuple[Hold, ...]:
+        try:
+            return await self._house.ledger.hold(holds, decisions)
+        except BaseException:  # it could not be written, or whoever asked has left
+            self._withdraw(starts)
+            raise
 
     def delivery(self) -> Delivery:
         """What came; raises the `GatewayError` that fits when nothing did."""

@@ -163,6 +163,6 @@ def _session(app: App, key: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         f"http://{HOST}:{app.settings.port}",
         headers={"authorization": f"Bearer {key}"},
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),  # a kept connection may close as it is taken
         timeout=aiohttp.ClientTimeout(total=None),
     )

@@ -20,6 +20,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.policy_history import History
+from gateway.features.price_watch import PriceWatch
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
 from gateway.http import generations, routes
@@ -131,6 +132,9 @@ class App:
             keep=revision.policy.keep_assets,
         )
         self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), settings.alerts.levels)
+        self.price_watch = PriceWatch(
+            db, clock, self.alerts, self.providers, lambda: tuple(self.revision.catalog.offers.values())
+        )
         self.recovery = self._recovery()
         self._services = self._make_services()
         self.asgi = self._doors()
@@ -352,6 +356,7 @@ class App:
             self._every("tick", TICK_S, self._tick),
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),
+            self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
             self._every("log", TICK_S, self._flush_log),
         ]
         if self.reloading is not None:

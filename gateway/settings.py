@@ -207,6 +207,9 @@ class Recovery(_Typed):
         gt=0,
         description="How often our books are compared with what providers say they bill, and corrected.",
     )
+    price_lists: Duration = Field(
+        default=3600.0, gt=0, description="How often sellers' own price lists are read and compared with ours."
+    )
     unknown_after: Duration = Field(
         default=600.0,
         description="Age from which an order that its provider does not list counts as never billed.",

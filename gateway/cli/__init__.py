@@ -18,7 +18,6 @@ COMMANDS = {
     "demo": ("gateway.cli.demo:demo", "Sandbox providers and the gateway on this machine; needs no keys."),
     "serve": ("gateway.cli.serve:serve", "The gateway, with your configuration and keys."),
     "quote": ("gateway.cli.quote:quote", "What every offer would charge for a picture, cheapest first."),
-    "prices": ("gateway.cli.prices:prices", "Every price, where it was read and when, and announced changes."),
     "calculator": ("gateway.cli.calculator:calculator", "What volumes of pictures would cost at every offer."),
     "explain": ("gateway.cli.explain:explain", "A decision, past or hypothetical: candidates, costs, rejections."),
     "doctor": ("gateway.cli.doctor:doctor", "Looks for what would go wrong: keys, prices, folders, books."),
@@ -48,6 +47,13 @@ GROUPS = {
             "create": ("gateway.cli.keys:create", "Makes a key and shows it, once."),
             "list": ("gateway.cli.keys:list_keys", "Every key, with what it spent; never the key itself."),
             "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
+        },
+    ),
+    "prices": (
+        "The price book, and sellers' own lists beside it.",
+        {
+            "list": ("gateway.cli.prices:list_prices", "Every price, where it was read and when; announced changes."),
+            "check": ("gateway.cli.prices:check", "Our prices against what sellers list."),
         },
     ),
     "budgets": (

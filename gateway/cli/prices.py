@@ -1,4 +1,4 @@
-"""`pixelgate prices`: the price book, where each price was read and when, and what was announced."""
+"""`pixelgate prices`: the price book, where each price was read and when, and sellers' own lists beside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from msgspec import Struct
 
-from gateway.cli.shell import HERE, Json, Where, print_json, say, table
-from gateway.revisions import load_revision
+from gateway.cli.shell import HERE, Json, Where, open_records, print_json, run_async, say, table
+from gateway.clock import SystemClock
+from gateway.features.price_watch import look
+from gateway.money.price_list import Finding
+from gateway.revisions import Revision, load_revision
+from gateway.settings import Settings
 from policies.price_book import PriceRow
 from policies.tariffs import describe
 from policies.types import Offer
+from providers import registry
+from providers.errors import ProviderError
+from providers.transport import Http
 
 
 class PriceFacts(Struct, frozen=True, kw_only=True):
@@ -31,7 +38,7 @@ class PriceFacts(Struct, frozen=True, kw_only=True):
     """In force, listed, and not looked at for longer than asked."""
 
 
-def prices(
+def list_prices(
     *,
     model: str | None = None,
     changes: bool = False,
@@ -64,6 +71,42 @@ def prices(
     else:
         _print(rows, stale_after, changes=changes)
     return 1 if any(fact.stale for fact in rows) or not (rows or changes) else 0
+
+
+def check(*, json: Json = False, where: Where = HERE) -> int:
+    """Read the price lists of sellers that have one (fal.ai), and compare. Needs their keys; changes no price.
+
+    Exit code 1: something is listed otherwise, changed its unit or is gone, or a list could not be read.
+    """
+    settings = where.settings()
+    revision = load_revision(settings)
+    findings, faults = run_async(_check(settings, revision))
+    if json:
+        print_json({"findings": findings, "faults": faults})
+    else:
+        rows = [(each.verdict, f"{each.account}:{each.endpoint}", each.says) for each in findings]
+        print(table(rows) if rows else "no account that is on has a price list")
+        for account, why in faults.items():
+            say(f"{account}: its list cannot be read ({why})")
+    return int(bool(faults) or any(finding.alarming for finding in findings))
+
+
+async def _check(settings: Settings, revision: Revision) -> tuple[list[Finding], dict[str, str]]:
+    db, http, findings, faults = open_records(settings), Http(), list[Finding](), dict[str, str]()
+    offers = tuple(revision.catalog.offers.values())
+    try:
+        for name, account in revision.accounts.items():
+            provider = registry.connect(account.kind, name, account.adapter_settings(), http)
+            try:
+                findings += await look(db, SystemClock(), name, provider, offers)
+            except ProviderError as error:
+                faults[name] = f"{error.kind}: {error.detail}"
+            finally:
+                await provider.aclose()
+    finally:
+        await http.aclose()
+        await db.aclose()
+    return findings, faults
 
 
 def _facts(offer: Offer, now: datetime, stale_after: int) -> Iterator[PriceFacts]:

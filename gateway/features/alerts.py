@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from gateway.clock import Clock
 from gateway.money.ledger import Ledger
+from gateway.money.price_list import Finding
 from gateway.money.reconcile import Resolution
 from gateway.settings import Settings
 from gateway.storage.budgets import CALENDAR, Window, about, current, limit_at, window_at
@@ -111,6 +112,21 @@ class Alerts:
         )
         facts = {"account": account, "corrections": found.corrections, "nano_usd": found.corrected_by}
         await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
+
+    async def listed(self, finding: Finding) -> None:
+        """Raise an alert where a seller's own list says another price than ours, or than before."""
+        sold_as = ", ".join(finding.offers)
+        text = f"{finding.account} lists {finding.endpoint} otherwise: {finding.says}. Sold as {sold_as}."
+        facts = {
+            "account": finding.account,
+            "endpoint": finding.endpoint,
+            "verdict": finding.verdict,
+            "ours_nano_usd": finding.ours,
+            "listed_nano_usd": finding.theirs,
+            "unit": finding.unit,
+        }
+        place = (finding.account, finding.endpoint, finding.verdict, str(finding.theirs), finding.unit)
+        await self.tell(_alert("listed_price", place, self._clock.utc(), text, facts))
 
     async def tell(self, alert: AlertRow) -> None:
         """Keep an alert that nobody has raised yet, and log it."""

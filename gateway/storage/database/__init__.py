@@ -32,7 +32,7 @@ from gateway.storage.rows import (
     RecipeRow,
 )
 from gateway.storage.statements import Statement
-from providers.contract import Ticket
+from providers.contract import ListedPrice, Ticket
 
 Durability = Literal["power", "process"]
 """What a commit survives. power: a power cut (one fsync per group of commands). process: a crash of the process."""
@@ -289,6 +289,14 @@ class Database(Protocol):
 
     async def alert_delivered(self, alert_id: str, hook: str, at: datetime) -> None:
         """Remember that a hook got an alert."""
+
+    # Sellers' own price lists.
+
+    async def listed_prices(self, account: str) -> Mapping[str, ListedPrice]:
+        """What an account's list said when it was last read, by endpoint."""
+
+    async def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
+        """Remember what an account's list says now; what it no longer names is forgotten."""
 
     # The books.
 

@@ -41,7 +41,7 @@ from gateway.storage.rows import (
     RecipeRow,
 )
 from gateway.storage.statements import Statement
-from providers.contract import Ticket
+from providers.contract import ListedPrice, Ticket
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -310,6 +310,15 @@ class SqliteDatabase:
         """Remember that a hook got an alert."""
         sql = "INSERT INTO alert_deliveries VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
         await self._writer.submit(self._books.changed, sql, alert_id, hook, micros(at))
+
+    async def listed_prices(self, account: str) -> Mapping[str, ListedPrice]:
+        """What an account's list said when it was last read, by endpoint."""
+        sql = "SELECT endpoint, unit, nano_usd FROM listed_prices WHERE account = ?"
+        return {price.endpoint: price for price in await self._all(values.listed_price, sql, account)}
+
+    async def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
+        """Remember what an account's list says now."""
+        await self._writer.submit(self._books.keep_listed_prices, account, prices, at)
 
     async def balances(self) -> Sequence[BalanceRow]:
         """Every party's balance."""

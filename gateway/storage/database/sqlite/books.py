@@ -50,7 +50,7 @@ from gateway.storage.rows import (
     RecipeRow,
 )
 from policies.money import to_usd
-from providers.contract import Ticket
+from providers.contract import ListedPrice, Ticket
 
 Fact: TypeAlias = "tuple[str, str, str, int, str]"
 """An entry's book, party, kind, amount and note."""
@@ -285,6 +285,12 @@ class Books:
         """Keep a budget, or what became of it; it counts from now on."""
         self._execute(_BUDGET, budget_columns(budget))
         self._windowed = None
+
+    def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
+        """Put what a list says in place of what it said."""
+        self._execute("DELETE FROM listed_prices WHERE account = ?", (account,))
+        rows = [(account, price.endpoint, price.unit, price.nano_usd, micros(at)) for price in prices]
+        self._executemany("INSERT OR REPLACE INTO listed_prices VALUES (?,?,?,?,?)", rows)
 
     def changed(self, sql: str, *columns: object) -> bool:
         """Run a statement that touches no money; whether it changed a row."""

@@ -23,7 +23,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from providers.contract import Ticket
+from providers.contract import ListedPrice, Ticket
 
 Columns: TypeAlias = Sequence[Any]
 """One row as sqlite3 gives it."""
@@ -192,6 +192,12 @@ def alert(row: Columns) -> AlertRow:
 def alert_columns(row: AlertRow) -> tuple[object, ...]:
     """In the order `alert` reads."""
     return row.id, micros(row.at), row.kind, row.text, encode(row.facts)
+
+
+def listed_price(row: Columns) -> ListedPrice:
+    """From endpoint, unit, nano_usd."""
+    endpoint, unit, nano_usd = row
+    return ListedPrice(endpoint=endpoint, unit=unit, nano_usd=nano_usd)
 
 
 def entry(row: Columns) -> EntryRow:

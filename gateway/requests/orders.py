@@ -295,7 +295,7 @@ class RunningOrder:
         halfway = Halfway(
             source=source, offer=self.candidate.offer, seed=seed, charge=self._charge(1, generation.usage, cost)
         )
-        await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, delivered=1))
+        await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, passed_on=1))
         self._observe("ok", generation, cost=cost, quoted=self._comparable(generation.usage))
         return Drawn(pictures=(), charge=0, offer=self.candidate.offer, halfway=halfway)
 
@@ -445,6 +445,7 @@ class RunningOrder:
         error: str | None = None,
         detail: str = "",
         delivered: int = 0,
+        passed_on: int = 0,
         owed: Owed = "nothing",
     ) -> Outcome:
         usage = generation.usage if generation else owed if isinstance(owed, Usage) else None
@@ -452,6 +453,7 @@ class RunningOrder:
             error=error,
             detail=detail,
             delivered=delivered,
+            passed_on=passed_on,
             latency_s=self.shop.clock.now() - self.started,
             queue_s=generation.queue_s if generation else None,
             run_s=generation.run_s if generation else None,

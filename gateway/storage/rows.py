@@ -64,6 +64,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """`kind` of the ProviderError; None when it delivered."""
     detail: str = ""
     delivered: int = 0
+    passed_on: int = 0
+    """Pictures it drew for another order to finish; the team is charged for them there."""
     latency_s: float = 0.0
     queue_s: float | None = None
     run_s: float | None = None

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.ids import new_id
 from gateway.requests.call import Call
 from gateway.requests.coalescing import Repeat
 from gateway.requests.journal import DecisionNote, decided_again, said
+from gateway.storage.activity import Spent
 from policies.types import Decision, Submit, Tier, Wait
 from providers.sandbox import Sandbox, start
 from tests.gateway.requests.test_recovery import crash
@@ -200,6 +202,22 @@ async def test_a_quote_tells_what_both_orders_cost(tmp_path: Path) -> None:
         assert row.nano_usd == 2 * (DRAWN + CLEARED) == (await t.app.pipeline.serve(call)).charge
         nobody = await t.app.pipeline.quote(clear(t, only=frozenset({"together"})))
         assert not any(row.feasible for row in nobody)
+
+
+async def test_a_report_counts_one_picture_both_costs_and_no_failure(tmp_path: Path) -> None:
+    async with quiet_town(tmp_path) as t:
+        await t.app.pipeline.serve(clear(t))
+        now = t.app.clock.utc()
+        found = await t.app.db.activity(now - timedelta(hours=1), now + timedelta(hours=1), UTC)
+        total = Spent()
+        for spent in found.posted.values():
+            total.add(spent)
+        assert (total.cost, total.charge, total.orders, total.images) == (DRAWN + CLEARED, DRAWN + CLEARED, 2, 1)
+        assert {(drawn.offer_id, drawn.operation, drawn.images) for drawn in found.drawn} == {
+            ("together:flux-schnell", "generate", 1),
+            ("fal:bria-rmbg-2/remove_background", "remove_background", 1),
+        }
+        assert found.failed == {}
 
 
 async def test_a_caller_who_leaves_between_the_orders_is_charged_nothing(tmp_path: Path) -> None:

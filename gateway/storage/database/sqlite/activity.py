@@ -66,6 +66,7 @@ class _Recipe(Struct):
 
 class _Outcome(Struct):
     delivered: int = 0
+    passed_on: int = 0
 
 
 _recipe = msgspec.json.Decoder(_Recipe).decode
@@ -166,9 +167,9 @@ class _Gathering:
         delivered = 0
         closing = kind == "settle" and note != "overrun"
         if closing:
-            delivered = self._delivered(order, amount, attempt_id in promoted)
+            delivered, drawn = self._delivered(order, amount, attempt_id in promoted)
             hour = at // _HOUR, order[5]
-            self._found.hours[hour] = self._found.hours.get(hour, 0) + delivered
+            self._found.hours[hour] = self._found.hours.get(hour, 0) + drawn
         for view in views:
             view.cost += amount
             view.orders += closing
@@ -186,21 +187,22 @@ class _Gathering:
         self._last = (attempt_id, day), views
         return views
 
-    def _delivered(self, order: Sequence[Any], cost: int, promoted: bool) -> int:
-        """How many pictures an order delivered, noted among its like."""
+    def _delivered(self, order: Sequence[Any], cost: int, promoted: bool) -> tuple[int, int]:
+        """How many pictures an order delivered, and how many it drew, noted among its like."""
         call_id, part, team, _, account, offer_id, _, width, height, steps, charge, outcome, _ = order
-        delivered = _outcome(outcome).delivered if outcome else 0
-        posted = Spent(cost, 0, 1, delivered)
-        if delivered and charge:
+        ended = _outcome(outcome) if outcome else _Outcome()
+        delivered, drawn = ended.delivered, ended.delivered + ended.passed_on
+        posted = Spent(cost, 0, 1, drawn)
+        if (delivered and charge) or (ended.passed_on and self._asked is not None):
             operation = self._asked.operation if self._asked else "generate"
             if offer_id.endswith("/remove_background"):  # the second order of a picture that took two
                 operation = "remove_background"
-            _sum(self._found.drawn, Drawn(offer_id, width, height, delivered, steps, promoted, operation)).add(posted)
+            _sum(self._found.drawn, Drawn(offer_id, width, height, drawn, steps, promoted, operation)).add(posted)
             if self._asked is not None and operation == "generate":
                 self._note(self._asked, team, part, call_id, cost)
-        elif not delivered and cost:
+        elif not drawn and cost:
             _sum(self._found.failed, account).add(posted)
-        return delivered
+        return delivered, drawn
 
     def _day(self, at: int) -> date:
         day = self._days.get(at // _QUARTER)

@@ -25,7 +25,6 @@ from gateway.settings import Account, Settings, default_config
 from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
-from policies.coverage import unserved
 from policies.policy import Policy
 from policies.policy_file.lint import Finding, Linter
 from policies.policy_file.names import Known, names_in
@@ -151,21 +150,6 @@ def load_revision(
         written=written,
         meaning=sha256(msgspec.json.encode(document.data, order="sorted")).hexdigest(),
     )
-
-
-def emptied(before: Policy, after: Revision) -> list[Fault]:
-    """A fault for each intent that `before` would find an offer for, and the policy of `after` finds none.
-
-    An intent that no account sells anything for is not the policy's fault.
-    """
-    offers = tuple(after.catalog.offers.values())
-    found = []
-    for name in after.policy.intents.keys() & before.intents.keys():
-        why = unserved(after.policy, name, offers)
-        if why is not None and unserved(before, name, offers) is None:
-            message = f"no offer is left for the intent {name!r}: {why}"
-            found.append(fault_in(after.written, ("intents", name), message, at_key=True))
-    return sorted(found, key=lambda fault: fault.line)
 
 
 def fault_in(text: PolicyText, loc: Loc, message: str, *, hint: str | None = None, at_key: bool = False) -> Fault:

@@ -12,11 +12,11 @@ from pydantic_core import PydanticCustomError
 from gateway.cli.policy_shared import change, found, me, public, with_records
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, table
 from gateway.features.policy_history import Change, History
-from gateway.revisions import PolicyText, Revision, emptied, load_revision
+from gateway.revisions import PolicyText, Revision, load_revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
-from gateway.yaml_files import BadFile, bytes_of
+from gateway.yaml_files import bytes_of
 from policies.experiments.guardrails import Report, SideReport
 from policies.policy_file.values import parse_share
 
@@ -80,8 +80,6 @@ def _start(
 ) -> tuple[CanaryRow, PolicyRevision]:
     in_force = load_revision(settings, every_account=True)
     revision = load_revision(settings, every_account=True, policy=text)
-    if faults := emptied(in_force.policy, revision):
-        raise BadFile(faults)
     if revision.meaning == in_force.meaning:
         raise Stop(f"{text.path} says what the policy in force says; there is nothing to try")
 

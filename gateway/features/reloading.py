@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.features.policy_history import History
-from gateway.revisions import Revision, Shelf, Stamp, emptied, load_revision, policy_path, stamp_of
+from gateway.revisions import Revision, Shelf, Stamp, load_revision, policy_path, stamp_of
 from gateway.settings import Account, Settings
 from gateway.yaml_files import BadFile, Fault
 
@@ -79,7 +79,6 @@ class Reloading:
     ) -> None:
         """`settings` and `revision` are in force, and came off `shelf`; `read` reads settings anew."""
         self._settings = settings
-        self._policy = revision.policy
         self._changes_at = revision.catalog.changes_at
         """When other prices come into force, and everything is read again."""
         self._began_with = read()
@@ -121,7 +120,7 @@ class Reloading:
             return
         restart = tuple(self._not_followed(settings))
         self._adopt(settings, revision)
-        self._settings, self._policy, self._path = settings, revision.policy, policy_path(settings)
+        self._settings, self._path = settings, policy_path(settings)
         self._changes_at = revision.catalog.changes_at
         self._revision = revision
         self.condition = Condition(
@@ -195,11 +194,8 @@ class Reloading:
             hint = "put it back; only a restart falls back on the shipped policy"
             raise BadFile([Fault(path=str(path), message="the policy in force is gone", hint=hint)])
         revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc())
-        faults = emptied(self._policy, revision)
         if self._history is not None and (clash := self._history.clash(revision)) is not None:
-            faults.append(clash)
-        if faults:
-            raise BadFile(faults)
+            raise BadFile([clash])
         return settings, revision
 
     def _following(self, fresh: Settings) -> Settings:

@@ -140,8 +140,13 @@ class Linter:
             if effects is not None:
                 terms, _ = applied(effects, terms, intent.worth, (intent.slo, intent.deadline))
             served, codes = self._serving(intent, terms, "generate")
-            if self._serving(intent, plain, "generate")[0] and not served:
+            if not self._serving(intent, plain, "generate")[0]:
+                continue
+            if not served:
                 yield self._unserved(("intents", name), f"intent '{name}'", codes)
+            else:
+                below = self._too_little(("intents", name), served, terms)
+                yield from [finding for finding in below if finding.code == "ceiling"]
 
     # -- intents --------------------------------------------------------------------------------
 

@@ -142,6 +142,23 @@ async def test_a_policy_that_leaves_nobody_for_an_intent_is_refused_with_the_rea
         assert t.condition.faults[0].text.startswith("  preview:")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("unknown_fields:", "rules: [{rule: nobody, deny: {providers: [fal, together]}}]\nunknown_fields:", "no offer"),
+        ("    failure: $0.01 ", "    ceiling: $0.000001\n    failure: $0.01 ", "below every quote"),
+    ],
+)
+async def test_rules_and_ceilings_that_leave_nobody_are_refused_too(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    async with edited(tmp_path) as t:
+        edit(t.policy_file, old, new)
+        await t.until(lambda: bool(t.condition.faults))
+        assert said in t.condition.faults[0].message
+        assert t.condition.policy == "default@1"
+
+
 async def test_a_policy_file_that_is_gone_is_not_replaced_by_the_shipped_one(tmp_path: Path) -> None:
     async with edited(tmp_path) as t:
         edit(t.policy_file, "revision: 1 ", "revision: 5 ")

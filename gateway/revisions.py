@@ -9,6 +9,8 @@ The number is made from what the files and account terms say, so equal configura
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -92,15 +94,13 @@ class Shelf:
 
 def stamp_of(settings: Settings) -> Stamp:
     """What the files of a configuration look like from outside; files that cannot be looked at are left out."""
-    folders = [catalog_folder(settings), *_policy_folders(settings)]
-    paths = [path for folder in folders for path in folder.glob("*.yaml")]
     found = set()
-    for path in (settings.config / "gateway.yaml", *paths):
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        found.add((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
+    for folder in {settings.config, catalog_folder(settings), *_policy_folders(settings)}:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".yaml"):
+                    status = entry.stat()
+                    found.add((entry.path, status.st_size, status.st_mtime_ns, status.st_ino))
     return frozenset(found)
 
 

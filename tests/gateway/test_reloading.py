@@ -47,6 +47,10 @@ class Edited(Town):
         await self.app.reloading.reload()
         assert not self.condition.faults, self.condition.faults
 
+    async def until_in_force(self, label: str) -> None:
+        """Wait until a policy is in force."""
+        await self.until(lambda: self.condition.policy == label)
+
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is so."""
         given_up = time.monotonic() + WITHIN_S
@@ -157,6 +161,32 @@ async def test_rules_and_ceilings_that_leave_nobody_are_refused_too(
         await t.until(lambda: bool(t.condition.faults))
         assert said in t.condition.faults[0].message
         assert t.condition.policy == "default@1"
+
+
+async def test_no_call_fails_while_policies_are_saved_good_and_broken(tmp_path: Path) -> None:
+    async with edited(tmp_path) as t:
+        over = asyncio.Event()
+
+        async def keep_asking() -> set[str]:
+            seen = set()
+            while not over.is_set():
+                seen.add((await t.app.serve(t.call())).policy)
+            return seen
+
+        callers = [asyncio.create_task(keep_asking()) for _ in range(4)]
+        for number in range(2, 12):
+            good = t.policy_file.read_text().replace(f"revision: {number - 1} ", f"revision: {number} ")
+            t.policy_file.write_text(good)
+            await t.until_in_force(f"default@{number}")
+            t.policy_file.write_text(good.replace("intents:", "intents: [", 1))
+            await t.until(lambda: bool(t.condition.faults))
+            t.policy_file.write_text(good)
+            await t.until(lambda: not t.condition.faults)
+        over.set()
+        policies = set().union(*await asyncio.gather(*callers))
+        assert "default@1" in policies
+        assert "default@11" in policies
+        await t.assert_books_agree()
 
 
 async def test_a_policy_file_that_is_gone_is_not_replaced_by_the_shipped_one(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
         again = min(again, max(0.5 * still, _CLOSELY_S))
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
-    if len(ask.live) < 2 and policy.hedging.on and picture.hedge_budget and picture.running:
+    if len(ask.live) < 2 and policy.hedging.enabled and picture.hedge_budget and picture.running:
         stake = hedging.at_stake(picture, ask.worth, policy.punctuality)
         slack = ask.arrived + ask.constraints.slo - now
         accounts = {each.account for each in ask.live} | {each.account for each in ask.tried}
@@ -181,7 +181,7 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
 
 def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
     """When to look at an order again."""
-    if not policy.hedging.on:
+    if not policy.hedging.enabled:
         return None
     ask, now = picture.ask, picture.now
     slack = ask.arrived + ask.constraints.slo - now

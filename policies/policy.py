@@ -87,7 +87,7 @@ class Scarcity(Struct, frozen=True, kw_only=True):
 class Hedging(Struct, frozen=True, kw_only=True):
     """When a second order is placed beside one that takes long (`policies/hedging.py`)."""
 
-    on: bool = True
+    enabled: bool = True
     budget: float = 0.05
     """Most second orders, as a share of all."""
     quantile: float = 0.97

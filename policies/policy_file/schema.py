@@ -197,7 +197,7 @@ class ScarcityFile(Section):
 class HedgingFile(Section):
     """When a second order is placed beside one that takes long."""
 
-    on: bool = Field(default=True, description="Whether a late order may get a second one beside it (yes).")
+    enabled: bool = Field(default=True, description="Whether a late order may get a second one beside it (yes).")
     budget: Share = Field(default=0.05, description="Most second orders, as a share of all (5%).")
     quantile: Share = Field(
         default=0.97, gt=0, lt=1, description="An order is looked at when this share of its like is done (97%)."

@@ -145,3 +145,15 @@ def test_the_schema_accepts_what_the_language_accepts() -> None:
         ("rules", [{"rule": "r", "when": {"days": "sunday"}}]),
     ):
         assert list(validator.iter_errors({**wrong, key: value})) != [], key
+
+
+def test_the_rule_that_the_guide_shows_is_clean_and_its_example_holds(tmp_path: Path) -> None:
+    guide = (CONFIG.parent / "docs/how-to/read-a-policy.md").read_text(encoding="utf-8")
+    (shown,) = [
+        block.partition("```")[0] for block in guide.split("```yaml\n") if "rules:" in block.partition("```")[0]
+    ]
+    shipped = (CONFIG / "policies/default.yaml").read_text(encoding="utf-8").partition("\nexamples:")[0]
+    path = tmp_path / "default.yaml"
+    path.write_text(f"{shipped}\n{shown}", encoding="utf-8")
+    assert run(["policy", "lint", str(path)]) == 0
+    assert run(["policy", "test", str(path)]) == 0

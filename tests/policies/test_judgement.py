@@ -52,7 +52,7 @@ def test_a_second_order_goes_elsewhere_where_it_saves_more_than_it_costs() -> No
 
 
 @pytest.mark.parametrize(
-    "facts", [{"cents": 20.0}, {"worth": CENT // 10}, {"hedging": Hedging(on=False)}], ids=["dear", "idle", "off"]
+    "facts", [{"cents": 20.0}, {"worth": CENT // 10}, {"hedging": Hedging(enabled=False)}], ids=["dear", "idle", "off"]
 )
 def test_no_second_order_where_it_saves_less(facts: dict[str, object]) -> None:
     assert isinstance(late(**facts), Wait)  # type: ignore[arg-type]

@@ -154,7 +154,7 @@ def _accounts(sandbox_url: str) -> Mapping[str, Mapping[str, object]]:
 
 def single_minded(revision: Revision) -> Engine:
     """The gateway's engine without second orders: on a busy machine they would come between a test and its count."""
-    hedging = msgspec.structs.replace(revision.policy.hedging, on=False)
+    hedging = msgspec.structs.replace(revision.policy.hedging, enabled=False)
     return cost_engine(
         msgspec.structs.replace(revision, policy=msgspec.structs.replace(revision.policy, hedging=hedging))
     )

@@ -55,7 +55,7 @@ async def short_of_room(
             name: intent if priority is None else replace(intent, priority=priority)
             for name, intent in policy.intents.items()
         }
-        quiet = replace(policy.hedging, on=False)
+        quiet = replace(policy.hedging, enabled=False)
         policy = replace(policy, hedging=quiet, intents=intents, max_waiting=max_waiting, max_wait=max_wait)
         app = await build(terms, replace(revision, policy=policy))
         await app.start()

@@ -27,6 +27,8 @@ _PRIOR_SPREAD = 0.25  # of the natural logarithm
 _SLOW_SHARE = 0.02
 _SLOW = (1.5, 8.0)  # the slow tail takes this many times longer
 _CLIP = 0.35  # one surprise moves the drift by no more than this times the learning rate
+_TREND_STEP = 0.2
+_HASTE = 4.0  # how much faster the drift follows where every order is a surprise on the same side
 _OFFSET_SHARE = 1 / 3  # an offset learns a third as fast as the drift
 _FADE = 0.7  # what old observations keep when memory is full
 _REFRESH = 32  # observations between two readings of the histogram
@@ -61,6 +63,7 @@ class LatencyForecast:
         "_offsets",
         "_seen_at",
         "_terms",
+        "_trend",
         "_unread",
         "ratio_hedge",
         "ratio_p50",
@@ -75,6 +78,7 @@ class LatencyForecast:
         self._hedge_at = hedge_at
         self._terms = terms
         self._drift = 0.0
+        self._trend = 0.0
         self._offsets: dict[int, float] = {}
         self._bins = list(_PRIOR)
         self._mass = _PRIOR_WEIGHT
@@ -132,7 +136,11 @@ class LatencyForecast:
         if self._mass > self._terms.memory:
             self._bins = [weight * _FADE for weight in self._bins]
             self._mass *= _FADE
-        step = self._terms.drift * min(max(surprise * log(2.0), -_CLIP), _CLIP)
+        clipped = min(max(surprise * log(2.0), -_CLIP), _CLIP)
+        self._trend += _TREND_STEP * (clipped - self._trend)
+        # Surprises on one side alone are no noise: the seller has become another.
+        haste = 1.0 + _HASTE * max(2.0 * abs(self._trend) / _CLIP - 1.0, 0.0)
+        step = self._terms.drift * haste * clipped
         self._drift += step
         bucket = _bucket(amount)
         self._offsets[bucket] = self._offsets.get(bucket, 0.0) + step * _OFFSET_SHARE

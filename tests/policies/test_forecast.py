@@ -99,3 +99,17 @@ def test_whatever_is_seen_quantiles_rise_and_lateness_falls_with_slack(orders: l
     late = [forecast.lateness(2.0, slack) for slack in (-5.0, 0.0, 1.0, 2.0, 5.0, 60.0)]
     assert late == sorted(late, reverse=True)
     assert late[-1] >= -1e-9
+
+
+def test_a_seller_that_becomes_slow_at_once_is_believed_after_a_few_orders() -> None:
+    forecast = seen(2.0)
+    for n in range(30):
+        forecast.observe(1.0, 6.0, 200.0 + n)
+    assert forecast.expected(1.0) == pytest.approx(6.0, rel=0.1)
+
+
+def test_surprises_on_both_sides_leave_the_forecast_where_it_is() -> None:
+    forecast = seen(2.0)
+    for n in range(100):
+        forecast.observe(1.0, 2.0 * 1.5 ** (-1) ** n, 200.0 + n)
+    assert forecast.expected(1.0) == pytest.approx(2.0, rel=0.05)

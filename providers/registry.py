@@ -25,7 +25,6 @@ _NOT_SELLERS: Final = frozenset(
         "conformance",
         "contract",
         "errors",
-        "fal_storage",
         "masks",
         "picture",
         "plain_http",

@@ -1,28 +1,15 @@
-"""fal.ai, through fal-client: submit to the queue, wait for its word or ask for it, fetch the pictures.
-
-    (inputs to v3.fal.media)  ->  POST queue.fal.run/{endpoint}  ->  receipt  ->  status (or a signed webhook)
-    ->  result  ->  files
-
-A result stays at fal for days, so an order with a ticket can always be brought home later, and its charge looked up
-by its id (`billing-events`, in nano-dollars). Formats: fal's docs and fal-client 1.0.3, as of 2026-11.
-"""
+"""One account at fal.ai: an order from its submission to its pictures."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from base64 import urlsafe_b64decode
-from binascii import Error as NotBase64
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-import pybase64
-from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from yarl import URL
 
@@ -34,7 +21,6 @@ from providers.contract import (
     ListedPrice,
     OnAccepted,
     Order,
-    Safety,
     Ticket,
     Usage,
     UsageRecord,
@@ -53,9 +39,19 @@ from providers.errors import (
     Unavailable,
     Unsupported,
 )
-from providers.fal_storage import Storage
+from providers.fal.messages import (
+    CallbackBody,
+    Output,
+    cancel_outcome,
+    complaint,
+    decode_output,
+    inline,
+)
+from providers.fal.platform import SIDE_CALL_S, Platform
+from providers.fal.storage import Storage
+from providers.fal.words import fields_of
 from providers.masks import white_on_black
-from providers.picture import Piece, complete, data_uri, deliver, format_of, input_fields, requested, steps_of
+from providers.picture import Piece, complete, data_uri, deliver, input_fields, requested, steps_of
 from providers.transport import (
     ATTEMPT_HEADER,
     Answer,
@@ -63,8 +59,6 @@ from providers.transport import (
     Cut,
     Http,
     Loading,
-    Lost,
-    NotSent,
     WireError,
     read,
     retry_after,
@@ -76,8 +70,6 @@ if TYPE_CHECKING:
     import fal_client
     import httpx
 
-T = TypeVar("T")
-
 _HOSTS: Final[Mapping[str, str]] = {
     "fal.run": "run",
     "queue.fal.run": "queue",
@@ -86,18 +78,7 @@ _HOSTS: Final[Mapping[str, str]] = {
     "v3.fal.media": "cdn",
 }
 """fal's hosts, and the folder each becomes when everything lies under one `base_url`."""
-_SIDE_CALL_S: Final = 15.0
-"""Seconds that a call beside an order (cancel, prices, keys) may take."""
 _RESULT_READS: Final = 4
-_IDS_A_PAGE: Final = 50
-"""Most endpoint ids that fal's platform API takes in one question."""
-_CANCELS: Final[Mapping[str, CancelOutcome]] = {
-    "OK": "unbilled",
-    "CANCELLATION_REQUESTED": "running",
-    "ALREADY_COMPLETED": "finished",
-}
-_TOLERANCE: Final[Mapping[Safety, str]] = {"strict": "1", "standard": "2", "relaxed": "5"}
-"""A string, not a number, at every Pro endpoint; "2" is fal's own default, "5" the most that all of them take."""
 _SUBMIT_ENDS: Final[Mapping[int, type[ProviderError]]] = {
     401: Misconfigured,
     402: Misconfigured,
@@ -146,89 +127,6 @@ def connect(name: str, settings: Settings, http: Http) -> Fal:
     return Fal(name, settings, http)
 
 
-class _File(Struct):
-    url: str
-    width: int | None = None
-    height: int | None = None
-
-
-class _Output(Struct):
-    images: list[_File] | None = None
-    image: _File | None = None
-    seed: int | None = None
-    has_nsfw_concepts: list[bool] | None = None
-
-    def files(self) -> list[_File]:
-        """Every picture, in order."""
-        return self.images if self.images is not None else [self.image] if self.image else []
-
-
-class _Problem(Struct):
-    loc: list[str | int] = []
-    msg: str = ""
-    type: str = ""
-
-
-class _Complaint(Struct):
-    detail: str | list[_Problem] = ""
-    error_type: str | None = None
-
-
-class _CancelAnswer(Struct):
-    status: str = ""
-
-
-class _Price(Struct):
-    endpoint_id: str
-    unit_price: Decimal
-    unit: str
-
-
-class _Prices(Struct):
-    prices: list[_Price]
-
-
-class _Metadata(Struct, frozen=True):
-    status: str = "active"
-
-
-class _Model(Struct):
-    endpoint_id: str
-    metadata: _Metadata = _Metadata()
-
-
-class _ModelPage(Struct):
-    models: list[_Model]
-
-
-class _Page(Struct):
-    next_cursor: str | None = None
-
-
-class _Event(Struct):
-    request_id: str
-    endpoint_id: str
-    timestamp: datetime
-    cost_estimate_nano_usd: int
-
-
-class _Events(Struct):
-    billing_events: list[_Event]
-
-
-class _Jwk(Struct):
-    x: str = ""
-    crv: str = ""
-
-
-class _Jwks(Struct):
-    keys: list[_Jwk]
-
-
-class _CallbackBody(Struct):
-    request_id: str
-
-
 class _Sdk(NamedTuple):
     """fal-client, and the HTTP client it speaks through."""
 
@@ -262,13 +160,14 @@ class Fal:
         )
         self._sdk = Loading(lambda: _load(http, self._origins, self._key))
         self._bells = Bells()
-        self._callback_keys = Keys(self._jwks)
+        self._platform = Platform(http, self._origins, self._key)
+        self._callback_keys = Keys(self._platform.callback_keys)
         self._wall_clock = wall_clock
         self._storage = Storage(http, self._origins, self._key)
 
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Put inputs where fal sees them, queue `order`, tell its ticket, wait for the end, fetch the pictures."""
-        fields = _fields(order, sync_mode=self._settings.sync_mode or order.unstored)
+        fields = fields_of(order, sync_mode=self._settings.sync_mode or order.unstored)
         sdk = await self._sdk.get()
         deadline = asyncio.get_running_loop().time() + order.timeout
         fields |= await self._inputs(order, deadline)
@@ -288,53 +187,26 @@ class Fal:
     async def cancel(self, ticket: Ticket) -> CancelOutcome:
         """Ask once. A queued order is dropped unbilled; a running one may still finish and be billed."""
         try:
-            async with asyncio.timeout(_SIDE_CALL_S):
+            async with asyncio.timeout(SIDE_CALL_S):
                 sdk = await self._sdk.get()
                 answer = await sdk.client.put(_handle(sdk, ticket).cancel_url)
-            return _cancel_outcome(answer.content)
+            return cancel_outcome(answer.content)
         except Answered as error:
-            return _cancel_outcome(error.answer.body)
+            return cancel_outcome(error.answer.body)
         except (TimeoutError, WireError):
             return "unknown"
 
     async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
         """List fal's own price per billing unit; its `unit` may say "image" where pages say megapixel."""
-        prices: list[ListedPrice] = []
-        for page in _pages(endpoints):
-            async for answer in self._platform("/v1/models/pricing", {"endpoint_id": ",".join(page)}):
-                listed = _decode(answer, _Prices).prices
-                prices += (
-                    ListedPrice(endpoint=p.endpoint_id, unit=p.unit, nano_usd=_nano(p.unit_price)) for p in listed
-                )
-        return prices
+        return await self._platform.prices(endpoints)
 
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
         """List what fal bills, request by request, discounts included."""
-        start = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        records: list[UsageRecord] = []
-        for page in _pages(endpoints):
-            query = {"start": start, "endpoint_id": ",".join(page)}
-            async for answer in self._platform("/v1/models/billing-events", query):
-                records += (
-                    UsageRecord(
-                        endpoint=event.endpoint_id,
-                        nano_usd=event.cost_estimate_nano_usd,
-                        at=event.timestamp.astimezone(UTC),
-                        request_id=event.request_id,
-                    )
-                    for event in _decode(answer, _Events).billing_events
-                )
-        return records
+        return await self._platform.usage(since, endpoints)
 
     async def erase(self, ticket: Ticket) -> bool:
         """Delete a request's payloads and the files it made; fal wants an admin key for that."""
-        url = f"{self._origins['api.fal.ai']}/v1/models/requests/{quote(ticket.id, safe='')}/payloads"
-        try:
-            async with asyncio.timeout(_SIDE_CALL_S):
-                answer = await self._http.send("DELETE", url, headers={"Authorization": f"Key {self._key}"})
-        except (NotSent, Lost, Cut, TimeoutError) as error:
-            raise Unavailable(type(error).__name__) from error
-        return answer.status == 200
+        return await self._platform.erase(ticket.id)
 
     async def read_callback(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Verify a webhook (Ed25519 over its ids, stamp and body) and wake whoever waits for its order.
@@ -344,7 +216,7 @@ class Fal:
         if not await self._trusts({name.lower(): value for name, value in headers.items()}, body):
             return False
         try:
-            request_id = msgspec.json.decode(body, type=_CallbackBody).request_id
+            request_id = msgspec.json.decode(body, type=CallbackBody).request_id
         except msgspec.MsgspecError:
             return False
         self._bells.ring(request_id)
@@ -353,7 +225,7 @@ class Fal:
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for models and prices, which costs nothing; prices need a good key, and name no missing endpoint."""
         try:
-            known = [endpoint for page in _pages(endpoints) for endpoint in await self._active(page)]
+            known = await self._platform.active(endpoints)
             priced = {price.endpoint for price in await self.list_prices(known)} if known else set()
         except Misconfigured as error:
             return [f"fal refuses the key of account `{self.name}`: {error.detail}"]
@@ -361,15 +233,6 @@ class Fal:
             return [f"fal's price list cannot be read: {error.detail}"]
         gone = [f"fal has no endpoint {endpoint} any more" for endpoint in endpoints if endpoint not in known]
         return gone + [f"fal names no price for {endpoint}" for endpoint in known if endpoint not in priced]
-
-    async def _active(self, endpoints: Sequence[str]) -> Sequence[str]:
-        """Those of some endpoints that fal still runs."""
-        found: list[str] = []
-        async for answer in self._platform("/v1/models", {"endpoint_id": ",".join(endpoints)}):
-            found += (
-                model.endpoint_id for model in _decode(answer, _ModelPage).models if model.metadata.status == "active"
-            )
-        return found
 
     async def aclose(self) -> None:
         """Let go of the SDK's client; the connections are the transport's."""
@@ -417,7 +280,7 @@ class Fal:
                 sdk = await self._sdk.get()
                 end = await self._wait(_handle(sdk, ticket), deadline, pause)
                 output = await self._result(sdk, order, ticket, end, deadline)
-                owed = _declared(order, output)
+                owed = declared(order, output)
                 pieces = await asyncio.gather(*(self._piece(output, at, deadline) for at in range(len(output.files()))))
         except TimeoutError as error:
             raise TimedOut(f"not finished in {order.timeout:g} s", ticket=ticket, owed=owed) from error
@@ -446,13 +309,13 @@ class Fal:
                 pause = 0.0 if rung else pause
                 pause = min(max(pause, self._settings.poll_first) * self._settings.poll_growth, longest)
 
-    async def _result(self, sdk: _Sdk, order: Order, ticket: Ticket, end: _End, deadline: float) -> _Output:
+    async def _result(self, sdk: _Sdk, order: Order, ticket: Ticket, end: _End, deadline: float) -> Output:
         """Read the result; raises what its absence means."""
         url = _handle(sdk, ticket).response_url
 
-        async def ask() -> _Output | Answer:
+        async def ask() -> Output | Answer:
             try:
-                return _decode_output((await sdk.client.get(url)).content)
+                return decode_output((await sdk.client.get(url)).content)
             except Answered as error:
                 if end.failed:
                     return error.answer  # this is the failure itself, not a hiccup in telling it
@@ -470,13 +333,13 @@ class Fal:
             raise Failed("fal calls it failed, yet shows a result", owed="unknown", ticket=ticket)
         return output
 
-    async def _piece(self, output: _Output, at: int, deadline: float) -> Piece:
+    async def _piece(self, output: Output, at: int, deadline: float) -> Piece:
         """Fetch one picture; where that fails, its bytes are empty and `trouble` says why."""
         file, marks = output.files()[at], output.has_nsfw_concepts or []
         data, trouble = b"", ""
         try:
             if file.url.startswith("data:"):
-                data = _inline(file.url)
+                data = inline(file.url)
             else:
                 data = await self._http.fetch(file.url, hosts=self._file_hosts, deadline=deadline, whole=complete)
         except WireError as error:
@@ -491,7 +354,7 @@ class Fal:
 
     def _not_taken(self, answer: Answer, order: Order) -> ProviderError:
         """Say what a refused submission means."""
-        types, words = _complaint(answer)
+        types, words = complaint(answer)
         status = answer.status
         kind = _SUBMIT_ENDS.get(status) or (Unavailable if status >= 500 else Unsupported)
         if "content_policy_violation" in types:
@@ -503,7 +366,7 @@ class Fal:
 
     def _ended_badly(self, answer: Answer, order: Order, ticket: Ticket, end: _End) -> ProviderError:
         """Say what an error in place of a result means; the order had been accepted."""
-        types, words = _complaint(answer)
+        types, words = complaint(answer)
         status, text = answer.status, self._scrubbed(words, answer.status, order)
         if "content_policy_violation" in types:
             return ContentRefused(text, ticket=ticket, status=status)
@@ -515,33 +378,6 @@ class Fal:
 
     def _scrubbed(self, words: str, status: int, order: Order) -> str:
         return scrub(words or f"HTTP {status}", (self._key, self._key.rpartition(":")[2], order.request.prompt))
-
-    async def _platform(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """Read every page of a list of fal's platform API; raises `Misconfigured` or `Unavailable`."""
-        cursor: str | None = ""
-        while cursor is not None:
-            asked = {**query, "cursor": cursor} if cursor else query
-            url = f"{self._origins['api.fal.ai']}{path}?{urlencode(asked)}"
-            body = await self._get(url, {"Authorization": f"Key {self._key}"})
-            yield body
-            cursor = _decode(body, _Page).next_cursor
-
-    async def _get(self, url: str, headers: Mapping[str, str]) -> bytes:
-        async def ask() -> bytes:
-            answer = await self._http.send("GET", url, headers=headers)
-            if answer.status != 200:
-                raise Answered(answer)
-            return answer.body
-
-        try:
-            async with asyncio.timeout(_SIDE_CALL_S):
-                return await read(ask, deadline=asyncio.get_running_loop().time() + _SIDE_CALL_S, attempts=3)
-        except Answered as error:
-            words = scrub(_complaint(error.answer)[1] or f"HTTP {error.status}", (self._key,))
-            kind = Misconfigured if error.status in {401, 403} else Unavailable
-            raise kind(words, status=error.status) from error
-        except (TimeoutError, WireError) as error:
-            raise Unavailable(str(error) or "no answer") from error
 
     async def _trusts(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Whether a callback is fal's and fresh; header names in small letters."""
@@ -555,11 +391,6 @@ class Fal:
             return False
         message = "\n".join([*ids, stamp, hashlib.sha256(body).hexdigest()]).encode()
         return await self._callback_keys.one_fits(lambda key: _signed(key, signature, message))
-
-    async def _jwks(self) -> list[bytes]:
-        """Fetch the public keys fal signs its callbacks with."""
-        body = await self._get(f"{self._origins['rest.fal.ai']}/.well-known/jwks.json", {})
-        return [_unpadded(key.x) for key in _decode(body, _Jwks).keys if key.crv == "Ed25519"]
 
 
 def _signed(key: bytes, signature: bytes, message: bytes) -> bool:
@@ -618,127 +449,8 @@ async def _status(handle: fal_client.AsyncRequestHandle) -> fal_client.Status:
         raise Cut("a status that cannot be read", 200) from error
 
 
-def _fields(order: Order, *, sync_mode: bool) -> dict[str, object]:
-    """Say an order in fal's words; raises `Unsupported` for what they cannot say."""
-    asked, able = order.request, order.abilities
-    if asked.operation not in able.operations or asked.operation == "upscale":
-        raise Unsupported(f"{order.endpoint} does not {asked.operation} here")
-    if asked.mask and not able.mask:
-        raise Unsupported(f"{order.endpoint} takes no mask")
-    if asked.count > able.max_count:
-        raise Unsupported(f"{order.endpoint} draws at most {able.max_count} pictures an order, not {asked.count}")
-    wanted: dict[str, object | None] = {
-        "prompt": None if asked.operation == "remove_background" else asked.prompt,
-        **_size(order),
-        "num_images": asked.count if able.max_count > 1 else None,
-        "seed": asked.seed if able.seed else None,
-        "num_inference_steps": steps_of(order),
-        "guidance_scale": asked.guidance if able.guidance else None,
-        "negative_prompt": asked.negative_prompt if able.negative_prompt else None,
-        "strength": asked.strength if able.strength else None,
-        "loras": [{"path": lora.path, "scale": lora.scale} for lora in asked.loras] or None,
-        "output_format": format_of(order) if len(able.formats) > 1 else None,
-        "sync_mode": True if sync_mode else None,
-        **_safety(order),
-    }
-    return {name: value for name, value in wanted.items() if value is not None} | dict(able.fixed)
-
-
-def _size(order: Order) -> dict[str, object]:
-    asked, able = order.request, order.abilities
-    if not able.sizes.allows(asked.width, asked.height):
-        raise Unsupported(f"{order.endpoint} does not draw {asked.width}x{asked.height}")
-    match able.size_dialect:
-        case "image_size":
-            return {"image_size": {"width": asked.width, "height": asked.height}}
-        case "width_height":
-            return {"width": asked.width, "height": asked.height}
-        case "size":
-            return {"size": f"{asked.width}x{asked.height}"}
-        case "aspect_ratio":
-            name = able.sizes.name_of(asked.width, asked.height)
-            if name is None:
-                raise Unsupported(f"{order.endpoint} knows sizes by name, and {asked.width}x{asked.height} has none")
-            return {"aspect_ratio": name}
-        case "input":
-            return {}
-        case "aspect_ratio_megapixels" | "custom_ratio":
-            raise Unsupported(f"fal has no words for sizes by {able.size_dialect}")
-
-
-def _safety(order: Order) -> dict[str, object]:
-    match order.abilities.safety_dialect:
-        case "checker":
-            return {"enable_safety_checker": order.request.safety != "relaxed"}
-        case "tolerance":
-            return {"safety_tolerance": _TOLERANCE[order.request.safety]}
-        case "disable_checker":
-            return {"disable_safety_checker": order.request.safety == "relaxed"}
-        case "none":
-            return {}
-
-
-def _complaint(answer: Answer) -> tuple[frozenset[str], str]:
-    """Types and words of an error, in both of fal's shapes; never the `input` it echoes."""
-    named = answer.headers.get("x-fal-error-type", "")
-    try:
-        said = msgspec.json.decode(answer.body, type=_Complaint)
-    except (msgspec.MsgspecError, ValueError):
-        return frozenset({named}), ""
-    if isinstance(said.detail, str):
-        return frozenset({named, said.error_type or ""}), said.detail
-    words = "; ".join(f"{'.'.join(map(str, problem.loc))}: {problem.msg}" for problem in said.detail)
-    return frozenset({named, *(problem.type for problem in said.detail)}), words
-
-
-def _declared(order: Order, output: _Output) -> Usage:
+def declared(order: Order, output: Output) -> Usage:
     """Count up the pictures of a result as fal tells of them."""
     asked = (order.request.width, order.request.height)
     sizes = ((file.width, file.height) if file.width and file.height else asked for file in output.files())
     return Usage(images=tuple(sizes), steps=steps_of(order), references=order.request.references)
-
-
-def _cancel_outcome(body: bytes) -> CancelOutcome:
-    try:
-        said = msgspec.json.decode(body, type=_CancelAnswer).status
-    except (msgspec.MsgspecError, ValueError):
-        return "unknown"
-    return _CANCELS.get(said, "unknown")
-
-
-def _decode_output(body: bytes) -> _Output:
-    try:
-        return msgspec.json.decode(body, type=_Output)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Cut("a result that cannot be read", 200) from error
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Unavailable("an answer that cannot be read") from error
-
-
-def _inline(url: str) -> bytes:
-    """Unpack the bytes of a `data:` URL; empty where they are no base64."""
-    try:
-        return pybase64.b64decode(url.partition(",")[2], validate=True)
-    except (NotBase64, ValueError):
-        return b""
-
-
-def _unpadded(text: str) -> bytes:
-    try:
-        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (NotBase64, ValueError):
-        return b""
-
-
-def _pages(endpoints: Sequence[str]) -> list[Sequence[str]]:
-    return [endpoints[at : at + _IDS_A_PAGE] for at in range(0, len(endpoints), _IDS_A_PAGE)]
-
-
-def _nano(dollars: Decimal) -> int:
-    """Nano-dollars of a listed price; the list is for comparing, so finer ones are rounded."""
-    return int((dollars * 1_000_000_000).to_integral_value())

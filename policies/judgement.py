@@ -169,12 +169,13 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
         slack = ask.arrived + ask.constraints.slo - now
         accounts = {each.account for each in ask.live} | {each.account for each in ask.tried}
         used = 1.0 - policy.hedging.below
+        lost = int(ask.worth.late_second * max(-slack, 0.0))  # lost whoever draws
         for each in ready:
             seen = each.seen
             if seen.account in accounts or seen.share_left < used:
                 continue
             lateness = int(policy.punctuality * ask.worth.late * seen.late)  # that is in what it saves
-            if hedging.saved(seen, stake, slack) > each.total - lateness:
+            if hedging.saved(seen, stake, slack) > each.total - lateness - lost:
                 return Submit(show.candidate(each), _wake_at(picture, seen, policy))
     return Wait(until)
 

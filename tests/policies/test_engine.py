@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from policies.policy import Crowding, Fallback
 from policies.tariffs import MachineSecond, ResolutionTable
-from policies.types import Ask, Capacity, Event, Reason, Rejection, Shed, Submit, Tier, Wait, Worth
+from policies.types import Ask, Capacity, Event, Live, Reason, Rejection, Shed, Submit, Tier, Wait, Worth
 from providers.contract import ImageRequest
 from tests.support.pasts import ASKS, EVENTS, MARKETS, OFFERS, REASONS, lived
 from tests.support.sellers import CENT, POLICY, Town, ask, failed, offer, shipped
@@ -432,3 +432,13 @@ def test_machines_that_run_anyway_are_chosen_by_what_an_order_adds_and_quoted_wh
     best = Town(rented, owned).decide(ask()).ranked[0]
     assert (best.offer.id, best.costs["price"], best.quote.amount) == ("own:m", 0, 10_000_000)
     assert Town(rented, replace(owned, counted=1.0)).decide(ask()).ranked[0].offer.id == "api:m"
+
+
+def test_seconds_that_are_lost_already_do_not_speak_against_a_second_order() -> None:
+    """It hangs; the 27 s it is late by are lost whoever draws, and are worth more than the failure to be feared."""
+    town = Town(offer("a:m", 0.3), offer("b:m", 0.3))
+    town.tell("submitted", "a:m")
+    wish = replace(ask(slo=3.0), worth=Worth(late_second=2_000_000, failure=50_000_000), live=(Live("a:m", "a", 0.0),))
+    move = town.decide(wish, 30.0, "wake").move
+    assert isinstance(move, Submit)
+    assert move.candidate.offer.id == "b:m"

@@ -295,31 +295,44 @@ async def test_every_decision_about_both_orders_is_taken_again_the_same(tmp_path
             assert (note.move, note.chosen) == said(decision)
 
 
+async def killed(folder: Path, sandbox: Sandbox, changes: dict[str, Any], **terms: Any) -> tuple[Town, Call]:
+    """A second gateway on the state of one that died while fal worked, and the call that it died with."""
+    first = await build(settings(folder, sandbox.url, **changes), engine=single_minded)
+    await first.start()
+    call = msgspec.structs.replace(clear(Town(first, sandbox), **terms), fingerprint=b"0123456789abcdef")
+    serving = asyncio.create_task(first.coalescing.serve(call, Repeat()))
+    await ordered(sandbox, "fal")
+    await asyncio.sleep(0.5)  # until its receipt is written
+    await crash(first)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    second = await build(settings(folder, sandbox.url, **changes), engine=single_minded)
+    await second.start()
+    return Town(second, sandbox), call
+
+
 @pytest.mark.parametrize("returns", [True, False])
-async def test_killed_between_the_orders_the_second_is_found_and_charged_only_when_its_caller_returns(
-    tmp_path: Path, returns: bool
+@pytest.mark.parametrize("at", ["*bria*", "*flux*"])
+async def test_killed_during_either_order_it_is_found_and_charged_only_when_its_caller_returns(
+    tmp_path: Path, returns: bool, at: str
 ) -> None:
     changes: dict[str, Any] = {"orders": {**PATIENT, "regain": "60s" if returns else "100ms"}}
+    seller, price = ("fal", 3_000_000) if at == "*flux*" else ("together", DRAWN)
+    models = None if at == "*bria*" else frozenset({"flux-schnell"})
+    only = None if at == "*bria*" else frozenset({"fal"})
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
-        sandbox.script([{"provider": "fal", "do": "slow", "when": {"share": 1}, "args": {"seconds": 1.5}}])
-        first = await build(settings(tmp_path, sandbox.url, **changes), engine=single_minded)
-        await first.start()
-        call = msgspec.structs.replace(clear(Town(first, sandbox)), fingerprint=b"0123456789abcdef")
-        serving = asyncio.create_task(first.coalescing.serve(call, Repeat()))
-        await ordered(sandbox, "fal")
-        await asyncio.sleep(0.5)  # until its receipt is written
-        await crash(first)
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        second = await build(settings(tmp_path, sandbox.url, **changes), engine=single_minded)
-        await second.start()
-        t = Town(second, sandbox)
+        slow = {"provider": "fal", "model": at, "do": "slow", "when": {"share": 1}, "args": {"seconds": 1.5}}
+        sandbox.script([slow])
+        t, call = await killed(tmp_path, sandbox, changes, models=models, only=only)
         if returns:
-            again = msgspec.structs.replace(call, id=new_id("call"), arrived=second.clock.now())
-            delivery = (await second.coalescing.serve(again, Repeat(count=1))).delivery
-            assert delivery.charge == DRAWN + CLEARED
-            assert delivery.images[0].asset.model == "flux-schnell"
+            repeat = msgspec.structs.replace(call, id=new_id("call"), arrived=t.app.clock.now())
+            delivery = (await t.app.coalescing.serve(repeat, Repeat(count=1))).delivery
+            assert delivery.charge == price + CLEARED
+            assert delivery.images[0].asset.offer_id == f"{seller}:flux-schnell"
         await t.assert_books_agree()
-        assert t.invoiced() == {"together": DRAWN, "fal": CLEARED}
-        assert await t.charged() == (DRAWN + CLEARED if returns else 0)
-        await second.stop()
+        invoiced = {seller: price}
+        if returns or at == "*bria*":
+            invoiced["fal"] = invoiced.get("fal", 0) + CLEARED
+        assert t.invoiced() == invoiced
+        assert await t.charged() == (price + CLEARED if returns else 0)
+        await t.app.stop()

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gateway.errors import Forbidden, GatewayError, InvalidRequest, NotFound, RateLimited
 from gateway.http import edit_fields
+from gateway.http.answers import warning_header
 from gateway.http.auth import Key
 from gateway.http.bodies import read_json
 from gateway.http.edits import Given, given_in_json, given_of, parse_edit, without_pictures
@@ -54,7 +55,11 @@ OPERATIONS = (
         body=edit_fields.quote_schema(),
         form=edit_fields.form_schema(),
         answers={
-            200: Content(about="Every offer, cheapest feasible first.", schema=Quotes, headers=(*USUAL_HEADERS, *_RATE))
+            200: Content(
+                about="Every offer, cheapest feasible first.",
+                schema=Quotes,
+                headers=(*USUAL_HEADERS, *_RATE, "x-pixelgate-warning"),
+            )
         },
         errors=(Forbidden, NotFound, RateLimited),
     ),
@@ -72,20 +77,22 @@ def quotes(services: Services) -> HTTPRouteHandler:
         try:
             key.spend_request(arrived)
             body = await _body(services, key.caller, headers, request)
-            names = services.names
+            names = services.terms_for(key.caller, _fields(body)).names
             wish = _wish(body, names, key.caller)
             call = call_of(wish, new_id("call"), key.caller, arrived, "quote", names.regime)
             offers = await services.quote(call)
         except GatewayError as error:
             error.headers = key.headers()
             raise
-        return Response(Quotes(offers), headers=_told(key))
+        return Response(Quotes(offers), headers=_told(key, wish))
 
     return quote
 
 
-def _told(key: Key) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in key.headers()}
+def _told(key: Key, wish: Wish) -> dict[str, str]:
+    """What is said beside the offers: the key's rates, and what is not priced as asked."""
+    headers = [*key.headers(), *([warning_header(wish.warnings)] if wish.warnings else ())]
+    return {name.decode(): value.decode() for name, value in headers}
 
 
 async def _body(
@@ -109,10 +116,13 @@ async def _body(
     return {name: value for name, value in without_pictures(plain).items() if name not in _OF_EDITS}
 
 
+def _fields(body: Given | dict[str, object]) -> dict[str, object]:
+    return body.fields if isinstance(body, Given) else body
+
+
 def _wish(body: Given | dict[str, object], names: Names, caller: Caller) -> Wish:
     """What it asks for."""
-    fields = body.fields if isinstance(body, Given) else body
-    fields = {**fields, "prompt": fields.get("prompt") or _NO_PROMPT}
+    fields = {**_fields(body), "prompt": _fields(body).get("prompt") or _NO_PROMPT}
     if isinstance(body, Given):
         return parse_edit(Given(fields, body.sizes, body.masked), names, caller)
     return parse_generation(fields, names, caller)

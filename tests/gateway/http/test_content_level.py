@@ -47,6 +47,8 @@ async def test_unknown_fields_are_left_out_and_named_where_the_policy_says_so(do
     answer = await door.post("/v1/images/generations", body)
     assert answer.status_code == 200
     assert answer.headers["x-pixelgate-warning"] == "ignored: qualitty, z?rich?"
+    quoted = await door.post("/v1/quotes", {"qualitty": "high"})
+    assert quoted.headers["x-pixelgate-warning"] == "ignored: qualitty"
     streamed = await door.generate(qualitty="high", stream=True)
     assert streamed.headers["x-pixelgate-warning"] == "ignored: qualitty"
     assert (await door.generate(n=0)).status_code == 400

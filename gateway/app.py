@@ -205,8 +205,8 @@ class App:
 
     def condition(self) -> Condition:
         """How the files on disk stand to what is in force."""
-        if self.reloading is not None:
-            return self.reloading.condition
+        if self.reloading is not None and self.canaries is not None:
+            return msgspec.structs.replace(self.reloading.condition, canary=self.canaries.label)
         return Condition(policy=self.revision.policy.label, prices=self.revision.number)
 
     def _regime(self, policy: Policy, catalog: Catalog, engine: Engine) -> Regime:

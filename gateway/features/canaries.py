@@ -80,6 +80,11 @@ class Canaries:
     def __repr__(self) -> str:
         return f"<Canaries {self._live.rails if self._live else 'none'}>"
 
+    @property
+    def label(self) -> str:
+        """Name and number of the policy on trial here; empty without one."""
+        return "" if self._live is None else self._live.policy.label
+
     async def serve(self, regime: Regime, call: Call, salvage: Salvage | None) -> Delivery:
         """Serve a call of either side, and note how it ended."""
         try:

@@ -47,6 +47,8 @@ class Condition(Struct, frozen=True, kw_only=True):
     prices: int = 0
     since: datetime | None = None
     """When it came into force."""
+    canary: str = ""
+    """Name and number of the policy that is tried beside it, while one is."""
     faults: tuple[Fault, ...] = ()
     """What is wrong with the files on disk; the last good ones are in force then."""
     refused_at: datetime | None = None

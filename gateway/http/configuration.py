@@ -36,6 +36,8 @@ class ConfigurationFacts(Struct, frozen=True, kw_only=True):
     policy: str
     prices: int
     since: datetime | None
+    canary: str
+    """Name and number of the policy that is tried beside it; empty without one."""
     status: str
     """ok, or refused: the files have `faults`, and what was good before is in force."""
     faults: tuple[FaultFacts, ...]
@@ -75,6 +77,7 @@ def facts_of(condition: Condition) -> ConfigurationFacts:
         policy=condition.policy,
         prices=condition.prices,
         since=condition.since,
+        canary=condition.canary,
         status="refused" if condition.faults else "ok",
         faults=tuple(
             FaultFacts(

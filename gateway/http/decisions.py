@@ -41,6 +41,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
     id: str
     policy: str
+    arm: str
+    """Which side of a canary the call was on: control or canary; empty without one."""
     prices: int
     chosen: str | None
     candidates: tuple[CandidateNote, ...]
@@ -91,6 +93,7 @@ def explain(notes: Sequence[DecisionNote], attempts: Sequence[AttemptRow]) -> Ex
     return Explanation(
         id=spoken.id,
         policy=spoken.policy,
+        arm=spoken.arm,
         prices=spoken.prices,
         chosen=spoken.chosen,
         candidates=spoken.candidates,

@@ -15,11 +15,13 @@ import httpx
 import msgspec
 import pytest
 
+from gateway.app import build
 from gateway.cli import run
 from gateway.http.arms import Split
 from gateway.keys import make_key
 from gateway.requests.call import Caller
 from gateway.requests.journal import DecisionNote
+from gateway.revisions import Shelf
 from gateway.settings import read_pepper
 from tests.gateway.test_reloading import Edited, edited
 from tests.support.homes import edit, small_home
@@ -151,6 +153,22 @@ async def test_a_good_canary_is_put_in_force_after_the_planned_calls(
         assert [(row.label, row.source) for row in rows] == [
             ("default@1", "saved"), ("default@2", "canary"), ("default@2", "promoted"),
         ]  # fmt: skip
+
+
+async def test_gateways_on_one_database_begin_and_end_a_canary_together(tmp_path: Path) -> None:
+    async with trial(tmp_path) as t:
+        app = t.town.app
+        other = await build(app.settings, app.revision)
+        other.follow_files(lambda: app.settings, Shelf())
+        await other.start()
+        try:
+            draft = t.draft("default_intent: preview", "default_intent: export")
+            await t.types("canary", "start", str(draft), "--share", "50%")
+            await t.town.until(lambda: app.condition().canary == other.condition().canary == "default@2")
+            await t.many(400, until=lambda: not app.condition().canary)  # the other has no callers of its own
+            await t.town.until(lambda: not other.condition().canary)
+        finally:
+            await other.stop()
 
 
 async def test_a_canary_ends_by_command_and_there_is_one_at_a_time(

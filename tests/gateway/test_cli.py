@@ -248,6 +248,10 @@ def test_serving_shows_a_first_key_with_its_limits_answers_and_ends_well(
         base = said.split()[2].removesuffix("/v1")
         assert key.startswith("pg_")
         assert answer(f"{base}/health/live")
+        process.send_signal(signal.SIGHUP)  # reads the files again
+        while "configuration_adopted" not in said:
+            said = process.stderr.readline()
+            assert said, "ended by SIGHUP"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert run(["keys", "list", "--json", "--config", str(tmp_path)]) == 0

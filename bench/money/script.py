@@ -55,7 +55,7 @@ PRICES = {
 
 Not at Replicate, which tells no price: what it changes there, only a person can learn."""
 
-HANGING = (_rule("slow", 0.12, seconds=3.0),)
+HANGING = (_rule("slow", 0.3, seconds=3.0),)
 """Orders that take long enough to be taken for hung, so that second ones are placed beside them."""
 
 STORM = (

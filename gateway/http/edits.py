@@ -42,13 +42,16 @@ from gateway.http.request_parsing import (
     refuse_unsupported,
     see_through,
     size_of,
+    tags_of,
     wish_of,
     with_headers,
 )
 from gateway.http.services import Services
 from gateway.requests.call import Call, Caller
+from gateway.requests.terms import narrowed
 from policies.chaining import is_chained, opaque
 from policies.eligibility import nearest_drawn
+from policies.rules import About
 from policies.types import Ask as EngineAsk
 from policies.types import Constraints
 from providers.contract import ImageRequest, Input, Operation
@@ -272,7 +275,16 @@ def _wish(
     )
     request = see_through(fields, request, names, caller)
     if size_of(fields, _AUTO) == _AUTO:
-        request = _in_a_drawn_size(request, constraints, names, caller)
+        about = About(
+            team=caller.team,
+            key=caller.key_id,
+            tags=tags_of(fields),
+            model="auto" if constraints.models is None else min(constraints.models),
+            intent=intent.name,
+            operation=operation,
+            pixels=request.width * request.height,
+        )
+        request = _in_a_drawn_size(request, narrowed(constraints, about, names.policy), names, caller)
     return wish_of(fields, names, caller, Asked(model, intent, request, constraints, warnings))
 
 

@@ -54,6 +54,8 @@ class DecisionNote(Struct, frozen=True):
     """Candidates without room for now; the objection stands among `rejections`."""
     arm: str = ""
     """Which side of a canary the call was on: control or canary; empty without one."""
+    rules: tuple[str, ...] = ()
+    """The rules of the policy that were about the call, in their order."""
     operation: Operation = "generate"
     """What was to be ordered; a picture that takes two orders has decisions for each."""
     panic: bool = False
@@ -89,6 +91,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         waiting=tuple([_note(candidate) for candidate in decision.waiting]),
         arm="" if call.regime is None else call.regime.arm,
         picture=picture.without_words() if isinstance(picture, Picture) else None,
+        rules=ask.constraints.rules,
         operation=ask.request.operation,
         panic=isinstance(picture, Picture) and picture.panic,
     )

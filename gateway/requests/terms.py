@@ -11,6 +11,7 @@ from gateway.requests.call import Call, terms_of_removal
 from policies.chaining import may_chain, removal
 from policies.policy import Policy
 from policies.rules import About, applied, stricter
+from policies.types import Constraints
 
 
 def under_rules(call: Call, policy: Policy, resolve: Callable[[str], str | None], at: datetime) -> Call:
@@ -36,6 +37,15 @@ def _under(call: Call, policy: Policy, resolve: Callable[[str], str | None], at:
     constraints, worth = applied(effects, call.constraints, call.worth, (intent.slo, intent.deadline))
     safety = stricter(call.request.safety, effects.safety)
     return replace(call, constraints=constraints, worth=worth, request=replace(call.request, safety=safety))
+
+
+def narrowed(constraints: Constraints, about: About, policy: Policy) -> Constraints:
+    """What rules leave of constraints, before there is a call."""
+    effects = policy.rules.effects(about)
+    if effects is None:
+        return constraints
+    intent = policy.intents[about.intent]
+    return applied(effects, constraints, intent.worth, (intent.slo, intent.deadline))[0]
 
 
 def about(call: Call, resolve: Callable[[str], str | None], at: datetime) -> About:

@@ -7,8 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.app import build
+from gateway.cli import run
 from gateway.cli.offline import weigh
 from gateway.errors import NoOffer
+from gateway.http.edits import Given, parse_edit
+from gateway.http.model_names import names_of
 from gateway.requests.call import Caller
 from gateway.revisions import Revision, load_revision
 from gateway.settings import default_config, load_settings
@@ -56,6 +59,24 @@ def test_an_alias_of_a_model_is_that_model_to_a_rule(tmp_path: Path) -> None:
         "acme-without-fal",
     )
     assert weigh(ours, {"model": "flux-dev"}, team="acme").weighed.ask.constraints.rules == ()
+
+
+def test_an_edit_of_any_size_takes_one_that_those_draw_whom_the_rules_leave(tmp_path: Path) -> None:
+    given = Given({"prompt": "a", "model": "flux-2-pro"}, ((2000, 1000),), masked=False)
+    ours = revision(tmp_path, "\nrules:\n  - {rule: r, when: {team: acme}, allow: {providers: fal}}\n")
+    names = names_of(ours.policy, ours.catalog)
+    sizes = {team: parse_edit(given, names, Caller(key_id="k", team=team)).request.size for team in ("acme", "zeta")}
+    assert sizes == {"acme": (2000, 992), "zeta": (1440, 720)}
+
+
+def test_an_explanation_names_the_rules_that_were_about_the_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revision(tmp_path, RULES.replace("team: acme", "team: default"))
+    (tmp_path / "request.json").write_text('{"prompt": "a"}')
+    explain = ["explain", "--request", str(tmp_path / "request.json"), "--config", str(tmp_path / "config")]
+    assert run(explain) == 0
+    assert "rules: acme-without-fal\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

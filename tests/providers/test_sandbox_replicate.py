@@ -206,7 +206,7 @@ async def test_above_ten_a_second_it_throttles(http: ClientSession, sandbox: San
 
 
 async def test_results_are_deleted_after_a_while_and_a_key_sent_for_them_is_noticed() -> None:
-    async with await start(time_scale=0.0005, pictures="plain") as sandbox:
+    async with await start(time_scale=0.0015, pictures="plain") as sandbox:
         async with ClientSession(base_url=f"{sandbox.url}/replicate/") as http:
             _, begun = await create(http)
             (url,) = (await ended(http, begun["id"]))["output"]

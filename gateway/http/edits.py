@@ -66,7 +66,8 @@ VARIED_STRENGTH = 0.6
 """Far enough to be another picture, near enough to be of the same thing."""
 _AUTO = (0, 0)
 """No size of a picture: the caller leaves it to us."""
-FILES = frozenset({"image", "image[]", "mask"})
+MARKUP = "markup"
+FILES = frozenset({"image", "image[]", "mask", MARKUP})
 OPERATIONS = (
     operations.Operation(
         method="post",
@@ -193,6 +194,7 @@ async def given_of(
 
 async def _given_in_form(headers: Mapping[bytes, bytes], receive: Receive, table: Mapping[str, Field]) -> Given:
     form = await read_form(headers, receive, FILES)
+    refuse_unsupported({name: True for name, _ in form.files if name == MARKUP}, edit_fields.UNSUPPORTED)
     masks = [data for name, data in form.files if name == "mask"]
     if len(masks) > 1:
         raise InvalidRequest(f"Invalid 'mask': one is taken, but got {len(masks)}.", param="mask")

@@ -6,6 +6,7 @@ does not do. `null` means the default everywhere, so every schema allows it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,15 +19,25 @@ HeaderShape = Literal["text", "integer", "number", "json"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class Field(ABC):
     """A field, by its name; `about` is its sentence in the documentation."""
 
     name: str
     about: str
+    required: bool = False
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """What it may hold, as JSON Schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readable(Field):
+    """A field that may hold something."""
+
     extension: bool = False
     """Ours, so it may also come as the header `x-pixelgate-<name>`."""
     default: object = None
-    required: bool = False
 
     @property
     def header_shape(self) -> HeaderShape:
@@ -34,20 +45,20 @@ class Field:
         return "text"
 
     def schema(self) -> Schema:
-        """What it may hold, as JSON Schema."""
+        """What it may hold, as JSON Schema; unless it is required, `null` too."""
         value = dict(self.value_schema())
         if not self.required:
             value = {"anyOf": [value, {"type": "null"}]} if "type" not in value else _or_null(value)
         described: dict[str, object] = {"description": self.about, **value}
         return described if self.default is None else {**described, "default": self.default}
 
+    @abstractmethod
     def value_schema(self) -> Schema:
         """What it may hold beside `null`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text(Field):
+class Text(Readable):
     """A string of at most `longest` characters."""
 
     longest: int
@@ -65,7 +76,7 @@ class Text(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Integer(Field):
+class Integer(Readable):
     """An integer within [`least`, `most`]."""
 
     least: int
@@ -86,7 +97,7 @@ class Integer(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Field):
+class Number(Readable):
     """A number within [`least`, `most`]."""
 
     least: float
@@ -107,7 +118,7 @@ class Number(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Field):
+class Choice(Readable):
     """One of `words`."""
 
     words: Collection[str]
@@ -122,7 +133,7 @@ class Choice(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word(Field):
+class Word(Readable):
     """One of some words that the policy or the configuration names."""
 
     shipped: Sequence[str]
@@ -138,7 +149,7 @@ class Word(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boolean(Field):
+class Boolean(Readable):
     """`true` or `false`."""
 
     def value_schema(self) -> Schema:
@@ -151,7 +162,7 @@ class Boolean(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dollars(Field):
+class Dollars(Readable):
     """An amount of dollars."""
 
     def value_schema(self) -> Schema:
@@ -169,7 +180,7 @@ class Dollars(Field):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Structure(Field):
+class Structure(Readable):
     """A list or an object with a shape of its own, read by a function beside the table."""
 
     shape: Schema

@@ -22,7 +22,7 @@ from multipart import (  # type: ignore[import-untyped]  # it ships no types
 from gateway.errors import InvalidRequest
 from gateway.http.bodies import compressed, decode_object, read_body
 from gateway.http.errors import UnsupportedMediaType
-from gateway.http.field_kinds import Boolean, Field, Structure
+from gateway.http.field_kinds import Boolean, Field, Readable, Structure
 
 MAX_FORM = 64 * 1024 * 1024
 """Bytes of a whole form, and of a JSON body that holds pictures."""
@@ -116,7 +116,7 @@ def typed(texts: Mapping[str, str], table: Mapping[str, Field]) -> dict[str, obj
 def _typed(text: str, field: Field | None, name: str) -> object:
     if isinstance(field, Boolean):
         return {"true": True, "false": False}.get(text.lower(), text)
-    shape = field.header_shape if field else "text"
+    shape = field.header_shape if isinstance(field, Readable) else "text"
     if shape == "integer" and _INTEGER.fullmatch(text):
         return int(text)
     if shape == "number" and _NUMBER.fullmatch(text):

@@ -13,6 +13,7 @@ from gateway.http.field_kinds import (
     HeaderShape,
     Integer,
     Number,
+    Readable,
     Schema,
     Structure,
     Text,
@@ -233,7 +234,8 @@ GENERATION: tuple[Field, ...] = (
 """In the order of the documentation."""
 
 UNSUPPORTED: Mapping[str, str] = {field.name: field.about for field in GENERATION if isinstance(field, Unsupported)}
-EXTENSIONS: Mapping[str, HeaderShape] = {field.name: field.header_shape for field in GENERATION if field.extension}
+_EXTENSIONS = tuple(field for field in GENERATION if isinstance(field, Readable) and field.extension)
+EXTENSIONS: Mapping[str, HeaderShape] = {field.name: field.header_shape for field in _EXTENSIONS}
 """Fields that may also come as headers, and how their values are spelled there."""
 KNOWN = frozenset(field.name for field in GENERATION) | ALIASES.keys()
 
@@ -248,8 +250,7 @@ def extension_headers() -> tuple[Parameter, ...]:
             place="header",
             json=field.header_shape == "json",
         )
-        for field in GENERATION
-        if field.extension
+        for field in _EXTENSIONS
     )
 
 

@@ -39,7 +39,11 @@ class Gateway:
         self.port = free_port()
         base_url = f"http://{HOST}:{sandbox_port}/{seller}"
         account = {"kind": seller, "key_env": "SELLER", "base_url": base_url, "concurrency": 10}
-        settings = {"accounts": {seller: account}, "database": {"durability": "process"}}
+        settings = {
+            "accounts": {seller: account},
+            "database": {"durability": "process"},
+            "orders": {"least_patience": "50s"},  # a machine that is busy with other tests is no seller that hangs
+        }
         self.home = write_home(folder / "gateway", settings=settings, env={"SELLER": f"sandbox-{seller}"})
         copy_catalog(self.home, pace=0.02)
         self.key = self.home.create_key("acme")

@@ -43,7 +43,7 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _ODD = {".inf": inf, "+.inf": inf, "-.inf": -inf, ".nan": nan}
 _LONGEST_NUMBER = 40
-_TRAPS = frozenset({"yes", "no", "on", "off", "y", "n"})
+_TRAPS = frozenset({"yes", "no", "on", "off"})
 _LONGEST_TRAP = 3
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+(?:\.[0-9]*)?", re.ASCII)
 _PARSER_HINTS = {
@@ -250,7 +250,7 @@ def sentence(detail: ErrorDetails) -> str:
 def hint_of(detail: ErrorDetails) -> str | None:
     """The nearest accepted word, where pydantic names the accepted ones."""
     if detail["type"] in ("bool_type", "bool_parsing") and str(detail["input"]).lower() in _TRAPS:
-        return f"write {str(str(detail['input']).lower() in ('yes', 'on', 'y')).lower()}"
+        return f"write {str(str(detail['input']).lower() in ('yes', 'on')).lower()}"
     expected = str(detail.get("ctx", {}).get("expected", ""))
     return nearest(str(detail["input"]), re.findall(r"'([^']*)'", expected)) if expected else None
 
@@ -407,9 +407,7 @@ class _Reading:
         while type(event := self._next()) is not events.MappingEndEvent:
             if type(event) is events.ScalarEvent and event.value == "<<" and not event.style:
                 raise self._refused(event, "merge keys (<<) are not accepted", "write the values out")
-            trapped = len(self.traps)
             key, at = self._value(event)
-            del self.traps[trapped:]  # keys are known by name, whatever else they might be
             if isinstance(key, list | dict):
                 raise self._refused(event, f"{_first_line(key)} cannot be a key", "write a plain word")
             name = key if isinstance(key, str | int) and not isinstance(key, bool) else str(event.value)

@@ -118,7 +118,11 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 def test_words_that_other_readers_take_for_something_else_are_remembered() -> None:
     document = read_bytes(b"name: no\nnotes: {on: a, b: 1:30, c: 'off'}\n", "x.yaml")
-    assert [(trap.line, trap.column, trap.level) for trap in document.traps] == [(1, 7, "warning"), (2, 19, "warning")]
+    assert [(trap.line, trap.column, trap.level) for trap in document.traps] == [
+        (1, 7, "warning"),
+        (2, 9, "warning"),
+        (2, 19, "warning"),
+    ]
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ class Reloading:
         if self._history is None:
             return
         try:
+            await self._history.refresh()
+            if (clash := self._history.clash(self._revision)) is not None:  # at a start there is no last good one
+                log.warning("policy_number_used_twice", detail=clash.message, reason=clash.hint)
             await self._history.in_force(self._revision)
         except GatewayError as error:
             log.warning("history_not_kept", detail=error.message)

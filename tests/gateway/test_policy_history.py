@@ -165,6 +165,22 @@ def test_the_author_of_a_saved_file_is_who_committed_it_or_who_owns_it(tmp_path:
     assert author_of(file) == owner
 
 
+async def test_a_number_used_twice_over_a_restart_is_served_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = small_home(tmp_path)
+    async with edited(tmp_path, home) as t:
+        while not await t.app.db.policy_events():  # noqa: ASYNC110 - the records tell nobody
+            await asyncio.sleep(0.02)
+    edit(home / "policies" / "default.yaml", "late_second: $0.002 ", "late_second: $0.003 ")
+    async with edited(tmp_path, home) as t:
+        while len(rows := await t.app.db.policy_revisions()) < 2:  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.02)
+        assert [row.label for row in rows] == ["default@1", "default@1"]
+        assert rows[0].meaning != rows[1].meaning
+    assert "policy_number_used_twice" in capsys.readouterr().out
+
+
 async def test_a_running_gateway_keeps_what_was_saved_and_refuses_a_number_that_is_taken(tmp_path: Path) -> None:
     async with edited(tmp_path) as t:
         edit(t.policy_file, "revision: 1 ", "revision: 2 ")

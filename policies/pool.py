@@ -20,7 +20,7 @@ from policies.types import InLine, Machines
 _IDLE_S = 1e-3
 _FAR_S = 600.0
 _CROWD = 64
-"""Behind a longer line nobody waits for what is left over."""
+"""Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
 _WORTH_ONE = 0.3
 
@@ -61,7 +61,7 @@ def outlook(
     queued = machines.queued.get(model, 0.0)
     line = machines.line.get(model, ())
     if filler and len(line) > _CROWD and min(own) > _IDLE_S:
-        return Outlook(_FAR_S, place=False, idle=0)
+        return Outlook(min(own) + (queued + len(line) * wish.seconds) / len(own), place=False, idle=0)
     before = [
         each.seconds
         for each in line

@@ -42,6 +42,13 @@ def test_those_due_sooner_go_first_and_those_who_take_what_is_left_over_go_last(
     assert found.wait_s == pytest.approx(3.0 + 2.0)
 
 
+def test_behind_a_crowd_who_takes_what_is_left_over_waits_for_as_long_as_the_crowd_takes() -> None:
+    crowd = tuple(wish(worth=0.1, name=str(number)) for number in range(100))
+    found = outlook(machines(("m", 3.0), ("m", 5.0), line=crowd), wish(worth=0.1, due=600.0), NOW, 1.0, Pool(), {})
+    assert found is not None
+    assert found.wait_s == pytest.approx(3.0 + 100 * 2.0 / 2)
+
+
 def test_no_machine_up_is_no_offer() -> None:
     assert outlook(machines(), wish(), NOW, 1.0, Pool(), {}) is None
 

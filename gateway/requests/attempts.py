@@ -68,6 +68,9 @@ SEEDS = 2**SEED_BITS
 Stage = Literal["whole", "drawing", "finishing"]
 """Which order a part takes: the only one, or the first or second of two."""
 
+LOOK_FOR_CALLER_S = 0.25
+"""Between two looks whether a caller who hung up has come back, while there is something to decide for it."""
+
 TOLD = 3
 """Objections an error message names; its `reasons` hold all."""
 
@@ -287,9 +290,15 @@ class Attempts:
         asks: list[tuple[Ask, Reason]] = []
         for index, reason in due.items():
             part = self._parts[index]
-            if not part.over:
-                part.take_turn()
-                asks.append((self._ask(part), reason))
+            if part.over:
+                continue
+            if not self._house.shop.listeners.listening(self._call.id):
+                # Nothing is ordered for a caller who is away; whoever comes back has kept the rank.
+                part.unpark()
+                self._park(part, self._house.shop.clock.now() + LOOK_FOR_CALLER_S, None, 0.0)
+                continue
+            part.take_turn()
+            asks.append((self._ask(part), reason))
         self._house.admission.asking = self._rank
         return asks
 

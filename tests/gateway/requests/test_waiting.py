@@ -19,6 +19,7 @@ from gateway.cli import listening
 from gateway.errors import DeadlinePassed, NoCapacity, NotReady
 from gateway.keys import make_key
 from gateway.requests.call import Call, Delivery
+from gateway.requests.coalescing import Repeat
 from gateway.revisions import load_revision
 from gateway.settings import read_pepper
 from policies.types import Worth
@@ -38,6 +39,7 @@ async def short_of_room(
     priority: float | None = None,
     max_waiting: int = 1_000,
     max_wait: float = 30.0,
+    regain: str = "30s",
 ) -> AsyncIterator[Town]:
     """A town whose sellers are fal alone, each account with so few slots, and no second orders.
 
@@ -45,7 +47,7 @@ async def short_of_room(
     """
     async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
         sandbox.script({"limits": {"fal": {"concurrency": slots}}, "rules": []})
-        terms = settings(folder, sandbox.url, ("fal",), orders=ORDERS)
+        terms = settings(folder, sandbox.url, ("fal",), orders={**ORDERS, "regain": regain})
         fal = terms.accounts["fal"]
         sold = {name: fal.model_copy(update={"concurrency": slots, "key": f"sandbox-{name}"}) for name in accounts}
         terms = terms.model_copy(update={"accounts": sold})
@@ -185,6 +187,38 @@ async def test_a_caller_who_leaves_the_line_is_neither_drawn_for_nor_billed(tmp_
         assert line.served == ["first", "stayer"]
         await t.assert_books_agree()
         assert await t.charged() == charged == 2 * 3_000_000
+
+
+async def forsaken_in_line(t: Town) -> tuple[Line, Call]:
+    """A call whose client, of the kind that repeats, hung up while it waited; the slot is free again."""
+    line = Line(t)
+    await line.begin()
+    call = replace(wish(t), fingerprint=b"a lighthouse")
+    task = asyncio.create_task(t.app.coalescing.serve(call, Repeat()))
+    await until(lambda: len(t.app.waiting) == 1)
+    t.app.coalescing.hang_up(task)
+    await line.end()
+    await asyncio.sleep(0.6)
+    assert len(t.sandbox.invoice()["lines"]) == 1, "nothing is ordered for a caller who is away"
+    return line, call
+
+
+async def test_a_caller_who_hung_up_in_line_and_comes_back_is_drawn_for_then(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path) as t:
+        _, call = await forsaken_in_line(t)
+        served = await t.app.coalescing.serve(call, Repeat(count=1))
+        assert served.cache == "joined"
+        await t.assert_books_agree()
+        assert await t.charged() == 2 * 3_000_000
+
+
+async def test_a_caller_who_hung_up_in_line_and_stays_away_costs_nobody_anything(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, regain="3s") as t:
+        await forsaken_in_line(t)
+        await until(lambda: len(t.app.waiting) == 0)
+        await t.assert_books_agree()
+        assert t.invoiced() == {"fal": 3_000_000}
+        assert await t.charged() == 3_000_000
 
 
 async def test_a_caller_who_leaves_while_money_is_set_aside_leaves_no_slot_taken(

@@ -248,6 +248,7 @@ class App:
             http=self._http,
             url=hook.url,
             before=hook.before,
+            inputs=hook.inputs,
             after=hook.after,
             timeout=hook.timeout,
             on_failure=hook.on_failure,

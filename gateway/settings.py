@@ -246,6 +246,7 @@ class ContentHookSettings(_Typed):
         default=None, pattern=r"^https?://", description="Where it answers; nobody is asked when left out."
     )
     before: bool = Field(default=True, description="Whether it is asked about every prompt before it is ordered.")
+    inputs: bool = Field(default=True, description="Whether it is shown the pictures of an edit with the prompt.")
     after: bool = Field(default=False, description="Whether it is asked about every picture before it is kept.")
     timeout: Duration = Field(default=2.0, gt=0, description="An answer later than this is a failure.")
     on_failure: Literal["allow", "refuse"] = Field(

@@ -88,10 +88,22 @@ async def serve_uvicorn(
 
 async def serve_granian(asgi: ASGIApp, host: str, port: int, work: Work, leaving: Callable[[], None]) -> None:
     """Serve until a signal, with granian, which binds by itself; `leaving` is called when the end begins."""
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    server = Server(asgi, address=host, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    from gateway.http.connections import MAX_HEAD, PATIENCE_S
+
+    server = Server(
+        asgi,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=int(PATIENCE_S * 1000), max_buffer_size=MAX_HEAD),
+        log_enabled=False,
+    )
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -1,6 +1,6 @@
 """Asks the operator's own service whether a prompt may be drawn, and whether a picture may be handed out.
 
-    POST url  {"stage": "before", "call", "team", "user", "operation", "prompt"}
+    POST url  {"stage": "before", "call", "team", "user", "operation", "prompt", "inputs": [{"media_type", "b64_json"}]}
               {"stage": "after",  ... the same, "media_type", "b64_json"}
     200       {"allow": true} or {"allow": false, "reason": "a word for the caller"}
 
@@ -12,6 +12,7 @@ asked for elsewhere. Any other answer, or none within `timeout`, is a failure: t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -46,6 +47,8 @@ class ContentHook(Struct, frozen=True, kw_only=True):
     http: Http
     url: str
     before: bool
+    inputs: bool
+    """Whether it is shown the pictures of an edit with its prompt."""
     after: bool
     timeout: float
     """Seconds."""
@@ -55,7 +58,9 @@ class ContentHook(Struct, frozen=True, kw_only=True):
         """Raise `ContentPolicy` where the prompt is refused, `NotReady` where nobody says and that counts as no."""
         if not self.before:
             return
-        verdict = await self._ask(call, {"stage": "before"})
+        given = (*call.inputs, *([call.mask] if call.mask else ())) if self.inputs else ()
+        told = [_shown(one.head.format, one.data) for one in given]
+        verdict = await self._ask(call, {"stage": "before", "inputs": told} if told else {"stage": "before"})
         if not verdict.allow:
             why = f": {verdict.reason[:REASON]}" if verdict.reason else "."
             raise ContentPolicy(f"The content check of this gateway refuses this prompt{why}")
@@ -65,13 +70,12 @@ class ContentHook(Struct, frozen=True, kw_only=True):
         if not self.after:
             return True
         try:
-            media_type = f"image/{(image.measured or probe(image.data)).format}"
+            form = (image.measured or probe(image.data)).format
         except NotAPicture:
             return True  # found out, and refused, by whoever keeps it
-        told = {"stage": "after", "media_type": media_type, "b64_json": pybase64.b64encode(image.data).decode()}
-        return (await self._ask(call, told)).allow
+        return (await self._ask(call, {"stage": "after", **_shown(form, image.data)})).allow
 
-    async def _ask(self, call: Call, told: dict[str, str]) -> Verdict:
+    async def _ask(self, call: Call, told: Mapping[str, object]) -> Verdict:
         asked = {
             **told,
             "call": call.id,
@@ -97,3 +101,7 @@ class ContentHook(Struct, frozen=True, kw_only=True):
         if not verdict.allow:
             log.info("content_refused", call=call.id, reason=told["stage"])
         return verdict
+
+
+def _shown(form: str, data: bytes) -> dict[str, object]:
+    return {"media_type": f"image/{form}", "b64_json": pybase64.b64encode(data).decode()}

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from gateway.errors import ContentPolicy, NotReady
+from providers.contract import Head, Input
 from tests.support.town import Town, town
 
 PATIENT = {"timeout": "60s", "least_patience": "60s", "linger": "200ms", "drain": "5s"}
@@ -27,7 +31,7 @@ class Hook:
     """A content check whose answers a test decides."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
+        self.asked: list[dict[str, Any]] = []
         self.answer: Answers = allow
         self.delay = 0.0
 
@@ -69,6 +73,18 @@ async def test_a_refused_prompt_is_never_ordered(tmp_path: Path) -> None:
             await found.app.pipeline.serve(found.call())
         assert found.invoiced() == {}
         await found.assert_books_agree()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_the_hook_sees_what_is_to_be_edited_before_it_is_ordered(tmp_path: Path, *, shown: bool) -> None:
+    async with hooked(tmp_path, inputs=shown) as (found, hook):
+        hook.answer = refuse
+        given = Input(b"a picture", Head("png", 8, 8))
+        with pytest.raises(ContentPolicy):
+            await found.app.pipeline.serve(replace(found.call(), inputs=(given,), mask=given))
+        picture = {"media_type": "image/png", "b64_json": base64.b64encode(given.data).decode()}
+        assert hook.asked[0].get("inputs") == ([picture, picture] if shown else None)
+        assert found.invoiced() == {}
 
 
 async def test_a_refused_picture_is_ours_to_pay_and_not_drawn_elsewhere(tmp_path: Path) -> None:

@@ -292,6 +292,24 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path
         assert t.condition.policy == "default@3"
 
 
+async def test_files_that_never_hold_still_are_named(tmp_path: Path) -> None:
+    async with edited(tmp_path) as t:
+        text, still = t.policy_file.read_text(), asyncio.Event()
+
+        def meddle() -> None:
+            number = 0
+            while not still.is_set():
+                number += 1
+                t.policy_file.write_text(f"{text}# {number}\n")
+                time.sleep(0.001)
+
+        meddling = asyncio.create_task(asyncio.to_thread(meddle))
+        await t.until(lambda: any("keeps changing" in fault.message for fault in t.condition.faults))
+        still.set()
+        await meddling
+        await t.until(lambda: not t.condition.faults)
+
+
 async def test_sellers_are_not_asked_for_what_no_longer_sells(tmp_path: Path) -> None:
     async with edited(tmp_path) as t:
         (t.home / "catalog" / "flux-2-pro.yaml").unlink()

@@ -107,10 +107,18 @@ def compare(old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1) -> Compa
 
 def _blocks(at: Floats) -> tuple[Ints, int, str]:
     """Each call's block, how many there are, and what they are."""
-    lasts = float(at[-1] - at[0]) if len(at) else 0.0
-    seconds, name = next((each for each in BLOCKS_S if lasts / each[0] >= _ENOUGH), BLOCKS_S[-1])
-    _, block = np.unique((at // seconds).astype(np.int64), return_inverse=True)
-    return block, int(block.max()) + 1 if len(block) else 0, name
+    every = [(name, _numbered(at, seconds)) for seconds, name in BLOCKS_S]
+    name, block = next((each for each in every if _count(each[1]) >= _ENOUGH), every[-1])
+    return block, _count(block), name
+
+
+def _numbered(at: Floats, seconds: float) -> Ints:
+    """Each call's block; blocks without calls have no number."""
+    return np.unique((at // seconds).astype(np.int64), return_inverse=True)[1]
+
+
+def _count(block: Ints) -> int:
+    return int(block.max()) + 1 if len(block) else 0
 
 
 def _draws(blocks: int, seed: int) -> Floats:

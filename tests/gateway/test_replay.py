@@ -214,3 +214,9 @@ async def test_what_a_gateway_served_becomes_a_trace_with_what_became_of_it(tmp_
 def test_nothing_recorded_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["policy", "trace", "--state", str(tmp_path)]) == 2
     assert "there are no records" in capsys.readouterr().err
+
+
+def test_a_sample_of_few_stretches_has_intervals_from_shorter_blocks(revision: Revision, tmp_path: Path) -> None:
+    found = replayed(calls(tmp_path, count=1_200, every=30.0), revision, revision, sample=0.1)  # ten hours
+    assert found.comparison.blocks == "60 minutes"
+    assert found.comparison.total.cost_pct == (0.0, 0.0, 0.0)

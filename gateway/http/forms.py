@@ -22,7 +22,7 @@ from multipart import (  # type: ignore[import-untyped]  # it ships no types
 from gateway.errors import InvalidRequest
 from gateway.http.bodies import compressed, decode_object, read_body
 from gateway.http.errors import UnsupportedMediaType
-from gateway.http.field_kinds import Boolean, Field, Readable, Structure
+from gateway.http.field_kinds import Boolean, Field, Readable, Structure, Text
 
 MAX_FORM = 64 * 1024 * 1024
 """Bytes of a whole form, and of a JSON body that holds pictures."""
@@ -114,6 +114,8 @@ def typed(texts: Mapping[str, str], table: Mapping[str, Field]) -> dict[str, obj
 
 
 def _typed(text: str, field: Field | None, name: str) -> object:
+    if text == "null" and not isinstance(field, Text):  # OpenAI's client for Node tells people to send it so
+        return None
     if isinstance(field, Boolean):
         return {"true": True, "false": False}.get(text.lower(), text)
     shape = field.header_shape if isinstance(field, Readable) else "text"

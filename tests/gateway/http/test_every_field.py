@@ -146,6 +146,13 @@ async def test_what_has_no_effect_is_documented_and_checked_all_the_same(door: D
     assert (odd.status_code, odd.json()["error"]["param"]) == (400, name)
 
 
+async def test_the_word_null_in_a_form_means_the_default_but_is_a_prompt_like_any_other(door: Door) -> None:
+    usual = traces(door, await edit(door, {"prompt": "null"}))
+    nulls = dict.fromkeys(("n", "quality", "background", "stream", "output_compression", "input_fidelity"), "null")
+    assert traces(door, await edit(door, {"prompt": "null", **nulls})) == usual
+    assert door.painter.calls[-1].request.prompt == "null"
+
+
 @pytest.mark.parametrize("ask", [generate, edit, vary])
 async def test_a_field_nobody_knows_is_refused_by_its_name(door: Door, ask: object) -> None:
     assert callable(ask)

@@ -22,6 +22,7 @@ from gateway.http.errors import JSON
 from gateway.http.field_kinds import Choice, Field, object_schema
 from gateway.http.fields import Fields, refuse_unknown
 from gateway.http.generation_fields import DEADLINE_MS, INTENT, MAX_COST, RESPONSE_FORMAT, SIZE
+from gateway.http.generations import within_patience
 from gateway.http.health import READ
 from gateway.http.model_names import Meaning, Names, allowed_models
 from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
@@ -201,7 +202,7 @@ def promotions(services: Services) -> HTTPRouteHandler:
         call = replace(call, regime=names.regime, like=like)
         if ask.repeat is not None:
             call = replace(call, fingerprint=ask.fingerprint(fields))
-        return call, Shape(response_format=response_format_of(fields, names, original.model))
+        return within_patience(call, ask), Shape(response_format=response_format_of(fields, names, original.model))
 
     @post("/v1/images/{image_id:str}/promote", status_code=200)
     async def promote(request: HttpRequest) -> Response[bytes]:

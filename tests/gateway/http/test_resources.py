@@ -275,3 +275,9 @@ async def test_a_new_revision_is_answered_from_at_once(door: Door) -> None:
     door.services.adopt(door.services.catalog, replace(policy(), model_prefixes={"imagen-": "flux-dev"}))
     assert (await door.generate(model="imagen-4")).status_code == 200
     assert door.painter.calls[0].constraints.models == frozenset({"flux-dev"})
+
+
+async def test_a_promotion_is_late_once_its_client_has_stopped_listening(door: Door) -> None:
+    image = (await door.generate()).json()["data"][0]["id"]
+    await door.post(f"/v1/images/{image}/promote", {}, {"x-stainless-read-timeout": "2"})
+    assert (door.painter.calls[-1].intent, door.painter.calls[-1].constraints.slo) == ("export", 2.0)

@@ -148,7 +148,8 @@ async def test_a_total_that_nothing_explains_is_posted_as_reported(
     await order(ledger, clock, 1000, cost=1000)
     await order(ledger, clock, 700)
     seller = Seller(total(reported))
-    assert await resolve(db, "fal", seller, period(clock)) == Resolution(released=1, corrections=1)
+    by = reported - 1000
+    assert await resolve(db, "fal", seller, period(clock)) == Resolution(released=1, corrections=1, corrected_by=by)
     assert (await drift(db, {"fal": seller}, MIDNIGHT))["fal"].drift == 0
     assert await resolve(db, "fal", seller, period(clock)) == Resolution()
 

@@ -695,6 +695,8 @@ class Attempts:
         """Look again at `until`, or when `capacity` has room, which is expected in so many seconds."""
         house, call = self._house, self._call
         delay = max(until - house.shop.clock.now(), 0.0)
+        if not part.live:
+            delay = house.waiting.pause(delay)
         part.timer = asyncio.get_running_loop().call_later(delay, self._look_again, part)
         if capacity is not None:
             part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), self._rank)

@@ -3,6 +3,9 @@
 The engine says whether a call waits and for what; here only their number is bounded. Beyond it the call whose picture
 is worth least, by the policy's `failure`, is told to come back: the newcomer or one that waits already. Among equals it
 is one of the team that has most of them waiting, and of these the one that came last.
+
+Room that comes free wakes whoever it is for. Beside that each call looks again from time to time, whether another offer
+has become better; a thousand that did so every second would leave no time for anything else, so a crowd looks seldom.
 """
 
 from __future__ import annotations
@@ -11,6 +14,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from gateway.errors import GatewayError, NoCapacity, NotReady
+
+
+LOOKS_PER_S = 100
+"""Calls that look again in a second, all together; each costs a decision, up to a millisecond on a slow machine."""
+_GOLDEN = 0.6180339887
+"""Multiples of it, less their whole part, lie evenly between 0 and 1 however many there are."""
 
 
 class Place:
@@ -36,6 +45,7 @@ class WaitingRoom:
         self._waiting: dict[Place, None] = {}
         self._teams: Counter[str] = Counter()
         self._closed = False
+        self._looks = 0
 
     def __repr__(self) -> str:
         return f"<WaitingRoom, {len(self._waiting)} of {self._places} places taken>"
@@ -58,6 +68,12 @@ class WaitingRoom:
             least = min(self._waiting, key=self._value)
             self.leave(least)
             least.send_away(self._full(least))
+
+    def pause(self, wanted: float) -> float:
+        """Seconds until a call looks again that wants to in `wanted` seconds: longer, and spread, in a crowd."""
+        self._looks += 1
+        spread = 0.5 + self._looks * _GOLDEN % 1.0
+        return max(wanted, spread * len(self._waiting) / LOOKS_PER_S)
 
     def leave(self, place: Place) -> None:
         """A call waits no longer; leaving twice does nothing."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, NoCapacity, NotReady
-from gateway.requests.waiting_room import Place, WaitingRoom
+from gateway.requests.waiting_room import LOOKS_PER_S, Place, WaitingRoom
 
 
 class Crowd:
@@ -85,3 +85,14 @@ def test_whoever_waits_is_worth_no_less_than_anybody_sent_away(calls: list[tuple
     kept = [value for name, value in worth.items() if name not in crowd.told]
     assert len(kept) == len(crowd.room) == min(len(calls), places)
     assert not kept or all(worth[name] <= min(kept) for name in crowd.told)
+
+
+def test_a_crowd_looks_again_so_seldom_that_it_costs_no_more_than_a_few_calls_do() -> None:
+    crowd = Crowd(2000)
+    assert crowd.room.pause(0.1) == 0.1
+    for number in range(1000):
+        crowd.comes(str(number))
+    pauses = [crowd.room.pause(0.1) for _ in range(1000)]
+    assert sum(1 / pause for pause in pauses) < 1.2 * LOOKS_PER_S
+    assert len({round(pause) for pause in pauses}) > 5
+    assert crowd.room.pause(60.0) == 60.0

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from gateway.errors import GatewayError, NoCapacity, NotReady
 
-
 LOOKS_PER_S = 100
 """Calls that look again in a second, all together; each costs a decision, up to a millisecond on a slow machine."""
 _GOLDEN = 0.6180339887

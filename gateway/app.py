@@ -57,7 +57,7 @@ from policies.engine import CostEngine
 from policies.policy import Policy
 from policies.types import Engine, Offer
 from providers import registry
-from providers.contract import Provider
+from providers.contract import LoadsFirst, Provider
 from providers.transport import Http
 
 log = structlog.get_logger("gateway.app")
@@ -101,6 +101,9 @@ class App:
         self.ledger = ledger
         self.keys = keys
         self.providers = dict(providers)
+        self._loading: dict[str, LoadsFirst] = {
+            name: each for name, each in providers.items() if isinstance(each, LoadsFirst)
+        }
         self.engine = engine
         self.assets = assets
         self.clock = clock
@@ -159,7 +162,10 @@ class App:
         """
         for name, account in settings.accounts_on().items():
             if name not in self.providers:
-                self.providers[name] = registry.connect(account.kind, name, account.adapter_settings(), self._http)
+                provider = registry.connect(account.kind, name, account.adapter_settings(), self._http)
+                self.providers[name] = provider
+                if isinstance(provider, LoadsFirst):
+                    self._loading[name] = provider
         policy, catalog = revision.policy, revision.catalog
         self.settings, self.revision = settings, revision
         self._offers |= catalog.offers
@@ -221,6 +227,7 @@ class App:
             shop=Workshop(
                 engine=self.engine,
                 providers=self.providers,
+                loading=self._loading,
                 assets=self.assets,
                 clock=self.clock,
                 order_timeout=orders.timeout,

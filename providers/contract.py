@@ -292,6 +292,14 @@ class Resumable(Protocol):
 
 
 @runtime_checkable
+class LoadsFirst(Protocol):
+    """Has something slow to load, an SDK, before its first order can go out."""
+
+    async def loaded(self) -> None:
+        """Wait for that; if it fails, `generate` says so. Orders are counted against rates from here on."""
+
+
+@runtime_checkable
 class Cancels(Protocol):
     """Can be told that an order is no longer wanted."""
 

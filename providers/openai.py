@@ -151,6 +151,10 @@ class OpenAI:
         self._root = settings.base_url.rstrip("/").removesuffix("/v1")
         self._sdk = Loading(lambda: _load(http, settings, self._root))
 
+    async def loaded(self) -> None:
+        """Wait until the SDK is imported, or cannot be."""
+        await self._sdk.over()
+
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Draw `order`. OpenAI names it only in the answer, so `on_accepted` comes no earlier than the pictures."""
         fields = _fields(order)

@@ -152,6 +152,10 @@ class Together:
         self._file_hosts = (*settings.file_hosts, *([] if URL(origin).host == _HOST else [origin]))
         self._sdk = Loading(lambda: _load(http, self._root, self._key))
 
+    async def loaded(self) -> None:
+        """Wait until the SDK is imported, or cannot be."""
+        await self._sdk.over()
+
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Draw `order`. Together gives its id with the pictures, so `on_accepted` comes no earlier than they do."""
         fields = _fields(order)

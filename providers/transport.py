@@ -485,3 +485,7 @@ class Loading(Generic[T]):
     async def get(self) -> T:
         """Wait for the thing; raises what making it raised. A caller that leaves does not stop it."""
         return await asyncio.shield(self._made) if not self._made.done() else self._made.result()
+
+    async def over(self) -> None:
+        """Wait until it was made or could not be; which of them, `get` says."""
+        await asyncio.wait([self._made])

@@ -36,6 +36,7 @@ from providers.contract import (
     Image,
     ImageRequest,
     Input,
+    LoadsFirst,
     Order,
     Provider,
     Ticket,
@@ -71,6 +72,8 @@ class Workshop(Struct, frozen=True, kw_only=True):
 
     engine: Engine
     providers: Mapping[str, Provider]
+    loading: dict[str, LoadsFirst]
+    """Those of them whose SDK nobody has waited for yet."""
     assets: Assets
     clock: Clock
     order_timeout: float
@@ -237,6 +240,11 @@ class RunningOrder:
             unstored=to_store_nothing(self.candidate.offer, self.call.constraints),
             callback_url=self._callback_url(),
         )
+        loading = self.shop.loading.get(self.candidate.offer.account)
+        if loading is not None:
+            # Orders that wait for an SDK would all go out at once when it is there, and break the account's rate.
+            await loading.loaded()
+            self.shop.loading.pop(self.candidate.offer.account, None)
         self._observe("submitted")
         self.lease.sent()
         try:

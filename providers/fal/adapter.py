@@ -165,6 +165,10 @@ class Fal:
         self._wall_clock = wall_clock
         self._storage = Storage(http, self._origins, self._key)
 
+    async def loaded(self) -> None:
+        """Wait until the SDK is imported, or cannot be."""
+        await self._sdk.over()
+
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Put inputs where fal sees them, queue `order`, tell its ticket, wait for the end, fetch the pictures."""
         fields = fields_of(order, sync_mode=self._settings.sync_mode or order.unstored)

@@ -135,6 +135,10 @@ class Replicate:
         self._secrets = Keys(self._read_secrets)
         self._wall_clock = wall_clock
 
+    async def loaded(self) -> None:
+        """Wait until the SDK is imported, or cannot be."""
+        await self._sdk.over()
+
     async def generate(self, order: Order, on_accepted: OnAccepted) -> Generation:
         """Create a prediction for `order`, tell its ticket, wait for the end, fetch the pictures.
 

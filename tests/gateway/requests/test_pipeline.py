@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from gateway.app import cost_engine
 from gateway.cli.show import explained
 from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
 from gateway.http.decisions import explain
@@ -14,6 +16,7 @@ from gateway.requests.journal import DecisionNote, decided_again, said
 from gateway.revisions import Revision
 from policies.types import Decision, Engine, Rejection, Shed, Submit, Tier, Wait
 from providers.picture import probe
+from providers.transport import Loading
 from tests.support.town import ScriptedEngine, single_minded, town
 
 SCHNELL = frozenset({"flux-schnell"})
@@ -221,3 +224,20 @@ async def test_a_stored_decision_is_taken_again_and_is_the_same(tmp_path: Path) 
             assert again is not None
             note, decision = again
             assert (note.move, note.chosen) == said(decision)
+
+
+async def test_orders_that_waited_for_an_sdk_do_not_all_go_out_at_once(tmp_path: Path) -> None:
+    rate = {"rate": 20.0, "burst": 20}
+    async with town(tmp_path, engine=cost_engine, sellers=("together",)) as t:
+        t.sandbox.script({"rules": [], "limits": {"together": rate}})
+        provider = t.app.providers["together"]
+        sdk = await provider._sdk.get()  # type: ignore[attr-defined]
+
+        def slowly() -> object:
+            time.sleep(1.5)
+            return sdk
+
+        provider._sdk = Loading(slowly)  # type: ignore[attr-defined]
+        await asyncio.gather(*(t.app.serve(t.call()) for _ in range(40)))
+        assert t.limits_broken("together") == 0
+        await t.assert_books_agree()

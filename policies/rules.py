@@ -107,13 +107,9 @@ class Condition(Struct, frozen=True, kw_only=True):
         return found
 
 
-class Rule(Struct, frozen=True, kw_only=True):
-    """What is to hold for some calls."""
+class Terms(Struct, frozen=True, kw_only=True):
+    """What a rule sets, or several together; None leaves a term as the intent and the caller have it."""
 
-    name: str
-    when: Condition | None = None
-    """None: for every call."""
-    unless: Condition | None = None
     bars: tuple[Bar, ...] = ()
     ceiling: NanoUsd | None = None
     latency_ceiling: float | None = None
@@ -125,6 +121,15 @@ class Rule(Struct, frozen=True, kw_only=True):
     late: NanoUsd | None = None
     late_second: NanoUsd | None = None
     failure: NanoUsd | None = None
+
+
+class Rule(Terms, frozen=True, kw_only=True):
+    """What is to hold for some calls."""
+
+    name: str
+    when: Condition | None = None
+    """None: for every call."""
+    unless: Condition | None = None
 
     def holds(self, about: About, minute: int | None) -> bool:
         """Whether it is about a call."""
@@ -132,21 +137,10 @@ class Rule(Struct, frozen=True, kw_only=True):
         return met and not (self.unless is not None and self.unless.holds(about, minute))
 
 
-class Effects(Struct, frozen=True, kw_only=True):
-    """What the rules that match a call add up to; None leaves a term as the intent and the caller have it."""
+class Effects(Terms, frozen=True, kw_only=True):
+    """What the rules that match a call add up to."""
 
     rules: tuple[str, ...] = ()
-    bars: tuple[Bar, ...] = ()
-    ceiling: NanoUsd | None = None
-    latency_ceiling: float | None = None
-    require: Requirements | None = None
-    safety: Safety | None = None
-    tier: Tier | None = None
-    slo: float | None = None
-    deadline: float | None = None
-    late: NanoUsd | None = None
-    late_second: NanoUsd | None = None
-    failure: NanoUsd | None = None
 
 
 class Rules:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cyclopts import Parameter
 from msgspec.structs import replace
 from pydantic_core import PydanticCustomError
 
@@ -13,7 +15,7 @@ from gateway.ids import new_id
 from gateway.money.periods import zone_of
 from gateway.revisions import load_revision
 from gateway.settings import Settings
-from gateway.storage.budgets import EACH, about, checked_window, current, limit_at, window_at
+from gateway.storage.budgets import EACH, about, by_word, checked_window, counted_windows, limit_at, window_at
 from gateway.storage.database import Database, Spending
 from gateway.storage.rows import BudgetOf, BudgetRow
 from gateway.yaml_files import nearest
@@ -21,19 +23,53 @@ from policies.catalog_file import moment_of
 from policies.policy_file.values import parse_dollars
 
 
-def set_budget(  # noqa: PLR0913 - whose, and how much
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """Whose budget it is: exactly one of these; `*` means each one by itself."""
+
+    gateway: bool = False
+    """What the whole gateway costs."""
+    team: str | None = None
+    """What a team is charged."""
+    key: str | None = None
+    """What an API key is charged, by its id."""
+    user: str | None = None
+    """What is charged for an end user (`user` or `safety_identifier` of the request)."""
+    tag: str | None = None
+    """What is charged under a tag: campaign=autumn, or campaign=* for each value."""
+    model: str | None = None
+    """What is charged for pictures of a model."""
+    account: str | None = None
+    """What a provider account costs."""
+
+    def named(self) -> tuple[BudgetOf, str]:
+        """The one that was said, with its name; stops when none or several were."""
+        given: dict[BudgetOf, str | None] = {
+            "gateway": "" if self.gateway else None,
+            "team": self.team,
+            "key": self.key,
+            "user": self.user,
+            "tag": self.tag,
+            "model": self.model,
+            "account": self.account,
+        }
+        said = [(of, name) for of, name in given.items() if name is not None]
+        if len(said) != 1:
+            raise Stop(f"say whose budget it is with exactly one of {', '.join(f'--{of}' for of in given)}")
+        return said[0]
+
+
+NOBODY = Whose()
+
+
+def set_budget(
     limit: str,
     /,
     *,
     per: str = "month",
     tz: str = "UTC",
-    gateway: bool = False,
-    team: str | None = None,
-    key: str | None = None,
-    user: str | None = None,
-    tag: str | None = None,
-    model: str | None = None,
-    account: str | None = None,
+    whose: Whose = NOBODY,
     json: Json = False,
     where: Where = HERE,
 ) -> None:
@@ -50,27 +86,8 @@ def set_budget(  # noqa: PLR0913 - whose, and how much
         total, day, week (from Monday), month or year; or a rolling length such as 24h or 30d.
     tz
         The time zone whose midnights part days, weeks, months and years.
-    gateway
-        What the whole gateway costs.
-    team
-        What a team is charged.
-    key
-        What an API key is charged, by its id.
-    user
-        What is charged for an end user (`user` or `safety_identifier` of the request).
-    tag
-        What is charged under a tag: campaign=autumn, or campaign=* for each value.
-    model
-        What is charged for pictures of a model.
-    account
-        What a provider account costs.
     """
-    given = {"team": team, "key": key, "user": user, "tag": tag, "model": model, "account": account}
-    whose = [(of, name) for of, name in given.items() if name is not None]
-    if len(whose) + gateway != 1:
-        options = ", ".join(f"--{of}" for of in ("gateway", *given))
-        raise Stop(f"say whose budget it is with exactly one of {options}")
-    of, name = whose[0] if whose else ("gateway", "")
+    of, name = whose.named()
     settings = where.settings()
     _check_name(settings, of, name)
     amount = _typed("LIMIT", limit)
@@ -78,7 +95,7 @@ def set_budget(  # noqa: PLR0913 - whose, and how much
         raise Stop(f"LIMIT {limit}: must be above $0; to stop all spending, `{COMMAND} keys revoke`")
     asked = BudgetRow(
         id=new_id("bud"),
-        of=_of(of),
+        of=of,
         name=name,
         limit=amount,
         window=checked_window(per),
@@ -146,15 +163,7 @@ def _typed(option: str, text: str) -> int:
         raise Stop(f"{option}: {error.message()}") from None
 
 
-def _of(word: str) -> BudgetOf:
-    match word:
-        case "gateway" | "team" | "key" | "user" | "tag" | "model" | "account":
-            return word
-        case _:
-            raise AssertionError(word)
-
-
-def _check_name(settings: Settings, of: str, name: str) -> None:
+def _check_name(settings: Settings, of: BudgetOf, name: str) -> None:
     """Stop at a name that nothing would ever count in."""
     if of == "tag":
         if not all(name.partition("=")):
@@ -188,7 +197,8 @@ def _place(row: BudgetRow) -> tuple[str, ...]:
 
 async def _read(db: Database) -> list[tuple[BudgetRow, Mapping[str, Spending]]]:
     try:
-        return [(row, await db.counters(row.id)) for row in await db.budgets()]
+        now = datetime.now(UTC)
+        return [(row, await db.counters(row.id, counted_windows(row, now))) for row in await db.budgets()]
     finally:
         await db.aclose()
 
@@ -207,7 +217,7 @@ async def _change(db: Database, budget_id: str, **changes: object) -> BudgetRow:
 
 def _public(row: BudgetRow, counters: Mapping[str, Spending]) -> dict[str, object]:
     now = datetime.now(UTC)
-    fullest, limit = list(current(row, counters, now).values()), limit_at(row, now)
+    fullest, limit = list(by_word(counters).values()), limit_at(row, now)
     return {
         "id": row.id,
         "of": row.of,
@@ -227,7 +237,7 @@ def _public(row: BudgetRow, counters: Mapping[str, Spending]) -> dict[str, objec
 
 def _line(row: BudgetRow, counters: Mapping[str, Spending]) -> tuple[str, ...]:
     now = datetime.now(UTC)
-    fullest = next(iter(current(row, counters, now).values()))
+    fullest = next(iter(by_word(counters).values()))
     limit, end = limit_at(row, now), window_at(row, now).end
     left = max(limit - fullest.posted - fullest.held, 0)
     renews = "never" if end is None else f"{end:%Y-%m-%d %H:%M}"

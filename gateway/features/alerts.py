@@ -23,7 +23,7 @@ from gateway.money.ledger import Ledger
 from gateway.money.price_list import Finding
 from gateway.money.reconcile import Resolution
 from gateway.settings import Settings
-from gateway.storage.budgets import CALENDAR, Window, about, current, limit_at, window_at
+from gateway.storage.budgets import CALENDAR, Window, about, by_word, counted_windows, limit_at, window_at
 from gateway.storage.database import Database, Spending
 from gateway.storage.rows import AlertRow, BudgetRow
 from policies.money import to_usd
@@ -92,7 +92,7 @@ class Alerts:
         """Raise an alert for every budget that has passed a level, or will not last."""
         now, refused = self._clock.utc(), self._ledger.take_refusals()
         for budget in await self._db.budgets():
-            counters = current(budget, await self._db.counters(budget.id), now)
+            counters = by_word(await self._db.counters(budget.id, counted_windows(budget, now)))
             for alert in self._of_budget(budget, counters, now, refused=budget.id in refused):
                 await self.tell(alert)
         keys, teams = await self._db.spending()

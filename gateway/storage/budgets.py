@@ -99,18 +99,16 @@ def about(budget: BudgetRow) -> str:
     return f"{whose}{name} {per}"
 
 
-def current(budget: BudgetRow, counters: Mapping[str, Spending], at: datetime) -> Mapping[str, Spending]:
-    """What counts in the window of a moment, by the counter's word, the fullest first; at least one, if of nothing.
+def by_word(counters: Mapping[str, Spending]) -> Mapping[str, Spending]:
+    """Sums of a budget's counters by their word, the fullest first; at least one, if of nothing.
 
-    `counters` are all of the budget's (`Database.counters`).
+    `counters` are those of the windows that count at a moment (`Database.counters` of `counted_windows`).
     """
-    windows = frozenset(counted_windows(budget, at))
     found: dict[str, Spending] = {}
     for name, spending in counters.items():
-        _, window, word = name.split("/")
-        if window in windows:
-            before = found.get(word, Spending())
-            found[word] = Spending(held=before.held + spending.held, posted=before.posted + spending.posted)
+        word = name.rpartition("/")[2]
+        before = found.get(word, Spending())
+        found[word] = Spending(held=before.held + spending.held, posted=before.posted + spending.posted)
     fullest = sorted(found.items(), key=lambda each: -(each[1].held + each[1].posted))
     return dict(fullest) or {"": Spending()}
 

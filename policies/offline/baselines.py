@@ -6,6 +6,7 @@ half a minute after more than three failures within a minute. None of them knows
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from policies.offline.catalog_world import CatalogWorld, Site
@@ -16,7 +17,7 @@ _BACK_OFF_S = 0.5
 _LONGEST_S = 8.0
 
 
-class Baseline:
+class Baseline(ABC):
     """Feasibility, cooldown and back-off; `pick` is how it chooses."""
 
     name = "baseline"
@@ -60,9 +61,9 @@ class Baseline:
         able = [e for e in menu if self._until[e] <= now and e not in r.tried] or menu
         return Decision(self.pick(r, able, s))
 
+    @abstractmethod
     def pick(self, r: Request, able: list[int], s: Snapshot) -> int:
         """One of `able`."""
-        raise NotImplementedError
 
     def feedback(self, event: Event, now: float) -> None:
         """Leave offers alone that keep failing."""
@@ -74,7 +75,7 @@ class Baseline:
             self._until[e] = now + _COOLDOWN_S
             self._fails[e] = []
 
-    def tick(self, snapshot: Snapshot, now: float) -> None:
+    def tick(self, snapshot: Snapshot, now: float) -> None:  # noqa: B027 - most have nothing to plan
         """Nothing to plan."""
 
     def price(self, r: Request, e: int) -> int:

@@ -6,6 +6,7 @@ the orders of each request ended. Whoever derives from it says what a request as
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class Out(NamedTuple):
     steps: int | None
 
 
-class Driver:
+class Driver(ABC):
     """A `policies.offline.contract.Policy`, and the engine's `View` of the market."""
 
     name = "pixelgate"
@@ -79,9 +80,9 @@ class Driver:
         self._stood: dict[int, tuple[str, InLine | None]] = {}
         self._waiting: Counter[str] = Counter()
 
+    @abstractmethod
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request asks of the engine."""
-        raise NotImplementedError
 
     def decide(self, r: Any, s: Any, now: float, reason: Reason) -> Decision:
         """Ask the engine and say its answer in the simulator's words."""
@@ -134,7 +135,7 @@ class Driver:
         self._snapshot = snapshot
         self.engine.tick(self, now)
 
-    def note_latency(self, event: Any, p95: float) -> None:
+    def note_latency(self, event: Any, p95: float) -> None:  # noqa: B027 - only the bench wants to know
         """For those who want to know how good forecasts are."""
 
     # -- the engine's view of the market ----------------------------------------------------------

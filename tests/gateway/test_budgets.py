@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from gateway.cli import run
 from gateway.errors import BudgetSpent, InvalidRequest
-from gateway.storage.budgets import checked_window, counted_windows, current, window_at
+from gateway.storage.budgets import by_word, checked_window, counted_windows, window_at
 from gateway.storage.database import Closing, Correction
-from gateway.storage.database.sqlite import SqliteDatabase
+from gateway.storage.database.sqlite import SqliteDatabase, books
 from gateway.storage.rows import BudgetOf, BudgetRow, NewHold
 from tests.support.books import NOON, new_hold
 from tests.support.town import CALLER, town
@@ -62,7 +62,7 @@ def settled(held: NewHold, at: datetime = NOON, cost: int = 1000) -> Closing:
 
 
 async def spent(db: SqliteDatabase, row: BudgetRow, at: datetime = NOON) -> tuple[int, int]:
-    fullest = next(iter(current(row, await db.counters(row.id), at).values()))
+    fullest = next(iter(by_word(await db.counters(row.id, counted_windows(row, at))).values()))
     return fullest.held, fullest.posted
 
 
@@ -184,6 +184,26 @@ async def test_another_process_sets_a_budget_and_it_holds_here_with_the_next_ord
     await other.set_budget(budget(1500, removed=NOON))
     assert await fits(db)
     await other.aclose()
+
+
+async def test_counters_are_exact_when_more_of_them_exist_than_are_remembered(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books, "REMEMBERED", 3)
+    await db.set_budget(budget(2000, of="user", name="*"))
+    users = ["ann", "bob", "cid", "dan", "eve"]
+    assert all([await fits(db, user=user) for user in users * 2])
+    assert not any([await fits(db, user=user) for user in users])
+    assert len(db._books._balances) <= 3 + 4
+
+
+async def test_windows_that_are_over_are_not_read_again(db: SqliteDatabase) -> None:
+    row = budget(1000, window="day")
+    await db.set_budget(row)
+    for day in range(3):
+        await hold(db, NOON + day * 24 * HOUR)
+    later = NOON + 2 * 24 * HOUR
+    assert list(await db.counters(row.id, counted_windows(row, later))) == [f"{row.id}/{later.date()}/"]
 
 
 async def test_the_audit_notices_a_counter_that_was_tampered_with(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ A backend that cannot record raises `gateway.errors.NotReady`, so that nothing i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Literal, Protocol
 
@@ -273,8 +273,8 @@ class Database(Protocol):
     async def budgets(self) -> Sequence[BudgetRow]:
         """Every budget that was not removed, oldest first."""
 
-    async def counters(self, budget_id: str) -> Mapping[str, Spending]:
-        """What counts in each window of a budget, by the counter's name (`gateway.storage.budgets.counter`)."""
+    async def counters(self, budget_id: str, windows: Iterable[str]) -> Mapping[str, Spending]:
+        """What counts in some windows of a budget, by the counter's name (`gateway.storage.budgets.counter`)."""
 
     # Alerts.
 

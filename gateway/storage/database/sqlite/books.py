@@ -89,6 +89,10 @@ _BUDGETS = f"SELECT {BUDGET} FROM budgets"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
 
 
+REMEMBERED = 50_000
+"""Balances kept in memory; beyond that they are read anew as they are needed."""
+
+
 class Books:
     """Balances in memory, entries and attempts in the file, and the commands that change them together."""
 
@@ -122,6 +126,8 @@ class Books:
             self._write(statement)
         self._executemany(_BALANCE, [(*account, *self._balances[account]) for account in self._touched])
         self._touched.clear()
+        if len(self._balances) > REMEMBERED:  # budgets for each user, day by day
+            self._balances.clear()
 
     def forget(self) -> None:
         """Read balances and budgets anew, and let go of the rows that wait to be written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -52,16 +53,32 @@ class Replayed(Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...]
 
 
-def replay(  # noqa: PLR0913 - what is replayed, and how it is told
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """Which calls are played, and how the outcome is told."""
+
+    trace: Path | None = None
+    """A file of calls, one JSON object a line; what this gateway recorded when left out."""
+    days: Days = 7.0
+    """How far back its records are read."""
+    sample: Sample = 1.0
+    """Share of the time to play, in stretches of half an hour spread evenly."""
+    markdown: bool = False
+    """Print Markdown for a pull request."""
+    html: Path | None = None
+    """Write one page with charts."""
+    json: Json = False
+
+
+TELLING = Telling()
+
+
+def replay(
     *,
     policy: str | None = None,
     catalog: Path | None = None,
-    trace: Path | None = None,
-    days: Days = 7.0,
-    sample: Sample = 1.0,
-    markdown: bool = False,
-    html: Path | None = None,
-    json: Json = False,
+    telling: Telling = TELLING,
     world: World = WORLD,
     where: Where = HERE,
 ) -> int:
@@ -76,36 +93,20 @@ def replay(  # noqa: PLR0913 - what is replayed, and how it is told
         A policy file, or the name of a policy, that would take the place of the one in force.
     catalog
         Folder of another catalogue: new prices.
-    trace
-        A file of calls, one JSON object a line; what this gateway recorded when left out.
-    days
-        How far back its records are read.
-    sample
-        Share of the time to play, in stretches of half an hour spread evenly.
-    markdown
-        Print Markdown for a pull request.
-    html
-        Write one page with charts.
     """
     settings = where.settings()
     sides = [revision_of(settings, None, None), revision_of(settings, policy, catalog)]
-    found = compared(sides, _traces(settings, sides, trace, days), world, sample)
-    return _tell(found, markdown=markdown, html=html, json=json)
+    return _tell(_played(settings, sides, world, telling), telling)
 
 
-def diff(  # noqa: PLR0913 - what is compared, and how it is told
+def diff(
     old: str,
     new: str,
     /,
     *,
     old_catalog: Path | None = None,
     catalog: Path | None = None,
-    trace: Path | None = None,
-    days: Days = 7.0,
-    sample: Sample = 1.0,
-    markdown: bool = False,
-    html: Path | None = None,
-    json: Json = False,
+    telling: Telling = TELLING,
     world: World = WORLD,
     where: Where = HERE,
 ) -> int:
@@ -121,21 +122,10 @@ def diff(  # noqa: PLR0913 - what is compared, and how it is told
         Folder of the catalogue for the old one; the one in force when left out.
     catalog
         The same for the new one.
-    trace
-        A file of calls, one JSON object a line; what this gateway recorded when left out.
-    days
-        How far back its records are read.
-    sample
-        Share of the time to play, in stretches of half an hour spread evenly.
-    markdown
-        Print Markdown for a pull request.
-    html
-        Write one page with charts.
     """
     settings = where.settings()
     sides = [revision_of(settings, old, old_catalog), revision_of(settings, new, catalog)]
-    found = compared(sides, _traces(settings, sides, trace, days), world, sample)
-    return _tell(found, markdown=markdown, html=html, json=json)
+    return _tell(_played(settings, sides, world, telling), telling)
 
 
 def trace(*, days: Days = 7.0, output: Path | None = None, where: Where = HERE) -> int:
@@ -161,6 +151,10 @@ def trace(*, days: Days = 7.0, output: Path | None = None, where: Where = HERE) 
         output.write_bytes(text)
         say(f"wrote {len(lines):,} calls to {output}")
     return 0
+
+
+def _played(settings: Settings, sides: Sequence[Revision], world: World, telling: Telling) -> Replayed:
+    return compared(sides, _traces(settings, sides, telling.trace, telling.days), world, telling.sample)
 
 
 def _traces(settings: Settings, sides: Sequence[Revision], path: Path | None, days: float) -> list[Trace]:
@@ -244,21 +238,21 @@ def _recorded(trace: Trace, old: Outcome) -> Recorded | None:
     )
 
 
-def _tell(found: Replayed, *, markdown: bool, html: Path | None, json: bool) -> int:
-    if markdown and json:
+def _tell(found: Replayed, telling: Telling) -> int:
+    if telling.markdown and telling.json:
         raise Stop("--markdown and --json both go to standard output; choose one")
     for remark in found.remarks:
         say(f"remark: {remark}")
-    if html is not None:
+    if telling.html is not None:
         from gateway.cli.replay_page import page
 
-        html.write_text(page(found), encoding="utf-8")
-        say(f"wrote {html}")
-    if json:
+        telling.html.write_text(page(found), encoding="utf-8")
+        say(f"wrote {telling.html}")
+    if telling.json:
         print_json(shape(found))
-    elif markdown:
+    elif telling.markdown:
         print(as_markdown(found))
-    elif html is None:
+    elif telling.html is None:
         print(text(found))
     return 0
 

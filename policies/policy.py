@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from policies.experiments.definition import Experiment
 from policies.money import NanoUsd
 from policies.rules import Rules
 from policies.types import Ask, Constraints, Offer, Requirements, Tier, Worth
@@ -227,6 +228,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     require: Requirements = Requirements()
     rules: Rules = Rules()
     reservations: tuple[Reservation, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
     least_steps: Mapping[str, int] = {}
     """Model -> fewest steps it may be drawn with."""
 

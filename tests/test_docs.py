@@ -20,6 +20,7 @@ from gateway.settings import Account, Settings, setting_paths
 from policies.catalog_file import Price
 from policies.eligibility import GATES
 from policies.policy_file.examples import ExampleFile
+from policies.policy_file.experiments import ChallengerFile, ExperimentFile, SharedFile
 from policies.policy_file.lint import CODES
 from policies.policy_file.rules import RuleFile
 from policies.policy_file.schema import IntentFile, PolicyFile, ReservationFile
@@ -61,11 +62,11 @@ def fields_of(
         if kind is not field.annotation:
             found[before + name] = field
         if kind is not None and kind not in seen:
-            found |= fields_of(kind, {}, f"{before}{name}.", seen)
+            found |= fields_of(kind, below, f"{before}{name}.", seen)
             seen |= {kind}
         if name in below:
             under = f"{name}[]." if "tuple" in str(field.annotation) else f"{name}.<name>."
-            found |= fields_of(below[name], {}, under, seen)
+            found |= fields_of(below[name], below, f"{before}{under}", seen)
     return found
 
 
@@ -121,6 +122,7 @@ def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults(
     page = rows("docs/reference/policy.md")
     below: dict[str, type[BaseModel]] = {
         "intents": IntentFile, "rules": RuleFile, "reservations": ReservationFile, "examples": ExampleFile,
+        "experiments": ExperimentFile, "challengers": ChallengerFile, "by": SharedFile,
     }  # fmt: skip
     for key, field in fields_of(PolicyFile, below).items():
         assert page[key] == [field.description], key

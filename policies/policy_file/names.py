@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from policies.policy_file.experiments import ExperimentFile
 from policies.policy_file.rules import ConditionFile, OffersFile
 from policies.policy_file.schema import PolicyFile
 from policies.policy_file.values import Loc
@@ -45,6 +46,23 @@ def names_in(file: PolicyFile) -> Iterator[Named]:
         yield from _in_offers((*here, "deny"), rule.deny)
     for at, reservation in enumerate(file.reservations):
         yield from _each(("reservations", at, "providers"), "provider", reservation.providers)
+    for at, experiment in enumerate(file.experiments):
+        yield from _in_experiment(("experiments", at), experiment)
+
+
+def _in_experiment(here: Loc, file: ExperimentFile) -> Iterator[Named]:
+    if file.champion.provider is not None:
+        yield Named((*here, "champion", "provider"), "provider", file.champion.provider)
+    if file.champion.model is not None:
+        yield Named((*here, "champion", "model"), "model", file.champion.model)
+    for at, challenger in enumerate(file.challengers):
+        yield Named((*here, "challengers", at, "account"), "account", challenger.account)
+        if challenger.model is not None:
+            yield Named((*here, "challengers", at, "model"), "model", challenger.model)
+    sampled = {"by": file.sample.by, "always": file.sample.always, "never": file.sample.never}
+    for word, all_calls in sampled.items():
+        for at, calls in enumerate(all_calls):
+            yield from _in_condition((*here, "sample", word, at), calls)
 
 
 def _in_condition(here: Loc, condition: ConditionFile | None) -> Iterator[Named]:

@@ -30,6 +30,7 @@ from policies.policy import (
     Scarcity,
 )
 from policies.policy_file.examples import ExampleFile
+from policies.policy_file.experiments import ExperimentFile
 from policies.policy_file.rules import RequireFile, RuleFile
 from policies.policy_file.values import Dollars, Duration, Loc, Name, Section, Share, Size, Tiers, TierWord, Words
 from policies.rules import Rules
@@ -308,6 +309,9 @@ class PolicyFile(Section):
     reservations: tuple[ReservationFile, ...] = Field(
         default=(), strict=False, description="Shares of slots kept for some calls; none."
     )
+    experiments: tuple[ExperimentFile, ...] = Field(
+        default=(), strict=False, description="Comparisons of sellers on copies of live calls; none."
+    )
     examples: tuple[ExampleFile, ...] = Field(
         default=(), strict=False, description="What the policy does, as `policy test` checks it; none."
     )
@@ -358,6 +362,7 @@ def _disagreements(file: PolicyFile) -> Iterator[tuple[Loc, str]]:
                 f"the deadline ({intent_file.deadline:g} s) is before latency_slo ({intent_file.latency_slo:g} s)",
             )
     yield from _disagreements_of_rules(file)
+    yield from _disagreements_of_experiments(file)
     if sum(each.keep for each in file.reservations) >= 1:
         yield (
             ("reservations", len(file.reservations) - 1, "keep"),
@@ -378,17 +383,46 @@ def _disagreements_of_rules(file: PolicyFile) -> Iterator[tuple[Loc, str]]:
             yield ("rules", at, "rule"), f"rule {names[rule.rule] + 1} is called '{rule.rule}' already"
         names.setdefault(rule.rule, at)
         for side, condition in (("when", rule.when), ("unless", rule.unless)):
-            for intent in (condition and condition.intent) or ():
-                if intent not in file.intents:
-                    yield (
-                        ("rules", at, side, "intent"),
-                        f"no intent is called '{intent}': write one of {', '.join(file.intents)}",
-                    )
+            yield from _unknown_intents(file, ("rules", at, side, "intent"), condition.intent if condition else None)
+
+
+def _disagreements_of_experiments(file: PolicyFile) -> Iterator[tuple[Loc, str]]:
+    names: dict[str, int] = {}
+    for at, each in enumerate(file.experiments):
+        here: Loc = ("experiments", at)
+        if each.experiment in names:
+            yield (
+                (*here, "experiment"),
+                f"experiment {names[each.experiment] + 1} is called '{each.experiment}' already",
+            )
+        names.setdefault(each.experiment, at)
+        challengers = [challenger.name for challenger in each.challengers]
+        for place, name in enumerate(challengers):
+            if name in challengers[:place]:
+                yield (
+                    (*here, "challengers", place, "name"),
+                    f"challenger {challengers.index(name) + 1} is called '{name}' already",
+                )
+        if each.budget.total < each.budget.day:
+            yield (*here, "budget", "total"), "all days together may cost less than one: write more, or lower `day`"
+        if each.start is not None and each.stop is not None and each.stop <= each.start:
+            yield (*here, "stop"), f"stops before it starts ({each.start:%Y-%m-%d %H:%M}): write a later day"
+        sampled = {"by": each.sample.by, "always": each.sample.always, "never": each.sample.never}
+        for word, all_calls in sampled.items():
+            for place, calls in enumerate(all_calls):
+                yield from _unknown_intents(file, (*here, "sample", word, place, "intent"), calls.intent)
+
+
+def _unknown_intents(file: PolicyFile, loc: Loc, intents: tuple[str, ...] | None) -> Iterator[tuple[Loc, str]]:
+    for intent in intents or ():
+        if intent not in file.intents:
+            yield loc, f"no intent is called '{intent}': write one of {', '.join(file.intents)}"
 
 
 def compile_policy(file: PolicyFile) -> Policy:
     """Make the policy a checked file describes."""
     formats = dict(file.models.default_response_format)
+    rules = Rules([rule.compiled() for rule in file.rules], file.timezone)
     return Policy(
         name=file.policy,
         revision=file.revision,
@@ -426,8 +460,9 @@ def compile_policy(file: PolicyFile) -> Policy:
         breaker=BreakerTerms(**file.breaker.model_dump()),
         forecast=ForecastTerms(**file.forecast.model_dump()),
         require=file.require.compiled(),
-        rules=Rules([rule.compiled() for rule in file.rules], file.timezone),
+        rules=rules,
         reservations=tuple(each.compiled() for each in file.reservations),
+        experiments=tuple(each.compiled(rules.zone) for each in file.experiments),
         least_steps=dict(file.models.least_steps),
     )
 

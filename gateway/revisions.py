@@ -28,7 +28,8 @@ from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, 
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile
 from policies.policy import Policy
-from policies.policy_file.lint import Finding, Linter
+from policies.policy_file.findings import Finding
+from policies.policy_file.lint import Linter
 from policies.policy_file.names import Known, names_in
 from policies.policy_file.schema import PolicyFile, compile_policy
 from policies.policy_file.secrets import HINT as SECRET_HINT

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +19,8 @@ from policies.latency_forecast import LatencyForecast, work
 from policies.money import NanoUsd, to_usd
 from policies.offer_prices import quote_at
 from policies.policy import Intent, Policy
+from policies.policy_file.findings import Finding
+from policies.policy_file.lint_experiments import findings_in
 from policies.policy_file.rules import RuleFile
 from policies.policy_file.schema import PolicyFile
 from policies.policy_file.values import Loc
@@ -28,7 +29,6 @@ from policies.tariffs import Unpriced
 from policies.types import Ask, Constraints, Offer, OfferId, Rejection, Requirements
 from providers.contract import ImageRequest, Operation
 
-Level = Literal["error", "warning"]
 CODES: Mapping[str, str] = {
     "yaml": "The text is not YAML as we accept it.",
     "shape": "A key or value that the policy language does not know.",
@@ -45,20 +45,11 @@ CODES: Mapping[str, str] = {
     "steps": "Fewer steps than a model needs to draw well.",
     "promotion": "A promotion that gains nothing.",
     "example": "A rule that denies, without an example that shows it.",
+    "champion": "An experiment on calls that nobody serves.",
+    "challenger": "A challenger that cannot draw what it is compared on, or is asked in words it does not know.",
 }
 DRAWS_WELL: Mapping[str, int] = {"flux-dev": 20}
 """Model -> steps below which its pictures fall apart, as its makers and sellers say."""
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One suspicious thing in a policy."""
-
-    loc: Loc
-    code: str
-    message: str
-    hint: str | None = None
-    level: Level = "error"
-    at_key: bool = False
 
 
 class _Quoted(Struct, frozen=True):
@@ -111,6 +102,7 @@ class Linter:
         yield from self._intents()
         yield from self._models()
         yield from self._amounts()
+        yield from findings_in(self._policy, self._catalog)
         shown = {example.shows for example in self._file.examples}
         for at, (file, rule) in enumerate(zip(self._file.rules, self._policy.rules.rules, strict=True)):
             found = list(self._rule(at, file, rule))

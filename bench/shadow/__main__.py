@@ -9,13 +9,15 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Sequence
-from math import log, sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 
 from msgspec import Struct
 from rich.progress import Progress
 
 from bench.report import Figure, conclude
+from policies.experiments.definition import MARGINS, Allowance, Challenger, Decide, Experiment
+from policies.experiments.pairs import Pair, Side
 from policies.experiments.significance import (
     FEWEST,
     Failures,
@@ -30,6 +32,7 @@ from policies.experiments.significance import (
     single_failures,
     undecidable,
 )
+from policies.experiments.verdicts import Judgement, judge
 
 ALPHA = 0.05
 SLOWER = log(1.1)
@@ -44,6 +47,14 @@ SLOW_SHARE = 0.015
 CLIP = 1.5
 """Differences of log latency beyond this count as this."""
 FAILS = (0.01, 0.03)
+LOOK, LOOKS = 50, 60
+"""A whole experiment is judged after so many pairs, so many times."""
+WHOLE = Experiment(
+    name="e",
+    challengers=(Challenger(name="b", account="b"),),
+    budget=Allowance(day=10**15, total=10**16),
+    decide=Decide(margins={**MARGINS, "failures": 0.02}),
+)
 
 Draw = Callable[[random.Random], float]
 
@@ -135,12 +146,48 @@ def run_failures(rates: tuple[float, float], planned: Planned, share: float, rng
     return "undecided"
 
 
+def pair_of(at: int, rng: random.Random, *, cheaper: float = 1.0) -> Pair:
+    """One call at two sellers that differ in price alone."""
+
+    def side(account: str, times: float) -> Side:
+        came = rng.random() >= FAILS[0]
+        return Side(
+            offer=f"{account}:m",
+            account=account,
+            quoted=0,
+            billed=round(1e7 * times * exp(rng.gauss(0.0, COST_SPREAD))) if came else 0,
+            latency_s=exp(rng.gauss(1.0, LATENCY_SPREAD)) * (rng.uniform(1.5, 8.0) if rng.random() < SLOW_SHARE else 1),
+            outcome="delivered" if came else "failed",
+        )
+
+    return Pair(
+        id=f"{at:06}", experiment="e", challenger="b", call_id=f"c{at}", at=at * 60.0, champion=side("a", 1.0),
+        challenger_side=side("b", cheaper), expires=0.0,
+    )  # fmt: skip
+
+
+def run_verdict(cheaper: float, rng: random.Random) -> Judgement | None:
+    """One experiment, judged whole after every `LOOK` pairs; what it says first.
+
+    None: it was about to say that equal things differ in something, which no verdict has to follow from.
+    """
+    pairs: list[Pair] = []
+    for look in range(LOOKS):
+        pairs += [pair_of(at, rng, cheaper=cheaper) for at in range(look * LOOK, (look + 1) * LOOK)]
+        (found,) = judge(WHOLE, pairs)
+        if cheaper == 1.0 and any(each.said in {"better", "worse"} for each in found.readings):
+            return None
+        if found.verdict != "open":
+            return found.verdict
+    return "open"
+
+
 def share_of(verdict: Callable[[], bool], runs: int) -> float:
     """Per cent of runs in which something was said."""
     return 100 * sum(verdict() for _ in range(runs)) / runs
 
 
-def figures_of(runs: int, power_runs: int, seed: int, advance: Callable[[], None]) -> list[Figure]:
+def figures_of(runs: int, power_runs: int, verdict_runs: int, seed: int, advance: Callable[[], None]) -> list[Figure]:
     """Everything the bench prints."""
     rng = random.Random(seed)
     measures = comparisons(rng)
@@ -177,10 +224,14 @@ def figures_of(runs: int, power_runs: int, seed: int, advance: Callable[[], None
     note("plan_ratio_failures", failing / fixed_pairs_for_failures(*FAILS, ALPHA), "x fixed", must=1.7)
     hopeless = pairs_to_tell_failures(0.010, 0.012, ALPHA)
     note("undecidable_at_once", float(undecidable(hopeless, 100.0)), "", must=1.0, at_least=True)
+    told = share_of(lambda: run_verdict(1.0, rng) in {None, "switch"}, verdict_runs)
+    note("verdict_aa_false_alarm_pct", told, must=5.0)
+    told = share_of(lambda: run_verdict(0.9, rng) == "switch", verdict_runs)
+    note("verdict_switch_pct", told, must=80.0, at_least=True)
     return figures
 
 
-STEPS = 11
+STEPS = 13
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -188,13 +239,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench shadow", description="Whether comparisons of sellers can be believed.")
     parser.add_argument("--runs", type=int, default=2000, help="comparisons of equal things (default 2000)")
     parser.add_argument("--power-runs", type=int, default=500, help="comparisons of unequal things (default 500)")
+    parser.add_argument("--verdict-runs", type=int, default=200, help="whole experiments of each kind (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pairs (default 1)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     with Progress(transient=True) as progress:
         task = progress.add_task("comparing", total=STEPS)
-        figures = figures_of(options.runs, options.power_runs, options.seed, lambda: progress.advance(task))
-    context = {"runs": options.runs, "power_runs": options.power_runs, "seed": options.seed}
+        figures = figures_of(
+            options.runs, options.power_runs, options.verdict_runs, options.seed, lambda: progress.advance(task)
+        )
+    context = {name: getattr(options, name) for name in ("runs", "power_runs", "verdict_runs", "seed")}
     return conclude(figures, context=context, json_file=options.json)
 
 

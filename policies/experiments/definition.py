@@ -34,7 +34,7 @@ class Arm(Struct, frozen=True, kw_only=True):
     model: str | None = None
 
     def served(self, offer: Offer) -> bool:
-        """Whether a call that an offer served is one of them."""
+        """Whether a call that an offer was asked for first is one of them."""
         by_provider = self.provider is None or self.provider in {offer.account, offer.kind}
         return by_provider and self.model in {None, offer.model}
 
@@ -71,7 +71,7 @@ class Calls(Struct, frozen=True, kw_only=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """A delivered call, as far as an experiment looks at it."""
+    """A call that has ended, as far as an experiment looks at it."""
 
     call_id: str
     about: About
@@ -81,7 +81,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     width: int
     height: int
     champion: Offer
-    """Who served it."""
+    """Who was asked first. Where it failed and another delivered, that failure is the champion's side of the pair: were
+    only calls copied that it delivered, it would never fail."""
     at: float
     """When it came (unix seconds)."""
     minute: int | None = None

@@ -28,7 +28,7 @@ def rolled(call_id: str, experiment: str) -> float:
 def challengers_of(
     experiments: Iterable[Experiment], facts: Facts, dice: Dice = rolled
 ) -> list[tuple[Experiment, Challenger]]:
-    """To whom copies of a delivered call go."""
+    """To whom copies of a call that has ended go."""
     return [
         (experiment, challenger)
         for experiment in experiments

@@ -18,6 +18,7 @@ likelihood ratio against a fair coin, whose reciprocal bounds the risk (Ville's 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import ceil, exp, inf, lgamma, log, pi, sqrt
 from statistics import NormalDist
 from typing import Literal, TypeAlias
@@ -164,6 +165,7 @@ class Failures:
         return "lower" if self.challenger < self.champion else "higher"
 
 
+@cache
 def band(risk: float) -> float:
     """The height that Brownian motion on [0, 1] leaves, up or down, with probability `risk`."""
     return _solve(lambda height: risk - _leaves(height), 0.5, 10.0)

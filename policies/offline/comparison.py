@@ -13,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from policies.bootstrap import ENOUGH, blocks_of, draws_of
 from policies.offline.simulation import Bools, Figures, Outcome
 from policies.offline.trace import Floats, Ints, Trace
 
-BLOCKS_S = ((3600.0, "hours"), (600.0, "ten minutes"), (60.0, "minutes"))
-"""The largest that gives enough blocks is drawn."""
-_ENOUGH = 12
-_DRAWS = 1000
 _MOVES = 12
 
 
@@ -80,8 +77,8 @@ class _Drawn(NamedTuple):
 
 def compare(old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1) -> Comparison:
     """Compare two outcomes of one trace."""
-    block, blocks, name = _blocks(trace.at)
-    drawn = _Drawn(block, blocks, _draws(blocks, seed))
+    block, blocks, name = blocks_of(trace.at)
+    drawn = _Drawn(block, blocks, draws_of(blocks, seed))
     teams = np.array([kind.team for kind in trace.kinds], object)[trace.kind]
     intents = np.array([kind.intent for kind in trace.kinds], object)[trace.kind]
 
@@ -105,32 +102,6 @@ def compare(old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1) -> Compa
     )
 
 
-def _blocks(at: Floats) -> tuple[Ints, int, str]:
-    """Each call's block, how many there are, and what they are."""
-    every = [(name, _numbered(at, seconds)) for seconds, name in BLOCKS_S]
-    name, block = next((each for each in every if _count(each[1]) >= _ENOUGH), every[-1])
-    return block, _count(block), name
-
-
-def _numbered(at: Floats, seconds: float) -> Ints:
-    """Each call's block; blocks without calls have no number."""
-    return np.unique((at // seconds).astype(np.int64), return_inverse=True)[1]
-
-
-def _count(block: Ints) -> int:
-    return int(block.max()) + 1 if len(block) else 0
-
-
-def _draws(blocks: int, seed: int) -> Floats:
-    """[draws, blocks] how often each block is drawn."""
-    rng = np.random.default_rng([seed, 23])
-    return (
-        rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=_DRAWS).astype(np.float64)
-        if blocks
-        else np.empty((0, 0))
-    )
-
-
 def _group(name: str, old: Outcome, new: Outcome, where: Bools | None, drawn: _Drawn) -> Group:
     block, blocks, draws = drawn
     weight = np.ones(old.size) if where is None else where.astype(np.float64)
@@ -141,7 +112,7 @@ def _group(name: str, old: Outcome, new: Outcome, where: Bools | None, drawn: _D
     was, now = summed(old.cost), summed(new.cost)
     calls = summed(np.ones(old.size))
     timely = summed(~new.late & ~new.failed) - summed(~old.late & ~old.failed)
-    enough = int((calls > 0).sum()) >= _ENOUGH // 2
+    enough = int((calls > 0).sum()) >= ENOUGH // 2
     return Group(
         name=name,
         old=old.figures(where),

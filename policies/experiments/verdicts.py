@@ -1,0 +1,279 @@
+"""What an experiment's pairs say: switch, stay, or not yet decided; by challenger, and why.
+
+    switch   no measure is worse by more than its margin, and one is surely better
+    stay     one is surely worse; or all are the same, and nothing is to be gained
+    open     neither can be said yet: more pairs will tell, or `hopeless` says that they will not come in time
+
+The allowed error is divided by everything that is looked at (measures, the slowest twentieth among them, times
+challengers: Bonferroni), so whoever reads all of it, every day, is misled by one experiment of twenty at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import Literal, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+
+from policies.bootstrap import ENOUGH, blocks_of, draws_of
+from policies.experiments.definition import Challenger, Experiment, Measure
+from policies.experiments.pairs import Pair, Side
+from policies.experiments.quantiles import QUANTILES, Quantile, quantile, ratio
+from policies.experiments.readings import PILOT, Reading, came_short, of_another_size, read
+from policies.money import NanoUsd
+
+Judgement: TypeAlias = Literal["switch", "stay", "open"]
+
+TAIL = 0.95
+"""The quantile of latency that decides, beside the mean."""
+STRATA_SHOWN = 20
+"""Strata that are read by themselves, those of most pairs first."""
+MONTH_DAYS = 30.0
+_DAY_S = 86_400.0
+_LEAST_DAYS = 1 / 24
+_ORDER: tuple[Measure, ...] = ("cost", "latency", "queue", "failures", "score")
+
+
+class Tail(Struct, frozen=True, kw_only=True):
+    """How long one of so many takes on either side, in seconds."""
+
+    share: float
+    champion: Quantile
+    challenger: Quantile
+    ratio: tuple[float, float]
+    """Challenger over champion, at least and at most."""
+
+
+class Stratum(Struct, frozen=True, kw_only=True):
+    """Some of the pairs by themselves."""
+
+    name: str
+    pairs: int
+    readings: tuple[Reading, ...]
+
+
+class Money(Struct, frozen=True, kw_only=True):
+    """What a switch is worth, in nano-dollars; less than 0 is saved."""
+
+    champion: float
+    """What a picture costs there."""
+    challenger: float
+    month: float
+    """Change of a month's spending at today's traffic."""
+    low: float
+    high: float
+    """Where 95 % of the bootstrap's draws lie; infinite where too few blocks were seen."""
+    calls_a_month: float
+    blocks: str
+    """What was drawn."""
+
+
+class Tally(Struct, frozen=True, kw_only=True):
+    """One side in counts."""
+
+    offers: Mapping[str, int]
+    outcomes: Mapping[str, int]
+    """delivered, refused, failed, timeout, blank -> how often."""
+    errors: Mapping[str, int]
+    """Class of error -> how often."""
+    billed: NanoUsd
+    quoted: NanoUsd
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """One challenger against the champion."""
+
+    challenger: str
+    verdict: Judgement
+    why: tuple[Measure | Literal["tail"], ...]
+    """The measures that decided it, or that are still open."""
+    readings: tuple[Reading, ...]
+    tails: tuple[Tail, ...]
+    tail_is_worse: bool
+    strata: tuple[Stratum, ...]
+    disagree: Mapping[Measure, tuple[str, str]]
+    """Measure -> a stratum in which it is surely lower, and one in which it is surely higher."""
+    pairs: int
+    days: float
+    """From the first pair to the last."""
+    other_sizes: int
+    """Pairs whose challenger's picture has other pixels."""
+    champion: Tally
+    challenger_side: Tally
+    money: Money | None
+    """None: no pair in which both delivered."""
+    days_left: float | None
+    """Until every measure's plan is reached; None: it is decided, or nobody can tell."""
+    hopeless: tuple[Measure, ...]
+    """Measures that today's traffic, or what is left of the budget, cannot decide."""
+
+
+def judge(
+    experiment: Experiment, pairs: Iterable[Pair], *, calls_a_day: float | None = None, seed: int = 1
+) -> tuple[Verdict, ...]:
+    """Judge every challenger; `calls_a_day` is how many calls it is about, told from its pairs where None."""
+    ordered = sorted(pairs, key=lambda pair: (pair.at, pair.id))
+    spent = sum(pair.challenger_side.billed for pair in ordered)
+    return tuple(
+        _judge(experiment, challenger, [pair for pair in ordered if pair.challenger == challenger.name],
+               left=experiment.budget.total - spent, calls_a_day=calls_a_day, seed=seed)
+        for challenger in experiment.challengers
+    )  # fmt: skip
+
+
+def risk_of(experiment: Experiment) -> float:
+    """The risk of each thing that is looked at."""
+    looked_at = len(experiment.compare) + ("latency" in experiment.compare)
+    return experiment.decide.error / (looked_at * len(experiment.challengers))
+
+
+def compared(experiment: Experiment) -> list[Measure]:
+    """What decides, in the order people read it."""
+    return [measure for measure in _ORDER if measure in experiment.compare]
+
+
+def _judge(
+    experiment: Experiment, challenger: Challenger, pairs: Sequence[Pair], *, left: NanoUsd,
+    calls_a_day: float | None, seed: int,
+) -> Verdict:  # fmt: skip
+    alpha = risk_of(experiment)
+    days = max((pairs[-1].at - pairs[0].at) / _DAY_S, _LEAST_DAYS) if pairs else 0.0
+    readings = _read_all(experiment, pairs, alpha, days)
+    tails = _tails(pairs, alpha)
+    slow = "latency" in experiment.compare and any(
+        tail.share == TAIL and tail.ratio[0] > 1 + experiment.decide.margins["latency"] for tail in tails
+    )
+    verdict, why = _verdict(readings, tail_is_worse=slow)
+    each = sum(pair.challenger_side.billed for pair in pairs) / len(pairs) if pairs else 0.0
+    is_open = verdict == "open"
+    hopeless = [reading.measure for reading in readings if is_open and _hopeless(reading, left, each)]
+    waits = [reading.days_left for reading in readings if reading.days_left is not None]
+    strata = _strata(experiment, pairs, alpha, days)
+    return Verdict(
+        challenger=challenger.name,
+        verdict=verdict,
+        why=why,
+        readings=readings,
+        tails=tails,
+        tail_is_worse=slow,
+        strata=strata,
+        disagree=_disagreements(strata),
+        pairs=len(pairs),
+        days=days,
+        other_sizes=sum(of_another_size(pair) for pair in pairs),
+        champion=_counted([pair.champion for pair in pairs]),
+        challenger_side=_counted([pair.challenger_side for pair in pairs]),
+        money=_money(pairs, days, calls_a_day, seed),
+        days_left=max(waits) if is_open and waits and not hopeless else None,
+        hopeless=tuple(hopeless),
+    )
+
+
+def _read_all(experiment: Experiment, pairs: Sequence[Pair], alpha: float, days: float) -> tuple[Reading, ...]:
+    margins = experiment.decide.margins
+    return tuple(
+        read(measure, pairs, alpha=alpha, margin=margins[measure], days=days) for measure in compared(experiment)
+    )
+
+
+def _verdict(
+    readings: Sequence[Reading], *, tail_is_worse: bool
+) -> tuple[Judgement, tuple[Measure | Literal["tail"], ...]]:
+    worse: list[Measure | Literal["tail"]] = [each.measure for each in readings if each.said == "worse"]
+    if tail_is_worse:
+        worse.append("tail")
+    if worse:
+        return "stay", tuple(worse)
+    better = tuple([each.measure for each in readings if each.said == "better"])
+    unsure = tuple([each.measure for each in readings if each.said == "undecided"])
+    if better and not unsure:
+        return "switch", better
+    if all(each.said == "equivalent" for each in readings):
+        return "stay", tuple(each.measure for each in readings)
+    return "open", unsure or tuple([each.measure for each in readings if each.said == "no worse"])
+
+
+def _hopeless(reading: Reading, left: NanoUsd, each: float) -> bool:
+    """Whether neither traffic nor money will decide a measure."""
+    needed = reading.planned - reading.pairs
+    unpaid = needed > 0 and reading.pairs >= PILOT and needed * each > left
+    return not reading.decided and (reading.hopeless or unpaid)
+
+
+def _tails(pairs: Sequence[Pair], alpha: float) -> tuple[Tail, ...]:
+    both = [pair for pair in pairs if not any(came_short(pair))]
+    if len(both) < PILOT:
+        return ()
+    ours = sorted(pair.champion.latency_s for pair in both)
+    theirs = sorted(pair.challenger_side.latency_s for pair in both)
+    found = [(share, quantile(ours, share, alpha / 2), quantile(theirs, share, alpha / 2)) for share in QUANTILES]
+    return tuple(Tail(share=share, champion=one, challenger=two, ratio=ratio(two, one)) for share, one, two in found)
+
+
+def _strata(experiment: Experiment, pairs: Sequence[Pair], alpha: float, days: float) -> tuple[Stratum, ...]:
+    names = Counter(pair.stratum for pair in pairs)
+    if len(names) < 2:
+        return ()
+    common = names.most_common(STRATA_SHOWN)
+    return tuple(
+        Stratum(
+            name=name,
+            pairs=count,
+            readings=_read_all(experiment, [pair for pair in pairs if pair.stratum == name], alpha / len(common), days),
+        )
+        for name, count in common
+    )
+
+
+def _disagreements(strata: Sequence[Stratum]) -> Mapping[Measure, tuple[str, str]]:
+    found: dict[Measure, tuple[str, str]] = {}
+    lowest: dict[Measure, str] = {}
+    highest: dict[Measure, str] = {}
+    for stratum in strata:
+        for reading in stratum.readings:
+            if reading.said == "equivalent":
+                continue
+            if reading.high < 0:
+                lowest.setdefault(reading.measure, stratum.name)
+            elif reading.low > 0:
+                highest.setdefault(reading.measure, stratum.name)
+    for measure, name in lowest.items():
+        if measure in highest:
+            found[measure] = (name, highest[measure])
+    return found
+
+
+def _counted(sides: Sequence[Side]) -> Tally:
+    return Tally(
+        offers=dict(Counter(side.offer for side in sides).most_common()),
+        outcomes=dict(Counter(side.outcome for side in sides).most_common()),
+        errors=dict(Counter(side.error for side in sides if side.error is not None).most_common()),
+        billed=sum(side.billed for side in sides),
+        quoted=sum(side.quoted for side in sides),
+    )
+
+
+def _money(pairs: Sequence[Pair], days: float, calls_a_day: float | None, seed: int) -> Money | None:
+    """What a month would cost more or less, with the failures of neither."""
+    both = [pair for pair in pairs if not any(came_short(pair))]
+    if not both:
+        return None
+    weight = np.array([1 / pair.share for pair in both])
+    ours = np.array([pair.champion.billed for pair in both], dtype=np.float64)
+    theirs = np.array([pair.challenger_side.billed for pair in both], dtype=np.float64)
+    if calls_a_day is None:
+        calls_a_day = sum(1 / pair.share for pair in pairs) / days
+    calls = calls_a_day * MONTH_DAYS
+    block, blocks, name = blocks_of(np.array([pair.at for pair in both]))
+    low, high = -inf, inf
+    if blocks >= ENOUGH:
+        more = np.bincount(block, weights=weight * (theirs - ours), minlength=blocks)
+        stood_for = np.bincount(block, weights=weight, minlength=blocks)
+        draws = draws_of(blocks, seed)
+        low, high = (float(end) * calls for end in np.percentile((draws @ more) / (draws @ stood_for), (2.5, 97.5)))
+    mean, other = float((weight * ours).sum() / weight.sum()), float((weight * theirs).sum() / weight.sum())
+    return Money(champion=mean, challenger=other, month=(other - mean) * calls, low=low, high=high,
+                 calls_a_month=calls, blocks=f"{blocks:,} {name}")  # fmt: skip

@@ -26,7 +26,8 @@ from pydantic_core import ErrorDetails
 from gateway.settings import Account, Settings, default_config
 from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
-from policies.catalog_file import ModelFile
+from policies.catalog_file import ModelFile, SyncedFile, SyncedRow
+from policies.listed_prices import Synced
 from policies.policy import Policy
 from policies.policy_file.findings import Finding
 from policies.policy_file.lint import Linter
@@ -39,6 +40,9 @@ from policies.price_book import LONG_AGO, next_change
 from policies.services import ServiceEntry, ServicesFile
 from policies.types import DataTerms
 from providers import registry
+
+SYNCED = "synced-prices.yaml"
+"""In the state folder: what was applied of sellers' own price lists, over the catalogue."""
 
 M = TypeVar("M", bound=BaseModel)
 _DAY_S = 86_400.0
@@ -102,6 +106,10 @@ def stamp_of(settings: Settings) -> Stamp:
                 if entry.name.endswith(".yaml"):
                     status = entry.stat()
                     found.add((entry.path, status.st_size, status.st_mtime_ns, status.st_ino))
+    with contextlib.suppress(OSError):
+        path = settings.state / SYNCED
+        status = path.stat()
+        found.add((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
     return frozenset(found)
 
 
@@ -113,10 +121,12 @@ def load_revision(
     at: datetime | None = None,
     policy: PolicyText | None = None,
     catalog_dir: Path | None = None,
+    synced: bytes | None = None,
 ) -> Revision:
     """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
 
-    With a `policy` that text counts instead of the policy's file; with a `catalog_dir` its files, not the catalogue's.
+    With a `policy` that text counts instead of the policy's file; with a `catalog_dir` its files, not the catalogue's;
+    with `synced` that text instead of what was applied of sellers' own lists.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """
@@ -127,10 +137,11 @@ def load_revision(
     models = _read_catalog(catalog_dir or catalog_folder(settings), shelf, faults)
     found = _read_policy(settings, shelf, faults) if policy is None else _parse_policy(settings, policy, faults)
     faults += _faults_of_accounts(settings)
+    over = _read_synced(settings, synced, shelf, faults)
     if faults or found is None:
         raise BadFile(faults)
     document, file, written = found
-    terms = [account_terms(name, account) for name, account in accounts.items()]
+    terms = [with_synced(account_terms(name, account), over) for name, account in accounts.items()]
     try:
         catalog = compile_offers([file for _, file in models], terms, 0, at or datetime.now(UTC))
     except BadCatalog as error:
@@ -179,6 +190,21 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         machine_hour=account.machine_hour,
         marginal_hour=account.marginal_hour,
     )
+
+
+def with_synced(terms: AccountTerms, rows: Sequence[SyncedRow]) -> AccountTerms:
+    """The terms of an account, with what its seller's list was found to say."""
+    prices: dict[str, tuple[Synced, ...]] = {}
+    retires: dict[str, datetime] = {}
+    for row in sorted(rows, key=lambda row: row.valid_from):
+        account, _, name = row.offer.partition(":")
+        if account != terms.name:
+            continue
+        if (price := row.synced()) is not None:
+            prices[name] = (*prices.get(name, ()), price)
+        elif row.retires is not None:
+            retires[name] = row.retires
+    return replace(terms, synced=prices, retires=retires)
 
 
 def load_services(settings: Settings) -> Mapping[str, ServiceEntry]:
@@ -239,6 +265,17 @@ def _read_policy(
         hint = f"name the file {file.policy}.yaml, or the policy {path.stem}"
         faults.append(document.fault(("policy",), f"a policy called {file.policy!r} in {path.name}", hint=hint))
     return document, file, shelf.text(path)
+
+
+def _read_synced(settings: Settings, content: bytes | None, shelf: Shelf, faults: list[Fault]) -> Sequence[SyncedRow]:
+    path = settings.state / SYNCED
+    try:
+        if content is not None:
+            return read_bytes(content, str(path)).parse(SyncedFile).synced
+        return shelf.read(path, SyncedFile)[1].synced if path.is_file() else ()
+    except BadFile as error:
+        faults += error.faults
+        return ()
 
 
 def _parse_policy(

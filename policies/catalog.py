@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.catalog_file import ModelFile, OfferEntry
+from policies.listed_prices import Synced, synced_over
 from policies.money import NanoUsd
 from policies.price_book import LONG_AGO, Book, PriceRow, in_force, misplaced, next_change, under_contract
 from policies.tariffs import MachineSecond, PerMegapixel, PerToken, ResolutionTable, Tariff
@@ -39,6 +40,10 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     team: str | None = None
     prices: Mapping[str, PriceRow] = {}
     """Model, or `model/operation` as in an offer's id -> what this account pays instead of the listed price."""
+    synced: Mapping[str, tuple[Synced, ...]] = {}
+    """Model, or `model/operation` -> what its seller's list says, over the catalogue; in the order of time."""
+    retires: Mapping[str, datetime] = {}
+    """The same names -> when its seller stopped selling it, where the catalogue does not say."""
     models: frozenset[str] | None = None
     """The models this account sells to us; None: every model that has an offer of its kind."""
     machine_hour: NanoUsd | None = None
@@ -51,6 +56,7 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
         if self.machine_hour is not None:
             ours = MachineSecond(self.machine_hour)
             listed = tuple([replace(row, tariff=_unless_hourly(row.tariff, ours)) for row in listed])
+        listed = synced_over(listed, self.synced.get(name, ()))
         agreed = self.prices.get(name)
         return listed if agreed is None else under_contract(listed, (agreed,))
 
@@ -145,6 +151,7 @@ def compile_offers(
         raise BadCatalog(faults)
     by_model = {file.model: tuple(_offers_of(file, accounts, at)) for file in models}
     changes = [next_change(book, at) for file in models for _, _, book in _books_of(file, accounts)]
+    changes += [each.retires for some in by_model.values() for each in some if each.retires and each.retires > at]
     return Catalog(
         revision=revision,
         offers={offer.id: offer for offers in by_model.values() for offer in offers},
@@ -189,7 +196,25 @@ def _offers_of(file: ModelFile, accounts: Sequence[AccountTerms], at: datetime) 
             source=row.source,
             checked_on=row.checked_on or entry.checked_on.isoformat(),
             book=book,
+            **_end_of(file, entry, account, at),
         )
+
+
+class _End(TypedDict):
+    retires: datetime | None
+    successor: str | None
+    retired: str
+
+
+def _end_of(file: ModelFile, entry: OfferEntry, account: AccountTerms, at: datetime) -> _End:
+    """When a seller stops selling an offer, and the sentence that says so once it has."""
+    said = (entry.retires, account.retires.get(_name(file, entry)))
+    retires = min((moment for moment in said if moment is not None), default=None)
+    why = ""
+    if retires is not None and retires <= at:
+        instead = f"; use {entry.successor}" if entry.successor else ""
+        why = f"{account.name} no longer sells {file.model} since {retires:%Y-%m-%d}{instead}"
+    return {"retires": retires, "successor": entry.successor, "retired": why}
 
 
 def _name(file: ModelFile, entry: OfferEntry) -> str:
@@ -224,6 +249,7 @@ def _names_used_twice(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
 
 def _faults_of_offers(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
     """Faults of each offer by itself, and of two of one provider."""
+    known = {file.model for file in models}
     for index, file in enumerate(models):
         sold: set[tuple[str, str]] = set()
         for at, entry in enumerate(file.offers):
@@ -235,6 +261,9 @@ def _faults_of_offers(models: Sequence[ModelFile]) -> Iterator[CatalogFault]:
                 )
                 yield CatalogFault(document=index, loc=("offers", at, "provider"), message=message)
             sold |= operations
+            if entry.successor is not None and entry.successor not in known:
+                message = f"there is no model {entry.successor!r} to follow it{_nearest(entry.successor, known)}"
+                yield CatalogFault(document=index, loc=("offers", at, "successor"), message=message)
             for loc, message in _faults_of_entry(entry):
                 yield CatalogFault(document=index, loc=("offers", at, *loc), message=message)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
+from policies.listed_prices import Synced
 from policies.money import NanoUsd, from_usd
 from policies.price_book import Book, PriceRow
 from policies.tariffs import (
@@ -450,6 +451,10 @@ class OfferEntry(DatedPrice):
     """Where this seller's terms differ from the model's own licence."""
     changes: tuple[PriceChange, ...] = ()
     """Prices that follow, in their order."""
+    retires: Moment | None = None
+    """The first moment at which the seller no longer sells it, as announced."""
+    successor: Name | None = None
+    """The model to use instead, then."""
 
     def book(self) -> Book:
         """Every price of the offer, in time."""
@@ -467,3 +472,45 @@ class ModelFile(Document):
     licence: LicenceEntry
     aliases: tuple[Name, ...] = ()
     offers: Annotated[tuple[OfferEntry, ...], Field(min_length=1)]
+
+
+class SyncedRow(Document):
+    """What a seller's own list said of one offer, and somebody applied."""
+
+    offer: Annotated[str, Field(pattern=r"^[^:]+:.+$")]
+    """`fal:flux-dev`, as `quote` names it."""
+    unit_price: Dollars | None = None
+    """What a billing unit costs; the tariff's other numbers keep their proportion to it."""
+    instead_of: Dollars | None = None
+    """The catalogue's own price of a unit; the row counts for as long as the catalogue says that."""
+    retires: Moment | None = None
+    """When the seller stopped selling it."""
+    valid_from: Moment
+    source: Annotated[str, Field(min_length=1)]
+    checked_on: dt.date
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> SyncedRow:
+        if (self.unit_price is None) != (self.instead_of is None):
+            raise ValueError("unit_price and instead_of belong together: the price of a unit, and the catalogue's own")
+        if (self.unit_price is None) == (self.retires is None):
+            raise ValueError("a row says either unit_price or retires")
+        return self
+
+    def synced(self) -> Synced | None:
+        """Turn what was written into a price; None where the row says no price."""
+        if self.unit_price is None or self.instead_of is None:
+            return None
+        return Synced(
+            unit_price=self.unit_price,
+            instead_of=self.instead_of,
+            since=self.valid_from,
+            source=self.source,
+            checked_on=self.checked_on.isoformat(),
+        )
+
+
+class SyncedFile(Document):
+    """What was applied of sellers' own lists, over the catalogue."""
+
+    synced: tuple[SyncedRow, ...] = ()

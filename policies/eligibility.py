@@ -35,6 +35,11 @@ def model(offer: Offer, ask: Ask) -> str | None:
     return f"{offer.model} was not asked for"
 
 
+def retired(offer: Offer, _: Ask) -> str | None:
+    """Nothing that its seller has stopped selling."""
+    return offer.retired or None
+
+
 def provider(offer: Offer, ask: Ask) -> str | None:
     """Only the accounts or kinds of seller that were allowed."""
     only, ignore = ask.constraints.only, ask.constraints.ignore
@@ -172,6 +177,7 @@ def data(offer: Offer, ask: Ask) -> str | None:
 
 GATES: tuple[tuple[str, Objection], ...] = (
     ("model", model),
+    ("retired", retired),
     ("provider", provider),
     ("rule", rule),
     ("team", team),

@@ -104,6 +104,12 @@ class Offer(Struct, frozen=True, kw_only=True):
     checked_on: str = ""
     book: Book = ()
     """Every price of it in time, `tariff` among them."""
+    retires: datetime | None = None
+    """The first moment at which its seller no longer sells it, where that is known."""
+    successor: str | None = None
+    """The model to use instead, then."""
+    retired: str = ""
+    """Why it is no longer for sale, once that moment has come."""
 
     def tariff_at(self, at: datetime) -> Tariff:
         """What an order placed at a moment is billed by; the price in force where none was then."""
@@ -287,8 +293,8 @@ class Rejection(Struct, frozen=True, kw_only=True):
 
     offer: OfferId
     code: str
-    """The gate that refused: model, provider, rule, team, ability, size, tier, licence, data, steps, price, ceiling,
-    budget, tried, latency, breaker, headroom, deadline."""
+    """The gate that refused: model, retired, provider, rule, team, ability, size, tier, licence, data, steps, price,
+    ceiling, budget, tried, latency, breaker, headroom, deadline."""
     reason: str
     """A sentence for people, naming the value that blocks."""
     lasting: bool = True

@@ -324,6 +324,14 @@ class ListsPrices(Protocol):
 
 
 @runtime_checkable
+class ListsModels(Protocol):
+    """Tells which of its models it still sells."""
+
+    async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints that can be ordered from today; raises a `ProviderError` when it cannot be asked."""
+
+
+@runtime_checkable
 class ReportsUsage(Protocol):
     """Tells what it will bill."""
 

@@ -173,10 +173,15 @@ class OpenAI:
         pieces = [Piece(data=_unpacked(item.b64_json)) for item in told.data]
         return deliver(order, pieces, ticket=ticket, tokens=told.usage.tokens())
 
+    async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints that stand in OpenAI's list of models."""
+        known = {model.id for model in _decode(await self._get("/v1/models"), _Models).data}
+        return [endpoint for endpoint in endpoints if endpoint in known]
+
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for the list of models, which costs nothing and needs a good key."""
         try:
-            known = {model.id for model in _decode(await self._get("/v1/models"), _Models).data}
+            known = await self.still_sold(endpoints)
         except Misconfigured as error:
             return [f"OpenAI refuses the key of account `{self.name}`: {error.detail}"]
         except ProviderError as error:

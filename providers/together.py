@@ -188,10 +188,15 @@ class Together:
             if line.product_name in wanted
         ]
 
+    async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints that stand in Together's list of models."""
+        known = {model.id for model in _decode(await self._get("/v1/models", {}), list[_Model])}
+        return [endpoint for endpoint in endpoints if endpoint in known]
+
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for the list of models, which costs nothing and needs a good key."""
         try:
-            known = {model.id for model in _decode(await self._get("/v1/models", {}), list[_Model])}
+            known = await self.still_sold(endpoints)
         except Misconfigured as error:
             return [f"Together refuses the key of account `{self.name}`: {error.detail}"]
         except ProviderError as error:

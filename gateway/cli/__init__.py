@@ -54,6 +54,11 @@ GROUPS = {
         {
             "list": ("gateway.cli.prices:list_prices", "Every price, where it was read and when; announced changes."),
             "check": ("gateway.cli.prices:check", "Our prices against what sellers list."),
+            "sync": ("gateway.cli.price_sync:sync", "Asks sellers, and proposes what would change."),
+            "apply": ("gateway.cli.price_sync:apply", "Puts what is proposed in force."),
+            "reject": ("gateway.cli.price_sync:reject", "Leaves what is proposed alone."),
+            "history": ("gateway.cli.price_sync:history", "Who applied what, when and why."),
+            "rollback": ("gateway.cli.price_sync:rollback", "Puts earlier synced prices in force again."),
         },
     ),
     "budgets": (

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gateway.cli.shell import HERE, Json, Where, open_records, print_json, run_async, say, table
 from gateway.clock import SystemClock
-from gateway.features.price_watch import look
+from gateway.features.price_sync import look
 from gateway.money.price_list import Finding
 from gateway.revisions import Revision, load_revision
 from gateway.settings import Settings

@@ -117,6 +117,8 @@ class Alerts:
         """Raise an alert where a seller's own list says another price than ours, or than before."""
         sold_as = ", ".join(finding.offers)
         text = f"{finding.account} lists {finding.endpoint} otherwise: {finding.says}. Sold as {sold_as}."
+        if not finding.sold:
+            text = f"{finding.account} no longer has {finding.endpoint}, sold as {sold_as}. `prices sync` proposes to retire it."
         facts = {
             "account": finding.account,
             "endpoint": finding.endpoint,

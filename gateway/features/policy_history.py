@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
 
+from gateway.features.files import alone, exchange
 from gateway.revisions import PolicyText, Revision, fault_in, load_revision, policy_path
 from gateway.settings import Settings
 from gateway.storage.database import Database
@@ -110,7 +109,7 @@ class History:
         revision = await asyncio.to_thread(load_revision, settings, every_account=True, policy=change.text)
         path = settings.config / "policies" / f"{settings.policy}.yaml"
         path.parent.mkdir(exist_ok=True)
-        async with _alone(path.parent):
+        async with alone(path.parent):
             await self._keep_what_is_there(settings)
             last = self.last(revision.policy.name)
             if last is not None and last.content == change.text.content:
@@ -122,7 +121,7 @@ class History:
             if seq is None:
                 assert change.expect is not None
                 raise Moved(self.last(revision.policy.name), change.expect)
-            _write(path, change.text.content)
+            exchange(path, change.text.content)
         await self.refresh()
         kept = self.revision(seq)
         assert kept is not None
@@ -211,39 +210,3 @@ def _said(git: str, path: Path, *command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-@contextlib.asynccontextmanager
-async def _alone(folder: Path) -> AsyncIterator[None]:
-    """No other command writes into a folder meanwhile; editors know of no locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        while not _locked(descriptor):  # noqa: ASYNC110 - another process tells nobody when it is done
-            await asyncio.sleep(0.05)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Exchange a file for another in one step, so that nobody ever reads half of it."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(mode)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

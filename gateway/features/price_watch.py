@@ -1,4 +1,4 @@
-"""Reads sellers' own price lists now and then, and tells when they say something else than ours, or than last time."""
+"""Asks sellers now and then what they sell and at what price; tells what differs from our book, and proposes it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import structlog
 
 from gateway.clock import Clock
 from gateway.features.alerts import Alerts
-from gateway.money.price_list import Finding, compared
+from gateway.features.price_sync import look, propose
+from gateway.money.price_list import Finding
 from gateway.storage.database import Database
 from policies.types import Offer
-from providers.contract import ListsPrices, Provider
+from providers.contract import Provider
 from providers.errors import ProviderError
 
 log = structlog.get_logger("gateway.prices")
 
 
 class PriceWatch:
-    """Compares lists; keeps what they said."""
+    """Compares lists, keeps what they said, and proposes what they would change."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class PriceWatch:
         self._offers = offers
 
     async def work(self) -> None:
-        """Read every list once; a seller whose list cannot be read is logged and asked again next time."""
+        """Ask every seller once; one that does not answer is logged and asked again next time."""
         for account in list(self._providers):
             try:
                 findings = await self.look(account)
@@ -46,20 +47,10 @@ class PriceWatch:
             for finding in findings:
                 if finding.alarming:
                     await self._alerts.listed(finding)
+            offers = {offer.id: offer for offer in self._offers()}
+            if new := await propose(self._db, self._clock.utc(), account, findings, offers):
+                log.info("prices_proposed", account=account, count=new)
 
     async def look(self, account: str) -> Sequence[Finding]:
         """An account's list beside our prices; nothing for a seller that has none. Raises its `ProviderError`s."""
         return await look(self._db, self._clock, account, self._providers[account], self._offers())
-
-
-async def look(
-    db: Database, clock: Clock, account: str, provider: Provider, offers: Sequence[Offer]
-) -> Sequence[Finding]:
-    """Read an account's list, compare it, and keep what it said."""
-    if not isinstance(provider, ListsPrices):
-        return ()
-    sold = [offer for offer in offers if offer.account == account]
-    listed = await provider.list_prices(sorted({offer.endpoint for offer in sold}))
-    findings = list(compared(account, sold, listed, await db.listed_prices(account)))
-    await db.keep_listed_prices(account, listed, clock.utc())
-    return findings

@@ -1,25 +1,28 @@
 """Holds sellers' own price lists against ours: what differs, what changed since last time, what is no longer listed.
 
 A list names a price per billing unit, and sellers name units loosely (fal lists `image` where its pages say megapixel),
-so a price is compared by its number, and a unit only with the unit that was listed before. Nothing is changed here: a
-difference is shown, and a person edits the catalogue.
+so a price is compared by its number, and a unit only with the unit that was listed before. Nothing is changed here:
+what differs is proposed, and somebody applies it or does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from gateway.storage.prices import ChangeKind, PriceChange, Proposal
+from policies.listed_prices import of_one_number, unit_price
 from policies.money import to_usd
-from policies.tariffs import ComputeSecond, PerImage, PerMegapixel, PerRequest, Tariff
+from policies.price_book import in_force
 from policies.types import Offer
 from providers.contract import ListedPrice
 
 Verdict: TypeAlias = Literal["same", "differs", "changed", "unit", "gone", "apart"]
-"""same; differs from ours; changed since last time; unit: its unit changed; gone: no longer listed; apart: not to be
-compared, for ours has more than one number."""
+"""same; differs from ours; changed since last time; unit: its unit changed; gone: no longer listed, or no longer sold;
+apart: not to be compared."""
 
 JUMP = 3
 """A price this many times higher or lower is more likely a change of unit."""
@@ -35,6 +38,10 @@ class Finding(Struct, frozen=True, kw_only=True):
     ours: int | None
     theirs: int | None
     unit: str
+    unit_before: str = ""
+    """What the unit was called when it was last read, where that is another word."""
+    sold: bool = True
+    """Whether its seller still has the model."""
     says: str
 
     @property
@@ -52,7 +59,7 @@ def compared(
     for offer in offers:
         by_endpoint.setdefault(offer.endpoint, []).append(offer)
     for endpoint, sold in by_endpoint.items():
-        ours, price, earlier = _unit_price(sold[0].tariff), now.get(endpoint), before.get(endpoint)
+        ours, price, earlier = unit_price(sold[0].tariff), now.get(endpoint), before.get(endpoint)
         verdict, says = _verdict(ours, price, earlier)
         yield Finding(
             account=account,
@@ -62,8 +69,95 @@ def compared(
             ours=ours,
             theirs=None if price is None else price.nano_usd,
             unit="" if price is None else price.unit,
+            unit_before=earlier.unit if earlier is not None and verdict == "unit" else "",
             says=says,
         )
+
+
+def no_longer_sold(account: str, offers: Iterable[Offer], still: frozenset[str]) -> Iterator[Finding]:
+    """A finding for each endpoint that is not among those its seller still sells."""
+    gone: dict[str, list[str]] = {}
+    for offer in offers:
+        if offer.endpoint not in still:
+            gone.setdefault(offer.endpoint, []).append(offer.id)
+    for endpoint, sold_as in gone.items():
+        yield Finding(
+            account=account,
+            endpoint=endpoint,
+            offers=tuple(sold_as),
+            verdict="gone",
+            ours=None,
+            theirs=None,
+            unit="",
+            sold=False,
+            says=f"{account} no longer has this model",
+        )
+
+
+def changes_of(
+    findings: Sequence[Finding], offers: Mapping[str, Offer], earlier: Sequence[Proposal], now: datetime
+) -> Sequence[PriceChange]:
+    """What a look at an account's list would change of the price book.
+
+    `earlier` are the account's proposals so far: what was rejected is not proposed again until the list says something
+    else, and a unit that changed stays proposed until somebody has decided. Left alone are offers whose price is agreed
+    with the account, or of which the book knows already that they will cost this.
+    """
+    rejected = {each.change.seen for each in earlier if each.state == "rejected"}
+    waiting = {each.change.seen: each.change for each in earlier if each.state == "open" and each.change.kind == "unit"}
+    found: list[PriceChange] = []
+    for finding in findings:
+        for offer in (offers[name] for name in finding.offers if name in offers):
+            standing = waiting.get((offer.id, "unit", finding.unit, finding.theirs))
+            change = _change(finding, offer, now) if standing is None else standing
+            if change is not None and change.seen not in rejected:
+                found.append(change)
+    return found
+
+
+def _change(finding: Finding, offer: Offer, now: datetime) -> PriceChange | None:
+    if not finding.sold:
+        return None if offer.retires else _as_change(finding, offer, "gone", None, "")
+    ours, listed = unit_price(offer.tariff), finding.theirs
+    if listed is None or ours is None or _agreed(offer, now):
+        return None
+    if finding.verdict == "unit":
+        why = (
+            f"the unit is called {finding.unit} now, before {finding.unit_before}: is it still counted as we count it?"
+        )
+        return _as_change(finding, offer, "unit", ours, why)
+    if listed == ours or any(unit_price(row.tariff) == listed for row in offer.book if row.since and row.since > now):
+        return None
+    return _as_change(finding, offer, "price", ours, _why_waits(offer, ours, listed))
+
+
+def _why_waits(offer: Offer, ours: int, listed: int) -> str:
+    """What somebody must look at before a price counts; empty where nothing is odd."""
+    if not listed:
+        return "a price of $0"
+    if _far(ours, listed):
+        return f"more than {JUMP} times apart"
+    return "" if of_one_number(offer.tariff) else "one of several numbers; the others would follow in proportion"
+
+
+def _as_change(finding: Finding, offer: Offer, kind: ChangeKind, ours: int | None, waits: str) -> PriceChange:
+    return PriceChange(
+        offer=offer.id,
+        endpoint=finding.endpoint,
+        kind=kind,
+        unit=finding.unit,
+        unit_before=finding.unit_before,
+        ours=ours,
+        listed=finding.theirs,
+        waits=waits,
+        says=finding.says if kind == "gone" else f"${to_usd(finding.theirs or 0)} per {finding.unit}",
+    )
+
+
+def _agreed(offer: Offer, now: datetime) -> bool:
+    """Whether the price in force is the account's own: what a contract says was never looked up."""
+    row = in_force(offer.book, now)
+    return row is not None and not row.checked_on
 
 
 def _verdict(ours: int | None, price: ListedPrice | None, earlier: ListedPrice | None) -> tuple[Verdict, str]:
@@ -79,7 +173,7 @@ def _verdict(ours: int | None, price: ListedPrice | None, earlier: ListedPrice |
         return "changed", f"{_listed(price)}, before {_listed(earlier)}{_jump(earlier.nano_usd, price.nano_usd)}"
     if ours is not None and ours != price.nano_usd:
         return "differs", f"{_listed(price)}, ours ${to_usd(ours)}{_jump(ours, price.nano_usd)}"
-    return ("apart", f"{_listed(price)}; ours has more than one number") if ours is None else ("same", _listed(price))
+    return ("apart", f"{_listed(price)}; ours is of another kind") if ours is None else ("same", _listed(price))
 
 
 def _listed(price: ListedPrice) -> str:
@@ -88,18 +182,8 @@ def _listed(price: ListedPrice) -> str:
 
 def _jump(before: int, after: int) -> str:
     """A warning where so large a step is more likely another unit."""
-    far = after > JUMP * before or before > JUMP * after
-    return f": more than {JUMP} times apart, so look at the unit" if far else ""
+    return f": more than {JUMP} times apart, so look at the unit" if _far(before, after) else ""
 
 
-def _unit_price(tariff: Tariff) -> int | None:
-    """The one number of a tariff that has just one."""
-    match tariff:
-        case PerImage(price, 0) | PerRequest(price):
-            return price
-        case PerMegapixel(price):
-            return price
-        case ComputeSecond(price):
-            return price
-        case _:
-            return None
+def _far(one: int, other: int) -> bool:
+    return one > JUMP * other or other > JUMP * one

@@ -204,6 +204,10 @@ class Fal:
         """List fal's own price per billing unit; its `unit` may say "image" where pages say megapixel."""
         return await self._platform.prices(endpoints)
 
+    async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints that fal lists as active."""
+        return await self._platform.active(endpoints)
+
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
         """List what fal bills, request by request, discounts included."""
         return await self._platform.usage(since, endpoints)

@@ -202,6 +202,10 @@ class Replicate:
         self._bells.ring(prediction_id)
         return True
 
+    async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of some endpoints whose model can be looked up; a bare version cannot, and counts as sold."""
+        return [endpoint for endpoint in endpoints if not await self._is_gone(endpoint)]
+
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for the account and for each model, which costs nothing. What credit is left, Replicate does not tell."""
         try:
@@ -362,17 +366,22 @@ class Replicate:
         return scrub(words, (self._key, order.request.prompt))
 
     async def _fault_of(self, endpoint: str) -> str | None:
-        """Say why an endpoint is of no use; None when it is good, or is a bare version, which cannot be looked up."""
+        """Say why an endpoint is of no use; None when it is good, or cannot be looked up."""
+        try:
+            return f"Replicate has no model {endpoint}" if await self._is_gone(endpoint) else None
+        except ProviderError as error:
+            return f"Replicate does not tell of {endpoint}: {error.detail}"
+
+    async def _is_gone(self, endpoint: str) -> bool:
+        """Whether a model no longer exists; a bare version cannot be looked up."""
         model, _, version = endpoint.partition(":")
         if "/" not in model:
-            return None
+            return False
         try:
             await self._get(f"/v1/models/{model}" + (f"/versions/{version}" if version else ""))
         except Retired:
-            return f"Replicate has no model {endpoint}"
-        except ProviderError as error:
-            return f"Replicate does not tell of {endpoint}: {error.detail}"
-        return None
+            return True
+        return False
 
     async def _predictions(self, start: datetime) -> AsyncIterator[Prediction]:
         """Read the account's predictions from a moment on, page by page."""

@@ -27,6 +27,10 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """By seller (`fal`) or account (`fal/team-a`)."""
     prices: dict[Seller, dict[str, str]] = {}
     """Dollars per unit as decimal text, by seller and endpoint; `*` is all of a seller's endpoints."""
+    units: dict[Seller, dict[str, str]] = {}
+    """What the seller's own list calls the unit of an endpoint; how it is counted does not change."""
+    retired: dict[Seller, tuple[str, ...]] = {}
+    """Endpoints that a seller no longer has, in place of those named before."""
     machines: dict[str, Change] = {}
     """What changes at GPU servers of our own, by name."""
     latency_scale: float | None = None
@@ -75,6 +79,12 @@ def apply(world: World, script: Script) -> None:
     for seller, prices in script.prices.items():
         for endpoint, usd in prices.items():
             world.prices.change(seller, endpoint, usd)
+    for seller, units in script.units.items():
+        for endpoint, unit in units.items():
+            world.prices.call(seller, endpoint, unit)
+    for seller, endpoints in script.retired.items():
+        world.retired = {each for each in world.retired if each[0] != seller}
+        world.retired |= {(seller, endpoint) for endpoint in endpoints}
     world.set_limits(script.limits)
     for name, change in script.machines.items():
         world.machine(name).change(change)

@@ -114,7 +114,7 @@ class FalTwin:
         """Accept an order, or say why not."""
         raw = await request.read()
         endpoint = FAL.get(request.match_info["endpoint"])
-        if endpoint is None:
+        if endpoint is None or not self._world.sells("fal", endpoint.id):
             return detail(404, f"Application '{request.match_info['endpoint']}' not found")
         if account.broke:
             account.reject("locked")

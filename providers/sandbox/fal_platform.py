@@ -38,9 +38,10 @@ class FalPlatform:
             return detail(401, "Authentication required")
         wanted = _ids(request.query, "endpoint_id") or tuple(FAL)
         models = [
-            {"endpoint_id": name, "metadata": {"display_name": name, "category": "text-to-image", "status": "active"}}
+            {"endpoint_id": name, "metadata": {"display_name": name, "category": "text-to-image", "status": status}}
             for name in wanted
             if name in FAL
+            for status in ("active" if self._world.sells("fal", name) else "deprecated",)
         ]
         return answer({"models": models, "next_cursor": None, "has_more": False})
 
@@ -50,7 +51,7 @@ class FalPlatform:
         wanted = _ids(request.query, "endpoint_id")
         if not 1 <= len(wanted) <= _MOST_IDS:
             return detail(422, "endpoint_id: give 1 to 50 endpoint ids")
-        unknown = [name for name in wanted if name not in FAL]
+        unknown = [name for name in wanted if name not in FAL or not self._world.sells("fal", name)]
         if unknown:
             return detail(404, f"Endpoint not found: {unknown[0]}")
         return answer({"prices": [self._price(name) for name in wanted], "next_cursor": None, "has_more": False})

@@ -260,20 +260,27 @@ class PriceList:
 
     def __init__(self) -> None:
         self._changed: dict[tuple[Seller, str], Fraction] = {}
+        self._units: dict[tuple[Seller, str], str] = {}
 
     def change(self, seller: Seller, endpoint: str, usd: str) -> None:
         """From now on `endpoint` (or `*`: all of the seller's) costs `usd` dollars per unit."""
         self._changed[seller, endpoint] = Fraction(usd)
 
+    def call(self, seller: Seller, endpoint: str, unit: str) -> None:
+        """From now on the list calls the unit of `endpoint` so; it is counted as before."""
+        self._units[seller, endpoint] = unit
+
     def forget_changes(self) -> None:
         """Back to the published prices."""
         self._changed.clear()
+        self._units.clear()
 
     def of(self, seller: Seller, endpoint: str) -> Price:
         """The price of one endpoint at this moment."""
         price = PUBLISHED.get((seller, endpoint), _OWN_MACHINE)
         changed = self._changed.get((seller, endpoint), self._changed.get((seller, "*")))
-        return price if changed is None else Price(changed, price.unit, price.measure)
+        unit = self._units.get((seller, endpoint), price.unit)
+        return Price(price.usd if changed is None else changed, unit, price.measure)
 
 
 def charge(price: Price, work: Work) -> Charge:

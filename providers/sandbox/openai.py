@@ -70,7 +70,11 @@ class OpenAITwin:
     async def _models(self, request: web.Request) -> web.Response:
         if account_name(request.headers.get("Authorization", ""), "Bearer") is None:
             return error(401)
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": "openai"} for name in OPENAI]
+        models = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "openai"}
+            for name in OPENAI
+            if self._world.sells("openai", name)
+        ]
         return answer({"object": "list", "data": models})
 
     async def _draw(self, request: web.Request) -> web.StreamResponse:

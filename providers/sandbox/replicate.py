@@ -130,6 +130,8 @@ class ReplicateTwin:
         if body is None:
             return problem(400, "The request body is not valid JSON.", title="Bad request")
         endpoint = _endpoint(request, body)
+        if not self._world.sells("replicate", endpoint.id.partition(":")[0]):
+            return problem(404, _NOT_FOUND)
         if account.broke:
             account.reject("402")
             return problem(402, _BROKE, title="Insufficient credit")
@@ -343,7 +345,7 @@ class ReplicateTwin:
         if (f"{model}:{version}" if version else model) not in {
             *REPLICATE,
             *(name.partition(":")[0] for name in REPLICATE),
-        }:
+        } or not self._world.sells("replicate", model):
             return problem(404, _NOT_FOUND)
         owner, _, name = model.partition("/")
         return answer({"id": version} if version else {"owner": owner, "name": name, "visibility": "public"})

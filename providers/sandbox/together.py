@@ -116,7 +116,7 @@ class TogetherTwin:
             account.reject("402")
             refuse(402)
         endpoint = TOGETHER.get(model) if isinstance(model, str) else None
-        if endpoint is None:
+        if endpoint is None or not self._world.sells("together", endpoint.id):
             account.reject("404")
             refuse(404, f"Unable to access model {model}. Please visit https://api.together.ai/models.")
         if account.first_tier and endpoint.tier == "export":
@@ -174,7 +174,8 @@ class TogetherTwin:
             self._account(request)
         except Refusal as refusal:
             return refusal.response
-        return answer([_listed(endpoint) for endpoint in TOGETHER.values()])
+        sold = [endpoint for endpoint in TOGETHER.values() if self._world.sells("together", endpoint.id)]
+        return answer([_listed(endpoint) for endpoint in sold])
 
     async def _usage(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -49,6 +49,8 @@ class World:
         self.accounts: dict[tuple[Seller, str], Account] = {}
         self.book = Book()
         self.prices = PriceList()
+        self.retired: set[tuple[Seller, str]] = set()
+        """Endpoints that are no longer sold."""
         self.faults = Faults(self.seed)
         self.latency = Latency(self.seed, self.time_scale)
         self.limits: dict[str, Limits] = {}
@@ -93,6 +95,10 @@ class World:
             if key in self.limits:
                 account.limit(self.limits[key])
         return account
+
+    def sells(self, seller: Seller, endpoint: str) -> bool:
+        """Whether an endpoint can still be ordered from."""
+        return (seller, endpoint) not in self.retired
 
     def set_limits(self, limits: Mapping[str, Limits]) -> None:
         """Change limits of a seller (`fal`) or of one account (`fal/team-a`), at once."""

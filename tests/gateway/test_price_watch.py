@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from gateway.money.price_list import Verdict, compared
-from policies.tariffs import FirstMegapixel, PerImage, PerMegapixel, Tariff
+from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, Tariff
 from policies.types import Offer, Tier
 from providers.contract import Abilities, ListedPrice
 from tests.support.town import town
@@ -34,8 +34,9 @@ def listed(nano_usd: int, unit: str = "image") -> ListedPrice:
         (PerImage(25_000_000), listed(25_000_000, "second"), listed(25_000_000), "unit", "the unit changed"),
         (PerImage(25_000_000), None, listed(25_000_000), "gone", "no longer listed; it was $0.025 per image"),
         (PerImage(25_000_000), None, None, "apart", "not on the list"),
-        (FirstMegapixel(30_000_000, 15_000_000), listed(1), None, "apart", "ours has more than one number"),
-        (FirstMegapixel(30_000_000, 15_000_000), listed(2), listed(1), "changed", "before $0.000000001"),
+        (FirstMegapixel(30_000_000, 15_000_000), listed(30_000_000), None, "same", "$0.03 per image"),
+        (FirstMegapixel(30_000_000, 15_000_000), listed(31_000_000), None, "differs", "$0.031 per image, ours $0.03"),
+        (MachineSecond(340_000_000), listed(1), None, "apart", "ours is of another kind"),
     ],
 )
 def test_each_difference_has_its_word(

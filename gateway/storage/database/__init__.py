@@ -15,6 +15,7 @@ from msgspec import Struct
 from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
+from gateway.storage.prices import PriceChange, PriceRevision, Proposal, ProposalState
 from gateway.storage.rows import (
     AlertRow,
     AssetRow,
@@ -297,6 +298,23 @@ class Database(Protocol):
 
     async def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
         """Remember what an account's list says now; what it no longer names is forgotten."""
+
+    async def propose_prices(self, account: str, changes: Sequence[PriceChange], at: datetime) -> int:
+        """Have what is open of an account be what its list would change; how many of them are new."""
+
+    async def price_proposals(self, state: ProposalState | None = None) -> Sequence[Proposal]:
+        """What was proposed, oldest first; those of one state, or all."""
+
+    async def end_proposals(
+        self, ids: Sequence[int], state: ProposalState, actor: str, message: str, at: datetime
+    ) -> bool:
+        """Decide about open proposals; False, and nothing is changed, when one of them is not open."""
+
+    async def add_price_revision(self, revision: PriceRevision, applied: Sequence[int] = ()) -> int | None:
+        """Keep synced prices, and that they apply some proposals; None, and nothing is kept, when one is not open."""
+
+    async def price_revisions(self) -> Sequence[PriceRevision]:
+        """Every text of synced prices there was, oldest first."""
 
     # The books.
 

@@ -16,7 +16,7 @@ from gateway.errors import NotReady
 from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
-from gateway.storage.database.sqlite import policies, statements, values
+from gateway.storage.database.sqlite import policies, prices, statements, values
 from gateway.storage.database.sqlite.activity import activity, posted_costs
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
@@ -25,6 +25,7 @@ from gateway.storage.database.sqlite.group_commit import GroupWriter
 from gateway.storage.database.sqlite.recorded import recorded
 from gateway.storage.database.sqlite.values import ASSET, ATTEMPT, KEY, Columns, micros
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
+from gateway.storage.prices import PriceChange, PriceRevision, Proposal, ProposalState
 from gateway.storage.rows import (
     AlertRow,
     AssetRow,
@@ -322,6 +323,29 @@ class SqliteDatabase:
     async def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
         """Remember what an account's list says now."""
         await self._writer.submit(self._books.keep_listed_prices, account, prices, at)
+
+    async def propose_prices(self, account: str, changes: Sequence[PriceChange], at: datetime) -> int:
+        """Have what is open of an account be what its list would change."""
+        return await self._writer.submit(prices.propose, self._connection, account, changes, at)
+
+    async def price_proposals(self, state: ProposalState | None = None) -> Sequence[Proposal]:
+        """What was proposed, oldest first; those of one state, or all."""
+        sql = f"SELECT {prices.PROPOSAL} FROM price_proposals WHERE ? IS NULL OR state = ? ORDER BY id"  # noqa: S608 - constants only
+        return await self._all(prices.proposal, sql, state, state)
+
+    async def end_proposals(
+        self, ids: Sequence[int], state: ProposalState, actor: str, message: str, at: datetime
+    ) -> bool:
+        """Decide about open proposals."""
+        return await self._writer.submit(prices.decide, self._connection, ids, state, actor, message, at)
+
+    async def add_price_revision(self, revision: PriceRevision, applied: Sequence[int] = ()) -> int | None:
+        """Keep synced prices, and that they apply some proposals."""
+        return await self._writer.submit(prices.keep, self._connection, revision, applied)
+
+    async def price_revisions(self) -> Sequence[PriceRevision]:
+        """Every text of synced prices there was, oldest first."""
+        return await self._all(prices.revision, f"SELECT {prices.REVISION} FROM price_revisions ORDER BY seq")  # noqa: S608 - constants only
 
     async def balances(self) -> Sequence[BalanceRow]:
         """Every party's balance."""

@@ -1,0 +1,87 @@
+"""What a seller's list says, put into our tariffs and into the book."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.revisions import load_revision
+from gateway.settings import Settings
+from policies.listed_prices import Synced, repriced, synced_over, unit_price
+from policies.price_book import PriceRow, in_force
+from policies.tariffs import (
+    FirstMegapixel,
+    MachineSecond,
+    PerImage,
+    PerMegapixel,
+    ResolutionTable,
+    RunMegapixel,
+    Tariff,
+    bill,
+)
+from providers.contract import Usage
+from providers.sandbox.invoice import PUBLISHED
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def synced(price: int, instead_of: int, since: datetime = NOW) -> Synced:
+    return Synced(unit_price=price, instead_of=instead_of, since=since, source="list", checked_on="2026-11-26")
+
+
+def price_at(book: tuple[PriceRow, ...], at: datetime) -> int | None:
+    row = in_force(book, at)
+    return None if row is None else unit_price(row.tariff)
+
+
+def test_every_price_of_fal_is_held_against_the_number_that_fal_lists() -> None:
+    revision = load_revision(Settings.model_validate({"accounts": {"fal": {"kind": "fal", "key": "k"}}}))
+    for offer in revision.catalog.offers.values():
+        assert unit_price(offer.tariff) == PUBLISHED["fal", offer.endpoint].usd * 1_000_000_000, offer.id
+
+
+TARIFFS = (
+    PerImage(40_000_000, 10_000_000),
+    PerMegapixel(25_000_000),
+    ResolutionTable(((262_144, 20_000_000), (589_824, 30_000_000), (1_048_576, 40_000_000)), 40_000_000),
+    FirstMegapixel(30_000_000, 15_000_000),
+    RunMegapixel(15_000_000, 15_000_000, 15_000_000),
+)
+
+
+@pytest.mark.parametrize("tariff", TARIFFS, ids=lambda tariff: type(tariff).__name__)
+@given(times=st.integers(1, 50))
+def test_a_list_that_is_so_many_times_dearer_makes_every_order_so_many_times_dearer(tariff: Tariff, times: int) -> None:
+    price = unit_price(tariff)
+    assert price is not None
+    dearer = repriced(tariff, price * times)
+    for images in (((512, 512),), ((1024, 1024),), ((2048, 1024), (640, 480))):
+        usage = Usage(images=images, references=((1024, 1024),))
+        assert bill(dearer, usage) == times * bill(tariff, usage)
+    assert repriced(dearer, price) == tariff
+
+
+def test_machines_of_our_own_are_on_no_list() -> None:
+    assert unit_price(MachineSecond(340_000_000)) is None
+    with pytest.raises(ValueError, match="no list names"):
+        repriced(MachineSecond(340_000_000), 1)
+
+
+def test_a_synced_price_holds_from_its_moment_until_the_next_and_until_the_catalogues_own_change() -> None:
+    announced = NOW + 10 * DAY
+    listed = (
+        PriceRow(tariff=PerMegapixel(25), until=announced, checked_on="2026-11-01"),
+        PriceRow(tariff=PerMegapixel(40), since=announced, checked_on="2026-11-01"),
+    )
+    book = synced_over(listed, [synced(26, 25), synced(27, 25, NOW + DAY)])
+    moments = (NOW - DAY, NOW, NOW + DAY, announced)
+    assert [price_at(book, at) for at in moments] == [25, 26, 27, 40]
+
+
+def test_a_catalogue_that_was_edited_since_has_the_last_word() -> None:
+    edited = (PriceRow(tariff=PerMegapixel(28), checked_on="2026-11-27"),)
+    assert synced_over(edited, [synced(26, 25)]) == edited

@@ -136,7 +136,12 @@ class App:
         )
         self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), settings.alerts.levels)
         self.price_watch = PriceWatch(
-            db, clock, self.alerts, self.providers, lambda: tuple(self.revision.catalog.offers.values())
+            db,
+            clock,
+            self.alerts,
+            self.providers,
+            lambda: tuple(self.revision.catalog.offers.values()),
+            timedelta(seconds=settings.alerts.stale_prices),
         )
         self.recovery = self._recovery()
         self._services = self._make_services()

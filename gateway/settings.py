@@ -282,6 +282,9 @@ class AlertSettings(_Typed):
         default_factory=lambda: (50, 80, 100),
         description="Percentages of a budget that are told, each once a window: 50, 80 and 100 when left out.",
     )
+    stale_prices: Duration = Field(
+        default=7_776_000.0, gt=0, description="Age of a price, since somebody looked, from which it is told, monthly."
+    )
 
 
 class Limits(_Typed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated
 
@@ -14,8 +14,12 @@ from gateway.cli.shell import HERE, Json, Where, open_records, print_json, run_a
 from gateway.clock import SystemClock
 from gateway.features.price_sync import look
 from gateway.money.price_list import Finding
-from gateway.revisions import Revision, load_revision
+from gateway.revisions import Revision, load_revision, policy_names, policy_path
 from gateway.settings import Settings
+from gateway.yaml_files import BadFile, load
+from policies.catalog import Catalog
+from policies.policy_file.names import names_in
+from policies.policy_file.schema import PolicyFile
 from policies.price_book import PriceRow
 from policies.tariffs import describe
 from policies.types import Offer
@@ -36,6 +40,17 @@ class PriceFacts(Struct, frozen=True, kw_only=True):
     checked_on: str
     stale: bool
     """In force, listed, and not looked at for longer than asked."""
+
+
+class RetiringFacts(Struct, frozen=True, kw_only=True):
+    """An offer that its seller stops selling, as `--json` shows it."""
+
+    offer: str
+    retires: datetime
+    over: bool
+    successor: str | None
+    concerns: tuple[str, ...]
+    """The policies and aliases that name its model."""
 
 
 def list_prices(
@@ -60,16 +75,19 @@ def list_prices(
         Days after which a price should be looked at again.
     """
     now = datetime.now(UTC)
-    catalog = load_revision(where.settings(), every_account=True).catalog
+    settings = where.settings()
+    catalog = load_revision(settings, every_account=True).catalog
     wanted = None if model is None else catalog.resolve(model) or model
     offers = [offer for offer in catalog.offers.values() if wanted in (None, offer.model)]
     rows = [fact for offer in offers for fact in _facts(offer, now, stale_after)]
     if changes:
         rows = [fact for fact in rows if fact.valid_from is not None and fact.valid_from > now]
+    retiring = list(_retiring(settings, catalog, offers))
     if json:
-        print_json({"prices": rows, "changes_at": catalog.changes_at})
+        print_json({"prices": rows, "changes_at": catalog.changes_at, "retiring": retiring})
     else:
         _print(rows, stale_after, changes=changes)
+        _print_retiring(retiring)
     return 1 if any(fact.stale for fact in rows) or not (rows or changes) else 0
 
 
@@ -122,6 +140,40 @@ def _facts(offer: Offer, now: datetime, stale_after: int) -> Iterator[PriceFacts
             checked_on=row.checked_on,
             stale=in_force and _days_old(row, now) > stale_after,
         )
+
+
+def _retiring(settings: Settings, catalog: Catalog, offers: Sequence[Offer]) -> Iterator[RetiringFacts]:
+    for offer in offers:
+        if offer.retires is not None:
+            yield RetiringFacts(
+                offer=offer.id,
+                retires=offer.retires,
+                over=bool(offer.retired),
+                successor=offer.successor,
+                concerns=tuple(_concerned(settings, catalog, offer.model)),
+            )
+
+
+def _concerned(settings: Settings, catalog: Catalog, model: str) -> Iterator[str]:
+    """Where a model is named: policies, in force or not, and other names of it."""
+    yield from (f"alias {alias}" for alias in catalog.models[model].aliases)
+    for name in policy_names(settings):
+        path = policy_path(settings.model_copy(update={"policy": name}))
+        try:
+            file = load(path, PolicyFile) if path is not None else None
+        except BadFile:  # `policy lint` says what is wrong with it
+            continue
+        if file is not None and any(
+            named.kind.endswith("model") and catalog.resolve(named.name) == model for named in names_in(file)
+        ):
+            yield f"policy {name}"
+
+
+def _print_retiring(retiring: Sequence[RetiringFacts]) -> None:
+    for each in retiring:
+        when = f"{'retired' if each.over else 'retires'} {each.retires:%Y-%m-%d}"
+        then = f", then {each.successor}" if each.successor else ""
+        say(f"{each.offer} {when}{then}; named by: {', '.join(each.concerns) or 'nothing'}")
 
 
 def _days_old(row: PriceRow, now: datetime) -> int:

@@ -118,7 +118,7 @@ class Alerts:
         sold_as = ", ".join(finding.offers)
         text = f"{finding.account} lists {finding.endpoint} otherwise: {finding.says}. Sold as {sold_as}."
         if not finding.sold:
-            text = f"{finding.account} no longer has {finding.endpoint}, sold as {sold_as}. `prices sync` proposes to retire it."
+            text = f"{finding.account} no longer has {finding.endpoint}, sold as {sold_as}. `prices apply` retires it."
         facts = {
             "account": finding.account,
             "endpoint": finding.endpoint,
@@ -129,6 +129,14 @@ class Alerts:
         }
         place = (finding.account, finding.endpoint, finding.verdict, str(finding.theirs), finding.unit)
         await self.tell(_alert("listed_price", place, self._clock.utc(), text, facts))
+
+    async def stale(self, offers: Sequence[str], after: timedelta) -> None:
+        """Raise an alert, once a month, about prices that nobody has looked at for long."""
+        now = self._clock.utc()
+        some = ", ".join(offers[:3]) + (", ..." if len(offers) > 3 else "")
+        text = f"{len(offers)} prices were last looked at more than {after.days} days ago: {some}. They still count."
+        facts = {"offers": list(offers), "days": after.days}
+        await self.tell(_alert("stale_prices", (f"{now:%Y-%m}",), now, text, facts))
 
     async def tell(self, alert: AlertRow) -> None:
         """Keep an alert that nobody has raised yet, and log it."""

@@ -21,6 +21,7 @@ from policies.offer_prices import quote_at
 from policies.policy import Intent, Policy
 from policies.policy_file.findings import Finding
 from policies.policy_file.lint_experiments import findings_in
+from policies.policy_file.names import Named, names_in
 from policies.policy_file.rules import RuleFile
 from policies.policy_file.schema import PolicyFile
 from policies.policy_file.values import Loc
@@ -41,6 +42,7 @@ CODES: Mapping[str, str] = {
     "ceiling": "A ceiling below every quote.",
     "latency": "An objective or a ceiling of latency below what the fastest offer takes.",
     "unsold": "A model that no account sells, or that has no price.",
+    "retires": "A model that its seller stops selling, or has stopped.",
     "budget": "An amount that does not pay for one picture.",
     "steps": "Fewer steps than a model needs to draw well.",
     "promotion": "A promotion that gains nothing.",
@@ -101,6 +103,7 @@ class Linter:
         """Everything suspicious, by kind of check."""
         yield from self._intents()
         yield from self._models()
+        yield from self._retiring()
         yield from self._amounts()
         yield from findings_in(self._policy, self._catalog)
         shown = {example.shows for example in self._file.examples}
@@ -288,11 +291,11 @@ class Linter:
     def _models(self) -> Iterator[Finding]:
         """Models that the policy counts on and nobody sells, and floors of steps that are too low."""
         for at, model in enumerate(self._file.models.edits):
-            if model in self._catalog.models and not self._catalog.by_model.get(model):
+            if model in self._catalog.models and not self._is_sold(model):
                 yield self._unsold(("models", "edits", at), model)
         for prefix, model in self._file.models.aliases.items():
             name = self._catalog.resolve(model)
-            if name is not None and not self._catalog.by_model.get(name):
+            if name is not None and not self._is_sold(name):
                 yield self._unsold(("models", "aliases", prefix), model)
         for model, steps in self._file.models.least_steps.items():
             least = DRAWS_WELL.get(model, 0)
@@ -304,6 +307,28 @@ class Linter:
                     message=f"{model} draws badly with fewer than {least} steps",
                     hint=f"write {least} or more",
                 )
+
+    def _is_sold(self, model: str) -> bool:
+        return any(not offer.retired for offer in self._catalog.by_model.get(model, ()))
+
+    def _retiring(self) -> Iterator[Finding]:
+        """What the policy names or needs, and some seller stops selling."""
+        offers = self._catalog.offers.values()
+        leaving = [offer for offer in offers if offer.retires is not None]
+        if not leaving:
+            return
+        told = {named.loc: told for named in names_in(self._file) if (told := _told(named, self._catalog, leaving))}
+        for loc, message in told.items():
+            yield Finding(loc=loc, code="retires", level="warning", message=message, hint="name its successor in time")
+        staying = {name: offer for name, offer in self._catalog.offers.items() if offer not in leaving}
+        later = Linter(self._file, self._policy, replace(self._catalog, offers=staying))
+        last = max(offer.retires for offer in leaving if offer.retires is not None)
+        for name, intent in self._policy.intents.items():
+            terms = self._policy.constraints(intent)
+            served = self._serving(intent, terms, "generate")[0]
+            if served and not later._serving(intent, terms, "generate")[0]:
+                message = f"nobody serves intent '{name}' after {last:%Y-%m-%d}, when what may serve it is retired"
+                yield Finding(loc=("intents", name), code="retires", level="warning", message=message, at_key=True)
 
     @staticmethod
     def _unsold(loc: Loc, model: str) -> Finding:
@@ -421,6 +446,24 @@ class Linter:
                 named = not self._serving(intent, barred, operation)[0]
                 yield _pointed(said[0], here, file, ("deny", "allow", "tier") if named else ("require",))
                 return
+
+
+def _told(named: Named, catalog: Catalog, leaving: Sequence[Offer]) -> str:
+    """Which sellers stop selling a model that is named, and what to use then; empty where none does."""
+    model = catalog.resolve(named.name) if named.kind.endswith("model") else None
+    going = [offer for offer in leaving if offer.model == model]
+    if not going:
+        return ""
+    stays = len(going) < len(catalog.by_model[going[0].model])
+    told = [f"{offer.account} {ends(offer)}" for offer in going]
+    return f"{going[0].model}: {'; '.join(told)}" + ("; others go on" if stays else "; nobody else sells it")
+
+
+def ends(offer: Offer) -> str:
+    """When an offer ends or ended, and what follows it."""
+    assert offer.retires is not None, "only what retires ends"
+    when = f"sells it no longer since {offer.retires:%Y-%m-%d}" if offer.retired else f"until {offer.retires:%Y-%m-%d}"
+    return when + (f", then {offer.successor}" if offer.successor else "")
 
 
 def _pointed(finding: Finding, here: Loc, file: RuleFile, culprits: Sequence[str]) -> Finding:

@@ -160,6 +160,53 @@ async def test_a_model_that_is_gone_is_proposed_to_retire_and_then_not_sold_with
         assert {row.account for row in await m.app.db.attempts(delivery.call_id)} == {"replicate"}
 
 
+def retiring(home: Path, day: str) -> None:
+    """An announcement in the catalogue: fal stops selling flux-dev on a day."""
+    ends = f"    endpoint: fal-ai/flux/dev\n    retires: {day}\n    successor: flux-2-pro\n"
+    edit(home / "catalog" / "flux-dev.yaml", "    endpoint: fal-ai/flux/dev\n", ends)
+
+
+async def test_an_announced_end_comes_by_itself_and_names_what_follows(tmp_path: Path) -> None:
+    async with market(tmp_path) as m:
+        day = m.app.clock.utc() + timedelta(days=9)
+        retiring(m.app.settings.config, f"{day:%Y-%m-%d}")
+        m.follow()
+        offer = m.offer("fal:flux-dev")
+        assert (offer.retired, offer.successor) == ("", "flux-2-pro")
+        assert m.app.revision.catalog.changes_at == offer.retires
+        m.follow(after=timedelta(days=10))
+        assert m.offer("fal:flux-dev").retired == f"fal no longer sells flux-dev since {day:%Y-%m-%d}; use flux-2-pro"
+
+
+def test_the_policies_concerned_by_an_end_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = small_home(tmp_path)
+    accounts = {name: {"kind": name, "key_env": "NONE"} for name in ("fal", "replicate")}
+    (home / "gateway.yaml").write_text(json.dumps({"accounts": accounts}))
+    policy = home / "policies" / "default.yaml"
+    policy.write_text(policy.read_text().rstrip() + "\nrules:\n  - {rule: dev, deny: {models: [flux-dev]}}\n")
+    retiring(home, "2099-01-31")
+    where = ["--config", str(home), "--state", str(tmp_path / "state")]
+    assert run(["policy", "lint", "--config", str(home), "--format", "json"]) == 1
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["code"] == "retires"]
+    assert ("warning", "flux-dev: fal until 2099-01-31, then flux-2-pro; others go on") in [
+        (each["level"], each["message"]) for each in found
+    ]
+    run(["prices", "list", "--model", "flux-dev", "--json", *where])
+    (end,) = json.loads(capsys.readouterr().out)["retiring"]
+    assert (end["offer"], end["successor"], end["over"]) == ("fal:flux-dev", "flux-2-pro", False)
+    assert end["concerns"] == ["alias flux-1-dev", "policy default"]
+
+
+async def test_prices_nobody_looked_at_for_long_are_told_once_a_month_and_still_count(tmp_path: Path) -> None:
+    async with market(tmp_path, alerts={"stale_prices": "1s"}) as m:
+        await m.sync()
+        await m.sync()
+        (alert,) = await m.app.db.alerts(10)
+        assert alert.kind == "stale_prices"
+        assert alert.facts["offers"] == ["together:flux-2-pro", "together:flux-schnell"]  # fal's own list agrees
+        assert (await m.app.serve(m.call())).images
+
+
 async def test_who_edits_the_catalogue_afterwards_has_the_last_word(tmp_path: Path) -> None:
     async with market(tmp_path) as m:
         m.lists(prices={DEV: "0.026"})

@@ -208,7 +208,9 @@ class Recovery(_Typed):
         description="How often our books are compared with what providers say they bill, and corrected.",
     )
     price_lists: Duration = Field(
-        default=3600.0, gt=0, description="How often sellers' own price lists are read and compared with ours."
+        default=3600.0,
+        gt=0,
+        description="How often sellers are asked what they sell, and at what price; what differs is proposed.",
     )
     unknown_after: Duration = Field(
         default=600.0,

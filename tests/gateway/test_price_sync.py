@@ -56,7 +56,7 @@ class Market(Town):
 
 
 @asynccontextmanager
-async def market(folder: Path, **changes: object) -> AsyncIterator[Market]:
+async def market(folder: Path, **changes: Any) -> AsyncIterator[Market]:
     home = small_home(folder)
     async with town(folder, config=home, **changes) as t:
         yield Market(t.app, t.sandbox)

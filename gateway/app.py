@@ -365,7 +365,7 @@ class App:
             self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
             self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
             self._every("reconcile", self.settings.recovery.reconcile, self.recovery.reconcile),
-            self._every("keys", HEARTBEAT_S, self.keys.refresh),
+            self._every("keys", TICK_S, self.keys.follow),
             self._every("tick", TICK_S, self._tick),
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),

@@ -42,11 +42,15 @@ GROUPS = {
         },
     ),
     "keys": (
-        "API keys: make, list, revoke.",
+        "API keys: make them, say what they may do, give them fresh secrets, end them.",
         {
             "create": ("gateway.cli.keys:create", "Makes a key and shows it, once."),
             "list": ("gateway.cli.keys:list_keys", "Every key, with what it spent; never the key itself."),
+            "show": ("gateway.cli.keys:show", "One key: its terms, what it spent, what was changed last."),
+            "limit": ("gateway.cli.keys:limit", "Changes what a key may do."),
+            "rotate": ("gateway.cli.keys:rotate", "Gives a key a fresh secret; the one it had stays good for a while."),
             "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
+            "history": ("gateway.cli.keys:history", "Who changed what of keys, and when."),
         },
     ),
     "prices": (

@@ -16,7 +16,7 @@ from gateway.cli.demo_home import FAILING, MACHINES, RULES, SLOW, choose_state, 
 from gateway.cli.demo_once import Customer
 from gateway.cli.listening import bind, serve_uvicorn
 from gateway.cli.shell import COMMAND, Port, Stop, above_zero, run_async, say
-from gateway.keys import make_key
+from gateway.keys import USUAL_SCOPES, make_key
 from gateway.revisions import Shelf, load_revision
 from gateway.settings import Settings, load_settings, read_pepper
 
@@ -99,7 +99,7 @@ async def _demo(
     verdicts: list[bool] = []
     async with await start(time_scale=time_scale) as sandbox:
         app = await _open(state, sandbox, listener.getsockname()[1], fixtures is not None)
-        key = await _key(app, "demo", scopes=("images",))
+        key = await _key(app, "demo")
 
         async def work() -> bool:
             if fixtures is not None:
@@ -141,7 +141,7 @@ def _listen(port: int | None, *, free: bool) -> socket.socket:
 
 
 async def _key(
-    app: App, name: str, *, scopes: tuple[str, ...] = ("images",), rpm: int | None = None, budget: int | None = None
+    app: App, name: str, *, scopes: tuple[str, ...] = USUAL_SCOPES, rpm: int | None = None, budget: int | None = None
 ) -> str:
     """A fresh key of the demo's team."""
     now = datetime.now(UTC)
@@ -157,7 +157,7 @@ async def _write_fixtures(path: Path, app: App, sandbox: Sandbox, key: str) -> N
     told = {
         "base_url": f"{app.settings.public_base}/v1",
         "key": key,
-        "admin_key": await _key(app, "admin", scopes=("images", "admin")),
+        "admin_key": await _key(app, "admin", scopes=(*USUAL_SCOPES, "admin")),
         "key_limited": await _key(app, "limited to one request a minute", rpm=1),
         "key_broke": await _key(app, "without budget", budget=0),
         "model_fail": FAILING,

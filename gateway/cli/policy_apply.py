@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.cli.policy_shared import change, me, say_changed
-from gateway.cli.shell import HERE, Json, Where
+from gateway.cli.policy_shared import change, say_changed
+from gateway.cli.shell import HERE, Json, Where, me
 from gateway.features.policy_history import Change
 from gateway.revisions import PolicyText
 from gateway.yaml_files import bytes_of

@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 from pydantic_core import PydanticCustomError
 
-from gateway.cli.policy_shared import change, found, me, public, with_records
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, table
+from gateway.cli.policy_shared import change, found, public, with_records
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, me, open_records, print_json, table
 from gateway.features.policy_history import Change, History
 from gateway.revisions import PolicyText, Revision, load_revision
 from gateway.settings import Settings

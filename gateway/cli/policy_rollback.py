@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.cli.policy_shared import change, found, me, say_changed, with_records
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, open_records
+from gateway.cli.policy_shared import change, found, say_changed, with_records
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, me, open_records
 from gateway.features.policy_history import Change, History
 from gateway.revisions import PolicyText
 from gateway.storage.database import Database

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -45,14 +44,6 @@ def found(history: History, revision: int) -> PolicyRevision:
     if row is None:
         raise Stop(f"there is no revision {revision}; `{COMMAND} policy history` lists them", code=1)
     return row
-
-
-def me() -> str:
-    """Who types this, as the machine knows them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def public(row: PolicyRevision) -> dict[str, object]:

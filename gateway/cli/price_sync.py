@@ -10,8 +10,20 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 from msgspec import to_builtins
 
-from gateway.cli.policy_shared import me
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.cli.shell import (
+    COMMAND,
+    HERE,
+    Json,
+    Stop,
+    Where,
+    dollars,
+    me,
+    open_records,
+    print_json,
+    run_async,
+    say,
+    table,
+)
 from gateway.clock import SystemClock
 from gateway.errors import InvalidRequest
 from gateway.features import price_sync

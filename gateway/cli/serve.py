@@ -13,7 +13,7 @@ from gateway import telemetry
 from gateway.app import App, build
 from gateway.cli.listening import bind, serve_granian, serve_uvicorn
 from gateway.cli.shell import COMMAND, HERE, Stop, Where, run_async, say
-from gateway.keys import make_key
+from gateway.keys import USUAL_SCOPES, make_key
 from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
 
@@ -114,7 +114,7 @@ async def make_first_key(app: App) -> None:
         team="default",
         name="first key",
         created=datetime.now(UTC),
-        scopes=("images", "admin"),
+        scopes=(*USUAL_SCOPES, "admin"),
         budget=limits.budget,
         rpm=limits.requests_per_minute,
         ipm=limits.images_per_minute,

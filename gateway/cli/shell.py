@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ def above_zero(time_scale: float) -> float:
     if not time_scale > 0:
         raise Stop(f"--time-scale {time_scale:g}: must be above 0; 1 is as slow as real providers")
     return time_scale
+
+
+def me() -> str:
+    """Who types this, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def say(text: str = "") -> None:

@@ -36,6 +36,7 @@ OPERATIONS = (
         body=generation_schema(),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, streamed=True, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
+        scope="images:write",
     ),
 )
 _PATH = re.compile(r"/?(?P<deployment>.+)/images/(?P<operation>[a-z]+)/?")

@@ -9,9 +9,7 @@ from litestar import route
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from gateway.errors import Forbidden
 from gateway.features.reloading import Condition
-from gateway.http.auth import require
 from gateway.http.health import READ
 from gateway.http.operations import USUAL_HEADERS, Content, Operation
 from gateway.http.resources import HttpRequest, caller_of
@@ -54,7 +52,7 @@ OPERATIONS = (
         tag="Service",
         summary="What is in force, and what is wrong with the files on disk",
         answers={200: Content(about="Both.", schema=ConfigurationFacts, headers=USUAL_HEADERS)},
-        errors=(Forbidden,),
+        scope="admin",
         head=True,
     ),
 )
@@ -65,7 +63,7 @@ def configuration(services: Services) -> HTTPRouteHandler:
 
     @route(PATH, http_method=READ)
     async def get_configuration(request: HttpRequest) -> ConfigurationFacts:
-        require(await caller_of(request, services), "admin")
+        await caller_of(request, services, "admin")
         return facts_of(services.configuration())
 
     return get_configuration

@@ -62,6 +62,7 @@ OPERATIONS = (
         parameters=(text_part("decision_id", "The id in `x-pixelgate-decision`."),),
         answers={200: Content(about="The whole story of the call.", schema=Explanation, headers=USUAL_HEADERS)},
         errors=(NotFound,),
+        scope="decisions:read",
         head=True,
     ),
 )
@@ -72,7 +73,7 @@ def decisions(services: Services) -> HTTPRouteHandler:
 
     @route("/v1/decisions/{decision_id:str}", http_method=READ)
     async def get_decision(request: HttpRequest, decision_id: FromPath[str]) -> Explanation:
-        caller = await caller_of(request, services)
+        caller = await caller_of(request, services, "decisions:read")
         call_id = sibling(decision_id[:80], "call")
         rows = await services.db.decisions(call_id)
         if not rows or any(row.team != caller.team for row in rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import structlog
@@ -17,7 +17,6 @@ from gateway.errors import (
     BudgetSpent,
     ContentPolicy,
     DeadlinePassed,
-    Forbidden,
     GatewayError,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -29,7 +28,7 @@ from gateway.errors import (
     Undeliverable,
 )
 from gateway.http.answers import Answer, Shape, images_body, images_headers, usual_headers, warning_header
-from gateway.http.auth import Key, require
+from gateway.http.auth import Flight, Key, require
 from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
 from gateway.http.operations import Parameter
@@ -45,7 +44,6 @@ DRAWING_ERRORS: tuple[type[GatewayError], ...] = (
     NoOffer,
     ContentPolicy,
     IdempotencyKeyReused,
-    Forbidden,
     NotFound,
     RateLimited,
     BudgetSpent,
@@ -108,6 +106,8 @@ async def draw(
         return None
     except Exception as error:  # noqa: BLE001  (whatever it is, the caller gets an envelope, and we a log line)
         return drawing.refusal(error)
+    finally:
+        drawing.land()
 
 
 async def respond(services: Services, read: Read, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,6 +132,7 @@ class Drawing:
         self._call_id = new_id("call")
         self._request_id = sibling(self._call_id, "req")
         self._key: Key | None = None
+        self._flight: Flight | None = None
         self._called = False
 
     async def answer(self, read: Read) -> Answer:
@@ -141,7 +142,7 @@ class Drawing:
             raise MethodNotAllowed(scope["method"], "POST")
         headers = dict(scope["headers"])
         self._key = key = await services.keys.find(headers)
-        require(key.caller, "images")
+        require(key.caller, "images:write")
         key.spend_request(self._arrived)
         ask = Ask(
             call_id=self._call_id,
@@ -154,6 +155,8 @@ class Drawing:
             repeat=self._repeat(headers),
         )
         call, shape = await read(ask)
+        if key.row.concurrency is not None and not self._is_under_way(call, ask.repeat):
+            self._flight = key.take_off()
         if ask.repeat is None or not ask.repeat.count:  # what a repeat joins was counted before
             key.spend_images(call.request.count, self._arrived)
         if shape.stream:
@@ -165,6 +168,15 @@ class Drawing:
         if shape.warnings:
             told.append(warning_header(shape.warnings))
         return Answer(200, told, pieces)
+
+    def _is_under_way(self, call: Call, repeat: Repeat | None) -> bool:
+        """Whether the request is for a call that is counted as in flight already."""
+        return repeat is not None and self._services.coalescing.under_way(call, repeat)
+
+    def land(self) -> None:
+        """Its call is no longer in flight."""
+        if self._flight is not None:
+            self._flight.end()
 
     def _repeat(self, headers: Mapping[bytes, bytes]) -> Repeat | None:
         repeat = repeat_of(headers)
@@ -182,7 +194,8 @@ class Drawing:
             headers.append(self._decision())
         if shape.warnings:
             headers.append(warning_header(shape.warnings))
-        return Answer(200, headers, (beginning,), events)
+        flight, self._flight = self._flight, None
+        return Answer(200, headers, (beginning,), events if flight is None else _in_flight(events, flight))
 
     async def _serve_noted(self, call: Call, repeat: Repeat | None) -> tuple[Delivery, Cache]:
         served = await self._served(call, repeat)
@@ -257,6 +270,15 @@ class Drawing:
 
     def _seconds(self) -> float:
         return self._services.clock.now() - self._arrived
+
+
+async def _in_flight(events: AsyncIterator[bytes], flight: Flight) -> AsyncIterator[bytes]:
+    """The events of a stream, whose call is in flight until the last."""
+    try:
+        async for event in events:
+            yield event
+    finally:
+        flight.end()
 
 
 def repeat_of(headers: Mapping[bytes, bytes]) -> Repeat | None:

@@ -28,7 +28,7 @@ from gateway.http.forms import MAX_FORM, is_form, read_form, typed
 from gateway.http.generation_fields import extension_headers
 from gateway.http.generations import call_of, within_patience
 from gateway.http.inputs import mask_over, named, named_one, pictures
-from gateway.http.model_names import Meaning, Names
+from gateway.http.model_names import Meaning, Names, usable_models
 from gateway.http.operations import Content
 from gateway.http.request_parsing import (
     Asked,
@@ -81,6 +81,7 @@ OPERATIONS = (
         form=edit_fields.form_schema(),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
+        scope="images:write",
     ),
     operations.Operation(
         method="post",
@@ -93,6 +94,7 @@ OPERATIONS = (
         form=edit_fields.variation_schema(),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
+        scope="images:write",
     ),
 )
 
@@ -313,7 +315,8 @@ def _fidelity(fields: Fields, names: Names, meaning: Meaning, operation: Operati
 def _editing(meaning: Meaning, able: Collection[str], names: Names, caller: Caller) -> Meaning:
     """What a model name means for an edit; raises for models that cannot edit, naming some that can."""
     if meaning.models is None:
-        left = frozenset(able) if caller.models is None else caller.models.intersection(able)
+        usable = usable_models(caller, names.catalog)
+        left = frozenset(able) if usable is None else usable.intersection(able)
         usual = (names.policy.edit_models or frozenset()) & left
         return replace(meaning, models=usual or None)
     if not meaning.models.intersection(able):

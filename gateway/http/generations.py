@@ -39,6 +39,7 @@ OPERATIONS = (
         body=generation_schema(),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, streamed=True, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
+        scope="images:write",
     ),
 )
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")

@@ -10,12 +10,11 @@ from litestar.params import FromPath
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.errors import Forbidden, InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NotFound
 from gateway.features.privacy import Erasure
 from gateway.features.promotions import Original, find_original, promotion
 from gateway.http.answers import IMAGES_HEADERS, ImagesResponse, Shape, provider_of
 from gateway.http.arms import likeness
-from gateway.http.auth import require
 from gateway.http.bodies import read_json
 from gateway.http.drawing import DRAWING_ERRORS, IDEMPOTENCY, Ask, draw
 from gateway.http.errors import JSON
@@ -26,7 +25,7 @@ from gateway.http.generations import within_patience
 from gateway.http.health import READ
 from gateway.http.model_names import Meaning, Names, allowed_models
 from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
-from gateway.http.request_parsing import ceiling_of, deadline_of, optional_size, response_format_of
+from gateway.http.request_parsing import ceiling_of, deadline_of, optional_size, refuse_too_large, response_format_of
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
 from gateway.ids import sibling
@@ -92,6 +91,7 @@ OPERATIONS = (
         parameters=(text_part("image_id", "The `id` of a picture."),),
         answers={200: Content(about="The record.", schema=ImageRecord, headers=USUAL_HEADERS)},
         errors=(NotFound,),
+        scope="images:read",
         head=True,
     ),
     Operation(
@@ -103,7 +103,8 @@ OPERATIONS = (
         about="With the last picture of a call goes what it was drawn from, and its idempotency record.",
         parameters=(text_part("image_id", "The `id` of a picture."),),
         answers={200: Content(about="What went.", schema=Deleted, headers=USUAL_HEADERS)},
-        errors=(NotFound, Forbidden),
+        errors=(NotFound,),
+        scope="images:write",
     ),
     Operation(
         method="post",
@@ -115,6 +116,7 @@ OPERATIONS = (
         body=object_schema(PROMOTION, {}),
         answers={200: Content(about="The pictures.", schema=ImagesResponse, headers=IMAGES_HEADERS)},
         errors=DRAWING_ERRORS,
+        scope="images:write",
     ),
 )
 _FIELDS = frozenset(field.name for field in PROMOTION)
@@ -125,7 +127,7 @@ def image_record(services: Services) -> HTTPRouteHandler:
 
     @route("/v1/images/{image_id:str}", http_method=READ)
     async def get_image(request: HttpRequest, image_id: FromPath[str]) -> ImageRecord:
-        caller = await caller_of(request, services)
+        caller = await caller_of(request, services, "images:read")
         asset = await services.db.asset(image_id[:80], caller.team)
         if asset is None:
             raise NotFound(f"There is no image '{image_id[:80]}'.", param="id")
@@ -167,8 +169,7 @@ def deletion(services: Services) -> HTTPRouteHandler:
 
     @delete("/v1/images/{image_id:str}", status_code=200)
     async def delete_image(request: HttpRequest, image_id: FromPath[str]) -> Deleted:
-        caller = await caller_of(request, services)
-        require(caller, "images")
+        caller = await caller_of(request, services, "images:write")
         asset = await services.db.asset(image_id[:80], caller.team)
         if asset is None:
             raise NotFound(f"There is no image '{image_id[:80]}'.", param="id")
@@ -198,6 +199,7 @@ def promotions(services: Services) -> HTTPRouteHandler:
             call_id=ask.call_id,
             arrived=ask.arrived,
         )
+        refuse_too_large(call.request, caller)
         like = likeness(names.regime, "promote", {**fields, "size": call.request.size}, caller.team)
         call = replace(call, regime=names.regime, like=like)
         if ask.repeat is not None:
@@ -234,5 +236,5 @@ def _constraints(names: Names, fields: Fields, original: Original, caller: Calle
         models=allowed_models(Meaning(models=None), caller, names.catalog, intent.tier),
         slo=min(intent.slo, deadline),
         deadline=deadline,
-        ceiling=ceiling_of(fields, intent),
+        ceiling=ceiling_of(fields, intent, caller),
     )

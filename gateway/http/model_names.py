@@ -79,24 +79,51 @@ def names_of(policy: Policy, catalog: Catalog, regime: Regime | None = None) -> 
     return Names(policy=policy, catalog=catalog, sellers=sellers, regime=regime)
 
 
+def usable_models(caller: Caller, catalog: Catalog) -> frozenset[str] | None:
+    """The models that a caller's key may use: those it names, of the tiers it names; None is all."""
+    tiers = None if caller.limits is None else caller.limits.tiers
+    if tiers is None:
+        return caller.models
+    models = catalog.models.keys() if caller.models is None else caller.models & catalog.models.keys()
+    return frozenset(model for model in models if catalog.models[model].tier in tiers)
+
+
 def allowed_models(meaning: Meaning, caller: Caller, catalog: Catalog, tier: Tier) -> frozenset[str] | None:
     """The models a caller's key leaves of what was asked for, none below `tier` when the choice is ours.
 
     Raises `Forbidden` when nothing is left.
     """
-    if caller.models is None:
+    usable = usable_models(caller, catalog)
+    if usable is None:
         return meaning.models
     if meaning.models is not None:
-        left = meaning.models & caller.models
+        left = meaning.models & usable
     else:
-        left = frozenset(m for m in caller.models if m in catalog.models and catalog.models[m].tier >= tier)
+        left = frozenset(m for m in usable if m in catalog.models and catalog.models[m].tier >= tier)
     if not left:
-        raise Forbidden(
-            f"This API key may only use: {', '.join(sorted(caller.models)) or 'no model'}"
-            + ("." if meaning.models else f"; none of these is of tier {tier.word}."),
-            param="model",
-        )
+        raise _not_allowed(meaning, caller, usable, tier)
     return left
+
+
+def _not_allowed(meaning: Meaning, caller: Caller, usable: frozenset[str], tier: Tier) -> Forbidden:
+    """Which limit of the key leaves nothing of what was asked for, and what may be asked for instead."""
+    tiers = None if caller.limits is None else caller.limits.tiers
+    fix = f"have it changed (pixelgate keys limit {caller.key_id}"
+    named = meaning.models is not None
+    if tiers is not None and (caller.models is None or (meaning.models or caller.models) & caller.models):
+        words = ", ".join(each.word for each in sorted(tiers)) or "none"
+        asks = f"'{min(meaning.models)}' is of another" if meaning.models else f"this asks for {tier.word}"
+        return Forbidden(
+            f"This API key may only draw with models of tier {words}, and {asks}. "
+            f"Ask for {'another model' if named else 'another intent or quality'}, or {fix} --tiers ...).",
+            param="model" if named else "intent",
+        )
+    return Forbidden(
+        f"This API key may only use: {', '.join(sorted(usable)) or 'no model'}"
+        + (". " if named else f"; none of these is of tier {tier.word}. ")
+        + f"Ask for one of these, or {fix} --models ...).",
+        param="model",
+    )
 
 
 def _unknown(name: str, more: str) -> NotFound:

@@ -12,11 +12,10 @@ from msgspec import Struct
 
 from gateway.errors import NotFound
 from gateway.http.health import READ
-from gateway.http.model_names import AUTO, Names
+from gateway.http.model_names import AUTO, Names, usable_models
 from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
-from gateway.requests.call import Caller
 
 FOREIGN = (
     "dall-e-2",
@@ -67,6 +66,7 @@ OPERATIONS = (
         tag="Models",
         summary="Every name this key may send as `model`",
         answers={200: Content(about="The names.", schema=ModelList, headers=USUAL_HEADERS)},
+        scope="models:read",
         head=True,
     ),
     Operation(
@@ -79,6 +79,7 @@ OPERATIONS = (
         parameters=(text_part("model_id", "A name of the list."),),
         answers={200: Content(about="The model.", schema=ModelEntry, headers=USUAL_HEADERS)},
         errors=(NotFound,),
+        scope="models:read",
         head=True,
     ),
 )
@@ -89,16 +90,17 @@ def models(services: Services) -> list[HTTPRouteHandler]:
 
     @route("/v1/models", http_method=READ)
     async def list_models(request: HttpRequest) -> ModelList:
-        caller = await caller_of(request, services)
+        caller = await caller_of(request, services, "models:read")
         names = services.names
-        entries = (entry(name, names, caller) for name in listed_names(names))
+        usable = usable_models(caller, names.catalog)
+        entries = (entry(name, names, usable) for name in listed_names(names))
         return ModelList(data=[found for found in entries if found])
 
     @route("/v1/models/{model_id:path}", http_method=READ)
     async def get_model(request: HttpRequest, model_id: FromPath[str]) -> ModelEntry:
-        caller = await caller_of(request, services)
+        caller = await caller_of(request, services, "models:read")
         name = model_id.strip("/")
-        found = entry(name, services.names, caller)
+        found = entry(name, services.names, usable_models(caller, services.catalog))
         if found is None:
             raise NotFound(
                 f"The model '{name[:80]}' does not exist. GET /v1/models lists what this key may use.",
@@ -118,13 +120,13 @@ def listed_names(names: Names) -> Iterator[str]:
     yield from (name for name in FOREIGN if names.policy.model_behind(name) and not names.catalog.resolve(name))
 
 
-def entry(name: str, names: Names, caller: Caller) -> ModelEntry | None:
-    """What a name stands for; None when it stands for nothing that this caller may use and somebody sells."""
+def entry(name: str, names: Names, usable: frozenset[str] | None) -> ModelEntry | None:
+    """What a name stands for; None when it stands for nothing that is `usable` (None: all are) and somebody sells."""
     model = names.catalog.resolve(name)
     if model is None:
         return _any(name) if name == AUTO or names.policy.model_behind(name) else None
     info = names.catalog.models[model]
-    if not info.offers or (caller.models is not None and model not in caller.models):
+    if not info.offers or (usable is not None and model not in usable):
         return None
     checked = max(names.catalog.offers[offer].checked_on for offer in info.offers)
     facts = ModelFacts(

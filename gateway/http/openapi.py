@@ -118,7 +118,6 @@ def document() -> bytes:
             "description": "A gateway for image generation, spoken to as to OpenAI's image API.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "security": [{"bearer": []}, {"azure": []}],
         "paths": paths,
         "components": {
             "schemas": {**schemas, "Error": _error_schema()},
@@ -149,8 +148,7 @@ def _operation(operation: Operation, *, head: bool = False) -> Json:
     }
     if operation.about:
         told["description"] = operation.about
-    if not operation.key:
-        told["security"] = []
+    told["security"] = [{"bearer": [operation.scope]}, {"azure": [operation.scope]}] if operation.key else []
     if operation.parameters:
         told["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     bodies = {"multipart/form-data": operation.form, "application/json": operation.body}

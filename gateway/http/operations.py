@@ -7,14 +7,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.errors import GatewayError, InvalidApiKey, InvalidRequest, NoCapacity, TooLarge
+from gateway.errors import Forbidden, GatewayError, InvalidApiKey, InvalidRequest, NoCapacity, TooLarge
 from gateway.http.errors import TooSlow, Unexpected, UnsupportedMediaType
 from gateway.http.field_kinds import Schema
 
 Method = Literal["get", "post", "put", "patch", "delete"]
 Raised = tuple[type[GatewayError], ...]
 
-UNKNOWN_KEY: Raised = (InvalidApiKey,)
+UNFIT_KEY: Raised = (InvalidApiKey, Forbidden)
 BAD_BODY: Raised = (InvalidRequest, TooSlow, TooLarge, UnsupportedMediaType, NoCapacity)
 """What any endpoint that reads a JSON body may answer."""
 
@@ -63,6 +63,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     answers: Mapping[int, Content]
     errors: Raised = ()
     """What it raises, beside an unexpected fault."""
+    scope: str = ""
+    """What its key must have; of an endpoint without one, empty."""
     key: bool = True
     """It needs an API key."""
     head: bool = False
@@ -71,7 +73,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     def raised(self) -> Raised:
         """Every error it may answer."""
         reads = self.body is not None or self.form is not None
-        always: Raised = (*(UNKNOWN_KEY if self.key else ()), *(BAD_BODY if reads else ()), Unexpected)
+        always: Raised = (*(UNFIT_KEY if self.key else ()), *(BAD_BODY if reads else ()), Unexpected)
         return (*always, *self.errors)
 
 

@@ -11,10 +11,10 @@ from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from gateway.errors import Forbidden, GatewayError, InvalidRequest, NotFound, RateLimited
+from gateway.errors import GatewayError, InvalidRequest, NotFound, RateLimited
 from gateway.http import edit_fields
 from gateway.http.answers import warning_header
-from gateway.http.auth import Key
+from gateway.http.auth import Key, require
 from gateway.http.bodies import read_json
 from gateway.http.edits import Given, given_in_json, given_of, parse_edit, without_pictures
 from gateway.http.forms import MAX_FORM, is_form
@@ -61,7 +61,8 @@ OPERATIONS = (
                 headers=(*USUAL_HEADERS, *_RATE, "x-pixelgate-warning"),
             )
         },
-        errors=(Forbidden, NotFound, RateLimited),
+        errors=(NotFound, RateLimited),
+        scope="quotes:read",
     ),
 )
 
@@ -75,6 +76,7 @@ def quotes(services: Services) -> HTTPRouteHandler:
         headers = dict(request.scope["headers"])
         key = await services.keys.find(headers)
         try:
+            require(key.caller, "quotes:read")
             key.spend_request(arrived)
             body = await _body(services, key.caller, headers, request)
             names = services.terms_for(key.caller, _fields(body)).names

@@ -87,6 +87,7 @@ class Asked(NamedTuple):
 
 def wish_of(fields: Fields, names: Names, caller: Caller, asked: Asked) -> Wish:
     """The wish, with what is read alike of every request for pictures: safety, format, end user, labels, form."""
+    refuse_too_large(asked.request, caller)
     safety, lowered = safety_of(fields, names, caller)
     safety_identifier = field.SAFETY_IDENTIFIER.read(fields)
     return Wish(
@@ -203,7 +204,7 @@ def see_through(fields: Fields, request: ImageRequest, names: Names, caller: Cal
             "Supported values are: 'auto', 'opaque'. Nothing that is sold here paints a transparent background or "
             "removes one; it takes a provider account that sells 'remove_background'.",
         )
-    if caller.models is not None and not caller.models & able:
+    if caller.models is not None and not caller.models & able:  # tiers are of what is drawn, not of what cuts it out
         raise Forbidden(
             f"A transparent background takes one of these models, and this API key may use none of them: "
             f"{', '.join(sorted(able))}.",
@@ -357,11 +358,29 @@ def response_format_of(fields: Fields, names: Names, model: str, *, edit: bool =
     return names.policy.response_format_of(model, edit=edit) if asked is None else field.RESPONSE_FORMATS[asked]
 
 
-def ceiling_of(fields: Fields, intent: Intent) -> int | None:
-    """Nano-dollars one picture may cost: `max_cost` is for the whole request, shared evenly by its pictures."""
+def refuse_too_large(request: ImageRequest, caller: Caller) -> None:
+    """Raise `Forbidden` for a picture larger than the caller's key may have drawn."""
+    most = None if caller.limits is None else caller.limits.pixels
+    if most is not None and request.width * request.height > most:
+        raise Forbidden(
+            f"This API key may have pictures drawn of at most {most:,} pixels, and {request.width}x{request.height} "
+            f"are {request.width * request.height:,}. Ask for a smaller 'size', or have the limit raised "
+            f"(pixelgate keys limit {caller.key_id} --max-size {request.width}x{request.height}).",
+            param="size",
+        )
+
+
+def ceiling_of(fields: Fields, intent: Intent, caller: Caller) -> int | None:
+    """Nano-dollars one picture may cost: `max_cost` is for the whole request, shared evenly by its pictures.
+
+    What the caller's key allows a call to cost is shared alike.
+    """
     asked, count = field.MAX_COST.read(fields), field.COUNT.read(fields) or 1
-    limits = [limit for limit in (intent.ceiling, None if asked is None else asked // count) if limit is not None]
-    return min(limits, default=None)
+    limits = [intent.ceiling, None if asked is None else asked // count]
+    if caller.limits is not None:
+        whole = caller.limits.call_price
+        limits += [caller.limits.price, None if whole is None else whole // count]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def deadline_of(fields: Fields, intent: Intent) -> float:
@@ -379,7 +398,7 @@ def constraints_of(fields: Fields, names: Names, caller: Caller, meaning: Meanin
         models=allowed_models(meaning, caller, names.catalog, intent.tier),
         slo=min(intent.slo, deadline),
         deadline=deadline,
-        ceiling=ceiling_of(fields, intent),
+        ceiling=ceiling_of(fields, intent, caller),
         only=sellers.only,
         ignore=sellers.ignore,
         order=sellers.order,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from litestar import Request, Response
 from litestar.datastructures import State
 
+from gateway.http.auth import require
 from gateway.http.errors import OPENAI_VERSION
 from gateway.http.services import Services
 from gateway.ids import new_id
@@ -13,9 +14,10 @@ from gateway.requests.call import Caller
 HttpRequest = Request[None, None, State]
 
 
-async def caller_of(request: HttpRequest, services: Services) -> Caller:
-    """The caller behind a request's key; raises `InvalidApiKey`."""
+async def caller_of(request: HttpRequest, services: Services, scope: str) -> Caller:
+    """The caller behind a request's key; raises `InvalidApiKey`, and `Forbidden` for a key without the scope."""
     key = await services.keys.find(dict(request.scope["headers"]))
+    require(key.caller, scope)
     return key.caller
 
 

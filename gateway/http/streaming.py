@@ -31,7 +31,7 @@ from gateway.http.errors import OPENAI_VERSION, Headers
 from gateway.http.model_names import Meaning, allowed_models
 from gateway.http.services import Services
 from gateway.ids import new_id
-from gateway.requests.call import Call, Delivered, Delivery
+from gateway.requests.call import Call, Delivered, Delivery, Limits
 from gateway.requests.coalescing import Cache
 
 log = structlog.get_logger("gateway.http")
@@ -166,7 +166,7 @@ class Stream:
 def preview_of(services: Services, call: Call) -> Call | None:
     """The call that draws a preview of another; None where the policy pays for none.
 
-    A call of several pictures gets none.
+    A call of several pictures gets none, and none whose key limits what a call may cost.
     """
     policy, catalog = (
         (services.policy, services.catalog) if call.regime is None else (call.regime.policy, call.regime.catalog)
@@ -174,10 +174,11 @@ def preview_of(services: Services, call: Call) -> Call | None:
     intent = policy.intents[call.intent]
     if policy.preview_ceiling is None or intent.promotes is None:
         return None
-    if call.request.count != 1:
+    limits = call.caller.limits or Limits()
+    if call.request.count != 1 or limits.call_price is not None:
         return None
     below = policy.intents[intent.promotes]
-    ceiling = min(limit for limit in (policy.preview_ceiling, below.ceiling) if limit is not None)
+    ceiling = min(limit for limit in (policy.preview_ceiling, below.ceiling, limits.price) if limit is not None)
     try:
         models = allowed_models(Meaning(models=None), call.caller, catalog, below.tier)
     except GatewayError:

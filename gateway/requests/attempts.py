@@ -22,6 +22,7 @@ from gateway.errors import (
     BudgetSpent,
     ContentPolicy,
     DeadlinePassed,
+    Forbidden,
     GatewayError,
     NoCapacity,
     NoOffer,
@@ -38,6 +39,7 @@ from gateway.requests.waiting_room import Place, WaitingRoom
 from gateway.storage.rows import DecisionRow, NewHold
 from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.eligibility import CODES, nearest_feasible
+from policies.money import to_usd
 from policies.tariffs import Quote
 from policies.types import (
     Ask,
@@ -812,10 +814,30 @@ class Attempts:
             )
         nearest = nearest_feasible(self._ask(self._parts[0]), self._house.market)
         blocked = blocking(shed.reasons)
+        if (dear := _above_limit(self._call, shed.reasons)) is not None:
+            return Forbidden(dear, param="model", extra={"reasons": reasons})
         hint = {} if nearest is None else {"nearest": {"offer": nearest[0].id, "change": nearest[1]}}
         near = "" if nearest is None else f" Nearest: {nearest[0].id}, {nearest[1]}."
         what = "remove the background of this" if self._parts[0].stage == "finishing" else "serve this"
         return NoOffer(f"Nothing in the catalogue can {what}: {blocked}.{near}", extra={"reasons": reasons, **hint})
+
+
+def _above_limit(call: Call, reasons: Sequence[Rejection]) -> str | None:
+    """Why a call is not served whose key may not pay what it costs; None where that is not what stands in the way."""
+    limits, ceiling = call.caller.limits, call.constraints.ceiling
+    dear = [reason for reason in reasons if reason.code == "ceiling"]
+    if limits is None or ceiling is None or not dear:
+        return None
+    if limits.price == ceiling:
+        whose, option = f"{to_usd(ceiling)} USD a picture", "--max-price"
+    elif limits.call_price is not None and limits.call_price // call.request.count == ceiling:
+        whose, option = f"{to_usd(limits.call_price)} USD a call", "--max-call-price"
+    else:
+        return None
+    return (
+        f"This API key may have a call cost at most {whose}: {blocking(dear)}. Ask for a cheaper model, a smaller size "
+        f"or fewer steps, or have the limit raised (pixelgate keys limit {call.caller.key_id} {option} ...)."
+    )
 
 
 def _wanted(call: Call) -> Ask:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.keys import USUAL_SCOPES
 from gateway.storage.rows import AssetRow
-from policies.types import Constraints, Worth
+from policies.types import Constraints, Tier, Worth
 from providers.contract import ImageRequest, Input
 
 if TYPE_CHECKING:
@@ -18,14 +19,29 @@ if TYPE_CHECKING:
 Purpose = Literal["live", "promotion", "quote"]
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What no single call of a key may go beyond; None is not limited. Money is nano-dollars."""
+
+    tiers: frozenset[Tier] | None = None
+    """Tiers of the models it may draw with."""
+    price: int | None = None
+    """Of one picture."""
+    call_price: int | None = None
+    """Of all pictures of one call together; shared evenly by them."""
+    pixels: int | None = None
+    """Width x height of one picture."""
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Who asks: the key that was shown, and the team that pays."""
 
     key_id: str
     team: str
-    scopes: frozenset[str] = frozenset({"images"})
+    scopes: frozenset[str] = frozenset(USUAL_SCOPES)
     models: frozenset[str] | None = None
     """Models this key may use; None is all."""
+    limits: Limits | None = None
+    """None where it has none, so that calls of such keys cost nothing more."""
 
 
 class Call(Struct, frozen=True, kw_only=True):

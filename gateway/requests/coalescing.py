@@ -179,6 +179,12 @@ class Coalescing:
             if not courses:
                 del self._running[wanted]
 
+    def under_way(self, call: Call, repeat: Repeat) -> bool:
+        """Whether a request is for a call that is under way here: another asked for it first."""
+        if repeat.key is not None:
+            return (call.caller.team, repeat.key) in self._keyed
+        return bool(repeat.count or repeat.joins) and self._course_for(_wanted(call)) is not None
+
     def joins(self, call: Call, repeat: Repeat) -> bool:
         """Whether a first attempt would join another call just now."""
         return repeat.joins and repeat.key is None and self._course_for(_wanted(call)) is not None

@@ -209,16 +209,31 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     team: str
     name: str
     scopes: tuple[str, ...]
-    models: tuple[str, ...] | None
-    budget: int | None
-    """Hard limit in nano-dollars over the key's life; None is unlimited."""
-    rpm: int | None
-    """Requests per minute; None is unlimited."""
+    """What its holder may do at all; see `gateway.keys.SCOPES`."""
+    models: tuple[str, ...] | None = None
+    """None is all, and so below: what is None is not limited."""
+    budget: int | None = None
+    """Hard limit in nano-dollars over the key's life."""
+    rpm: int | None = None
+    """Requests per minute."""
     created: datetime
-    expires: datetime | None
-    revoked: datetime | None
+    expires: datetime | None = None
+    revoked: datetime | None = None
     ipm: int | None = None
-    """Pictures per minute; None is unlimited."""
+    """Pictures per minute."""
+    tiers: tuple[str, ...] | None = None
+    """Tiers of the models it may draw with."""
+    max_price: int | None = None
+    """Most that one picture may cost, in nano-dollars."""
+    max_call_price: int | None = None
+    """Most that all pictures of one call may cost, in nano-dollars."""
+    max_pixels: int | None = None
+    """Width x height of the largest picture."""
+    concurrency: int | None = None
+    """Calls in flight at once."""
+    former: bytes | None = None
+    """What was `hash` before the last rotation; good until `former_until`."""
+    former_until: datetime | None = None
 
 
 class BudgetRow(Struct, frozen=True, kw_only=True):

@@ -87,7 +87,7 @@ async def trial(folder: Path, calls: int = 2_000) -> AsyncIterator[Trial]:
         accounts = "{fal: {kind: fal, key_env: NO_FAL}, together: {kind: together, key_env: NO_TOGETHER}}"
         (town.home / "gateway.yaml").write_text(f"state: {folder}\naccounts: {accounts}\n")
         pepper = read_pepper(town.app.settings)
-        row, shown = make_key(pepper, team="acme", name="t", created=datetime.now(UTC), scopes=("images",))
+        row, shown = make_key(pepper, team="acme", name="t", created=datetime.now(UTC))
         await town.app.db.add_key(row)
         await town.app.keys.refresh()
         transport = httpx.ASGITransport(app=town.app.asgi)  # type: ignore[arg-type]  # litestar's word for the same

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.errors import BudgetSpent, NotReady
+from gateway.storage.changes import key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt, open_database
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
@@ -48,7 +49,7 @@ def a_key(key_id: str = "key_1", budget: int | None = None) -> KeyRow:
         hash=b"h",
         team="acme",
         name="test",
-        scopes=("images",),
+        scopes=("images:write",),
         models=None,
         budget=budget,
         rpm=None,
@@ -326,11 +327,58 @@ async def test_keys_come_back_as_they_were_made_until_revoked(db: SqliteDatabase
     await db.add_key(a_key("key_1"))
     await db.add_key(a_key("key_2", budget=5))
     assert await db.key("key_2") == a_key("key_2", budget=5)
-    assert await db.revoke_key("key_1", NOON)
-    assert await db.revoke_key("key_1", NOON) is False
+    before, after = a_key("key_1"), replace(a_key("key_1"), revoked=NOON)
+    revoked = key_change(before, after, "revoked", "ops", NOON)
+    assert await db.change_key(before, after, revoked)
+    assert await db.change_key(before, after, revoked) is False
     assert [(key.id, key.revoked) for key in await db.keys()] == [("key_1", NOON), ("key_2", None)]
     keys, teams = await db.spending()
     assert (keys["key_2"].left, teams) == (5, {})
+
+
+async def test_every_field_of_a_key_comes_back_as_it_was_kept(db: SqliteDatabase) -> None:
+    key = replace(
+        a_key(budget=5),
+        models=("flux-dev",),
+        tiers=("preview", "standard"),
+        rpm=1,
+        ipm=2,
+        max_price=3,
+        max_call_price=4,
+        max_pixels=5,
+        concurrency=6,
+        former=b"before",
+        former_until=NOON,
+        expires=NOON,
+        revoked=NOON,
+    )
+    assert not [name for name in key.__struct_fields__ if getattr(key, name) is None]
+    await db.add_key(key)
+    assert await db.keys() == [key]
+
+
+async def test_a_change_of_a_key_is_recorded_in_its_commit_without_its_secret(db: SqliteDatabase) -> None:
+    before, after = a_key(), replace(a_key(), rpm=60, hash=b"fresh", former=b"h", former_until=NOON)
+    await db.add_key(before, "ada")
+    seen = await db.last_change()
+    assert await db.change_key(before, after, key_change(before, after, "rotated", "bob", NOON))
+    assert await db.last_change() > seen
+    rotated, created = await db.changes("key_1", 10)
+    assert (created.actor, created.action, created.detail["team"]) == ("ada", "created", {"from": None, "to": "acme"})
+    assert (rotated.actor, rotated.action, rotated.at) == ("bob", "rotated", NOON)
+    assert rotated.detail == {
+        "rpm": {"from": None, "to": 60},
+        "former_until": {"from": None, "to": "2026-11-21T12:00:00Z"},
+    }
+    assert await db.changes("key_2", 10) == []
+
+
+async def test_the_record_of_changes_is_never_edited(db: SqliteDatabase, tmp_path: Path) -> None:
+    await db.add_key(a_key())
+    with sqlite3.connect(tmp_path / "books.db") as beside:
+        for statement in ("UPDATE changes SET actor = 'nobody'", "DELETE FROM changes"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                beside.execute(statement)
 
 
 async def test_a_cancelled_command_is_committed_all_the_same(db: SqliteDatabase) -> None:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
+from gateway.storage.changes import ChangeRow
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
 from gateway.storage.prices import PriceChange, PriceRevision, Proposal, ProposalState
 from gateway.storage.rows import (
@@ -247,8 +248,8 @@ class Database(Protocol):
 
     # Keys and budgets.
 
-    async def add_key(self, key: KeyRow) -> None:
-        """Keep a new key."""
+    async def add_key(self, key: KeyRow, actor: str = "gateway") -> None:
+        """Keep a new key, and the record that `actor` made it."""
 
     async def keys(self) -> Sequence[KeyRow]:
         """Every key, revoked ones too, oldest first."""
@@ -256,8 +257,14 @@ class Database(Protocol):
     async def key(self, key_id: str) -> KeyRow | None:
         """One key."""
 
-    async def revoke_key(self, key_id: str, at: datetime) -> bool:
-        """End a key; False when there is none or it was revoked before."""
+    async def change_key(self, before: KeyRow, after: KeyRow, change: ChangeRow) -> bool:
+        """Put `after` in a key's place, with the record of it; False when the key is no longer as `before`."""
+
+    async def changes(self, name: str | None, limit: int) -> Sequence[ChangeRow]:
+        """The last changes of a key, or of all, newest first."""
+
+    async def last_change(self) -> int:
+        """The number of the last change, 0 before the first: a look at it tells whether anything changed."""
 
     async def key_spent(self, key_id: str) -> Spending:
         """What a key has used of its budget."""

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import openai
 import pytest
+from msgspec.structs import replace
 
 from gateway.http.auth import KeyRing, Rate, duration
 from gateway.keys import make_key, mask, split_key
+from gateway.storage.changes import key_change
 from gateway.storage.rows import KeyRow
 from tests.gateway.http.conftest import PEPPER, SetClock
 
@@ -25,6 +27,20 @@ class Records:
     async def keys(self) -> Sequence[KeyRow]:
         self.reads += 1
         return self.rows
+
+    async def last_change(self) -> int:
+        return len(self.rows)
+
+
+async def change(door: Door, shown: str, **terms: object) -> KeyRow:
+    """Change a key as a command in another process does, and let the gateway look."""
+    before = await door.services.db.key(shown.split("_")[1])
+    assert before is not None
+    after = replace(before, **terms)
+    record = key_change(before, after, "limited", "ops", datetime.now(UTC))
+    assert await door.services.db.change_key(before, after, record)
+    await door.services.keys.follow()
+    return after
 
 
 def test_a_key_is_stored_only_as_a_keyed_hash() -> None:
@@ -105,8 +121,7 @@ async def test_an_expired_key_is_refused(door: Door) -> None:
 
 async def test_a_revoked_key_is_refused_after_the_next_refresh(door: Door) -> None:
     assert (await door.generate()).status_code == 200
-    await door.services.db.revoke_key(door.key.split("_")[1], datetime.now(UTC))
-    await door.services.keys.refresh()
+    await change(door, door.key, revoked=datetime.now(UTC))
     answer = await door.generate()
     assert answer.status_code == 401
     assert "revoked" in answer.json()["error"]["message"]
@@ -129,7 +144,7 @@ async def test_guessing_ids_reads_the_database_at_most_once_a_second() -> None:
 
 
 async def test_a_key_without_the_scope_may_look_but_not_draw(door: Door) -> None:
-    key = await door.add_key(scopes=("reports",))
+    key = await door.add_key(scopes=("models:read",))
     answer = await door.generate({"authorization": f"Bearer {key}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
     assert (await door.http.get("/v1/models", headers={"authorization": f"Bearer {key}"})).status_code == 200

@@ -17,11 +17,11 @@ def policy(door: Door, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("team", "scopes", "moderation", "level"),
     [
-        ("acme", ("images",), "auto", "standard"),
-        ("acme", ("images", "moderation"), "low", "relaxed"),
-        ("kids", ("images",), "auto", "strict"),
-        ("kids", ("images", "moderation"), "low", "standard"),
-        ("artists", ("images",), "low", "relaxed"),
+        ("acme", ("images:write",), "auto", "standard"),
+        ("acme", ("images:write", "moderation"), "low", "relaxed"),
+        ("kids", ("images:write",), "auto", "strict"),
+        ("kids", ("images:write", "moderation"), "low", "standard"),
+        ("artists", ("images:write",), "low", "relaxed"),
     ],
 )
 async def test_the_level_of_checks_is_the_teams_and_only_a_scope_lowers_it(

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar, TypeVarTuple
 from gateway.errors import NotReady
 from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
+from gateway.storage.changes import ChangeRow
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
 from gateway.storage.database.sqlite import policies, prices, statements, values
 from gateway.storage.database.sqlite.activity import activity, posted_costs
@@ -247,9 +248,9 @@ class SqliteDatabase:
         first = f"att_{micros(since) // 1000:012x}"
         return await self._all(lambda row: str(row[0]), sql, first, key_id, fingerprint)
 
-    async def add_key(self, key: KeyRow) -> None:
+    async def add_key(self, key: KeyRow, actor: str = "gateway") -> None:
         """Keep a new key."""
-        await self._writer.submit(self._books.add_key, key)
+        await self._writer.submit(self._books.add_key, key, actor)
 
     async def keys(self) -> Sequence[KeyRow]:
         """Every key."""
@@ -259,10 +260,19 @@ class SqliteDatabase:
         """One key."""
         return next(iter(await self._all(values.key, f"{_KEYS} WHERE id = ?", key_id)), None)
 
-    async def revoke_key(self, key_id: str, at: datetime) -> bool:
-        """End a key."""
-        sql = "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL"
-        return await self._writer.submit(self._books.changed, sql, micros(at), key_id)
+    async def change_key(self, before: KeyRow, after: KeyRow, change: ChangeRow) -> bool:
+        """Put another record in a key's place."""
+        return await self._writer.submit(self._books.change_key, before, after, change)
+
+    async def changes(self, name: str | None, limit: int) -> Sequence[ChangeRow]:
+        """The last changes, newest first."""
+        sql = """SELECT seq, at, actor, of, name, action, detail FROM changes
+            WHERE ? IS NULL OR name = ? ORDER BY seq DESC LIMIT ?"""
+        return await self._all(values.change, sql, name, name, limit)
+
+    async def last_change(self) -> int:
+        """The number of the last change."""
+        return (await self._all(lambda row: int(row[0]), "SELECT COALESCE(MAX(seq), 0) FROM changes"))[0]
 
     async def key_spent(self, key_id: str) -> Spending:
         """What a key has used of its budget."""

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from gateway.errors import BudgetSpent
+from gateway.storage.changes import ChangeRow, key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
 from gateway.storage.database.sqlite.accounts import Account, Change
 from gateway.storage.database.sqlite.values import (
@@ -29,10 +30,12 @@ from gateway.storage.database.sqlite.values import (
     asset_columns,
     budget,
     budget_columns,
+    change_columns,
     decision_columns,
     encode,
     idempotency,
     idempotency_columns,
+    key,
     key_columns,
     micros,
     recipe_columns,
@@ -83,7 +86,11 @@ _CLAIM = f"""INSERT INTO idempotency ({IDEMPOTENCY}) VALUES (?,?,?,?,?,?,?)
     ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, call_id = excluded.call_id, user = excluded.user,
     created = excluded.created, answered = 0 WHERE created < ?"""
 _CLAIMED = f"SELECT {IDEMPOTENCY} FROM idempotency WHERE team = ? AND key = ?"
-_KEY = f"INSERT INTO keys ({KEY}) VALUES ({','.join('?' * 12)})"
+_PLACES = ",".join("?" * len(KeyRow.__struct_fields__))
+_KEY = f"INSERT INTO keys ({KEY}) VALUES ({_PLACES})"
+_KEY_NOW = f"SELECT {KEY} FROM keys WHERE id = ?"
+_CHANGE_KEY = f"UPDATE keys SET ({KEY}) = ({_PLACES}) WHERE id = ?"
+_CHANGE = "INSERT INTO changes (at, actor, of, name, action, detail) VALUES (?,?,?,?,?,?)"
 _BUDGET = f"INSERT OR REPLACE INTO budgets ({BUDGET}) VALUES ({','.join('?' * 10)})"
 _BUDGETS = f"SELECT {BUDGET} FROM budgets"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
@@ -277,10 +284,21 @@ class Books:
         self._execute("INSERT INTO erasures VALUES (?,?,?,?,?,?,?)", columns)
         return recipes, keys
 
-    def add_key(self, key: KeyRow) -> None:
+    def add_key(self, made: KeyRow, actor: str) -> None:
         """Keep a key, and let its budget count from now on."""
-        self._execute(_KEY, key_columns(key))
-        self._budgets.pop(("key", key.id), None)
+        self._execute(_KEY, key_columns(made))
+        self._budgets.pop(("key", made.id), None)
+        self._execute(_CHANGE, change_columns(key_change(None, made, "created", actor, made.created)))
+
+    def change_key(self, before: KeyRow, after: KeyRow, change: ChangeRow) -> bool:
+        """Put `after` in the place of `before`, with the record of it; False when that is no longer how it stands."""
+        row = self._execute(_KEY_NOW, (before.id,)).fetchone()
+        if row is None or key(row) != before:
+            return False
+        self._execute(_CHANGE_KEY, (*key_columns(after), before.id))
+        self._budgets.pop(("key", before.id), None)
+        self._execute(_CHANGE, change_columns(change))
+        return True
 
     def set_team_budget(self, team: str, budget: int | None) -> None:
         """Set a team's hard limit."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from gateway.storage.changes import ChangeRow
 from gateway.storage.database import Correction, Heartbeat, Spending
 from gateway.storage.rows import (
     AlertRow,
@@ -59,6 +60,14 @@ def _maybe(stamp: int | None) -> datetime | None:
     return None if stamp is None else moment(stamp)
 
 
+def _stamp(at: datetime | None) -> int | None:
+    return None if at is None else micros(at)
+
+
+def _words(words: Sequence[str] | None) -> str | None:
+    return None if words is None else encode(words).decode()
+
+
 def attempt(row: Columns) -> AttemptRow:
     """From the columns of `ATTEMPT`."""
     fields = dict(zip(AttemptRow.__struct_fields__, row, strict=True))
@@ -108,7 +117,7 @@ def asset_columns(asset: AssetRow) -> tuple[object, ...]:
         asset.cost,
         asset.parent_id,
         micros(asset.created),
-        None if asset.expires is None else micros(asset.expires),
+        _stamp(asset.expires),
     )
 
 
@@ -135,9 +144,11 @@ def key(row: Columns) -> KeyRow:
     fields = dict(zip(KeyRow.__struct_fields__, row, strict=True))
     fields["scopes"] = _decode_words(fields["scopes"])
     fields["models"] = None if fields["models"] is None else _decode_words(fields["models"])
+    fields["tiers"] = None if fields["tiers"] is None else _decode_words(fields["tiers"])
     fields["created"] = moment(fields["created"])
     fields["expires"] = _maybe(fields["expires"])
     fields["revoked"] = _maybe(fields["revoked"])
+    fields["former_until"] = _maybe(fields["former_until"])
     return KeyRow(**fields)
 
 
@@ -149,14 +160,33 @@ def key_columns(key: KeyRow) -> tuple[object, ...]:
         key.team,
         key.name,
         encode(key.scopes).decode(),
-        None if key.models is None else encode(key.models).decode(),
+        _words(key.models),
         key.budget,
         key.rpm,
         micros(key.created),
-        None if key.expires is None else micros(key.expires),
-        None if key.revoked is None else micros(key.revoked),
+        _stamp(key.expires),
+        _stamp(key.revoked),
         key.ipm,
+        _words(key.tiers),
+        key.max_price,
+        key.max_call_price,
+        key.max_pixels,
+        key.concurrency,
+        key.former,
+        _stamp(key.former_until),
     )
+
+
+def change(row: Columns) -> ChangeRow:
+    """From seq, at, actor, of, name, action, detail."""
+    fields = dict(zip(ChangeRow.__struct_fields__, row, strict=True))
+    fields["at"], fields["detail"] = moment(fields["at"]), _decode_request(fields["detail"])
+    return ChangeRow(**fields)
+
+
+def change_columns(row: ChangeRow) -> tuple[object, ...]:
+    """In the order `change` reads, but for the number."""
+    return micros(row.at), row.actor, row.of, row.name, row.action, encode(row.detail)
 
 
 def budget(row: Columns) -> BudgetRow:
@@ -178,8 +208,8 @@ def budget_columns(row: BudgetRow) -> tuple[object, ...]:
         row.zone,
         micros(row.created),
         row.extra,
-        None if row.extra_until is None else micros(row.extra_until),
-        None if row.removed is None else micros(row.removed),
+        _stamp(row.extra_until),
+        _stamp(row.removed),
     )
 
 

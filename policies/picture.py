@@ -79,7 +79,7 @@ class Running(Struct, frozen=True, gc=False, array_like=True):
     """Seconds from now after which it is worth looking at it again."""
 
 
-class Picture(Struct, frozen=True, gc=False):
+class Picture(Struct, frozen=True, gc=False, omit_defaults=True):
     """Everything a decision depends on, beside the policy."""
 
     ask: Ask

@@ -117,7 +117,7 @@ class Offer(Struct, frozen=True, kw_only=True):
         return self.tariff if row is None else row.tariff
 
 
-class Requirements(Struct, frozen=True, kw_only=True):
+class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must be true of whoever handles the data and of the rights in the picture."""
 
     region: str | None = None
@@ -128,7 +128,7 @@ class Requirements(Struct, frozen=True, kw_only=True):
     """The picture will be used commercially, so the model's licence must allow that."""
 
 
-class Bar(Struct, frozen=True, kw_only=True):
+class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a rule of the policy says against offers."""
 
     rule: str
@@ -143,7 +143,7 @@ class Bar(Struct, frozen=True, kw_only=True):
     offers: frozenset[OfferId] | None = None
 
 
-class Constraints(Struct, frozen=True, kw_only=True):
+class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller will not give up."""
 
     tier: Tier = Tier.PREVIEW
@@ -170,7 +170,7 @@ class Constraints(Struct, frozen=True, kw_only=True):
     """The rules of the policy that made these terms what they are."""
 
 
-class Worth(Struct, frozen=True, kw_only=True):
+class Worth(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What this call's misfortunes cost, in nano-dollars, so that they add up with prices."""
 
     late: NanoUsd = 0
@@ -198,7 +198,7 @@ class Live(Struct, frozen=True):
     since: float
 
 
-class Ask(Struct, frozen=True, kw_only=True):
+class Ask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One part of a call, as the engine sees it: what to draw, on what terms, and what was tried so far."""
 
     call_id: str

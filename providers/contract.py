@@ -98,7 +98,7 @@ class Lora(Struct, frozen=True):
     scale: float = 1.0
 
 
-class ImageRequest(Struct, frozen=True, kw_only=True):
+class ImageRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What should be drawn, in no provider's dialect."""
 
     operation: Operation = "generate"

@@ -62,7 +62,7 @@ class DecisionNote(Struct, frozen=True):
     """Whether every offer that could serve was failing, so that these were asked all the same."""
 
 
-class DecisionRecord(DecisionNote, frozen=True):
+class DecisionRecord(DecisionNote, frozen=True, omit_defaults=True):
     """One decision with what it was taken from, so that it can be taken again; only the database has this."""
 
     picture: Picture | None = None

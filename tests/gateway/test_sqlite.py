@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gateway.errors import BudgetSpent, NotReady
 from gateway.storage.changes import key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt, open_database
 from gateway.storage.database.sqlite import SqliteDatabase
+from gateway.storage.database.sqlite.file import APPLICATION_ID
 from gateway.storage.rows import DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
 from providers.contract import Ticket
 from tests.support.books import NOON, asset, new_hold
@@ -467,6 +469,25 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(NotReady, match=r"schema 99.*newer release"):
         SqliteDatabase(str(path), "process")
+
+
+async def test_decisions_stored_under_an_older_schema_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    folder = resources.files(SqliteDatabase.__module__) / "migrations"
+    scripts = sorted((script for script in folder.iterdir()), key=lambda script: script.name)
+    before = next(number for number, script in enumerate(scripts) if script.name.endswith("_decisions.sql"))
+    connection = sqlite3.connect(path)
+    for script in scripts[:before]:
+        connection.executescript(script.read_text())
+    connection.execute("INSERT INTO decisions VALUES ('call_1', 0, 0, 1000000, 'acme', x'7b7d')")
+    connection.commit()
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {before}")
+    connection.close()
+    database = SqliteDatabase(str(path), "process")
+    (kept,) = await database.decisions("call_1")
+    assert (kept.team, kept.body, kept.at.timestamp()) == ("acme", b"{}", 1.0)
+    await database.aclose()
 
 
 def test_a_missing_file_is_made_only_when_asked(tmp_path: Path) -> None:

@@ -328,6 +328,9 @@ class CostEngine:
         if kind == "leased":
             seller.leased(now)
             return
+        if kind == "beside":
+            seller.sent_beside(now)
+            return
         if kind == "submitted":
             seller.submitted(event, now)
             self._placed.orders += 1.0

@@ -167,6 +167,11 @@ class Seller:
         self.breaker.submitted(now)
         self.account.submitted(now)
 
+    def sent_beside(self, now: float) -> None:
+        """Spend what an order takes that nothing is to be learned from."""
+        for _, rate in self.shared.rates:
+            rate.submitted(now)
+
     def submitted(self, event: Event, now: float) -> None:
         """Count an order that goes out."""
         for _, rate in self.shared.rates:

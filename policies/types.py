@@ -348,10 +348,21 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 EventKind = Literal[
-    "leased", "submitted", "ok", "error", "throttled", "timeout", "refused", "cancelled", "misconfigured", "retired"
+    "leased",
+    "submitted",
+    "ok",
+    "error",
+    "throttled",
+    "timeout",
+    "refused",
+    "cancelled",
+    "misconfigured",
+    "retired",
+    "beside",
 ]
 """leased: an order will go out; only from drivers that do something between a decision and its order, which say
-`submitted` when it does."""
+`submitted` when it does. beside: an order went out that is no call's, such as a copy for an experiment: it spends what
+the account allows, and nothing is learned from it."""
 
 
 class Event(Struct, frozen=True, kw_only=True):

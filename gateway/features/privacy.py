@@ -51,15 +51,21 @@ class Eraser(Struct, frozen=True, kw_only=True):
     clock: Clock
 
     async def image(self, asset: AssetRow, actor: str) -> Erasure:
-        """One picture; with the last picture of a call goes what it was drawn from."""
+        """One picture; with the last picture of a call goes what it was drawn from, and every copy of it."""
         others = [each for each in await self.db.call_assets(asset.call_id) if each.id != asset.id]
         attempt = await self.db.attempt(asset.attempt_id)
         attempts = [] if attempt is None or any(each.attempt_id == attempt.id for each in others) else [attempt]
-        return await self._erase([] if others else [asset.call_id], [asset], attempts, actor, asset.id)
+        if others:
+            return await self._erase([], [asset], attempts, actor, asset.id)
+        copies = await self.db.shadow_calls([asset.call_id])
+        assets = [asset, *[each for call in copies for each in await self.db.call_assets(call)]]
+        attempts += [each for call in copies for each in await self.db.attempts(call)]
+        return await self._erase([asset.call_id, *copies], assets, attempts, actor, asset.id)
 
     async def user(self, user: str, team: str | None, actor: str) -> Erasure:
         """Everything that was drawn for an end user, of one team or of all."""
         calls = await self.db.user_calls(user, team)
+        calls = list(dict.fromkeys([*calls, *await self.db.shadow_calls(calls)]))
         assets = [asset for call in calls for asset in await self.db.call_assets(call)]
         attempts = [attempt for call in calls for attempt in await self.db.attempts(call)]
         subject = f"user {hashlib.sha256(user.encode()).hexdigest()[:16]}"

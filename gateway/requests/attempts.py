@@ -324,8 +324,9 @@ class Attempts:
 
     def _note_decision(self, ask: Ask, decision: Decision) -> None:
         self._policy = decision.policy
-        at = self._house.shop.clock.utc()
-        self._decisions.append(decision_row(self._call, ask, self._decided, decision, at))
+        if not self._call.is_ours:  # of those nobody asks why
+            at = self._house.shop.clock.utc()
+            self._decisions.append(decision_row(self._call, ask, self._decided, decision, at))
         self._decided += 1
 
     async def place(self) -> None:
@@ -333,7 +334,7 @@ class Attempts:
 
         Raises `BudgetSpent` when the first holds of a call do not fit; nothing is ordered or held then.
         """
-        if not self._decisions:
+        if not self._decisions and not self._starts:
             return
         self._pass_turns_on()
         first, self._first_round = self._first_round, False
@@ -562,7 +563,7 @@ class Attempts:
         call, offer, quote = self._call, candidate.offer, candidate.quote
         drawing = part.stage == "drawing"
         before = part.halfway.charge if part.halfway is not None else 0
-        charge = self._both(candidate) if drawing and reserve else 0 if drawing else before + quote.hold
+        charge = self._both(candidate) if drawing and reserve else 0 if drawing or call.is_ours else before + quote.hold
         replaced = None if part.reserved is None or (drawing and not reserve) else part.reserved.attempt_id
         return NewHold(
             attempt_id=attempt_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -16,7 +17,8 @@ from providers.contract import ImageRequest, Input
 if TYPE_CHECKING:
     from gateway.requests.regime import Regime
 
-Purpose = Literal["live", "promotion", "quote"]
+Purpose = Literal["live", "promotion", "quote", "shadow", "sentinel"]
+"""shadow: a copy for an experiment, which goes to another seller. sentinel: drawn to see whether an offer changed."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -68,6 +70,10 @@ class Call(Struct, frozen=True, kw_only=True):
     parent: str | None = None
     """The image this call promotes."""
     purpose: Purpose = "live"
+    shadow: bool = True
+    """Whether it may be copied for an experiment; callers may forbid it."""
+    kept_until: datetime | None = None
+    """Until when its pictures are kept, where that is not for the policy to say."""
     fingerprint: bytes | None = None
     """What the request asked for, when its client may ask again; see `gateway.requests.coalescing`."""
     arrived: float
@@ -76,6 +82,11 @@ class Call(Struct, frozen=True, kw_only=True):
     """Policy and catalogue it was read by, and is served under; None: those in force."""
     like: bytes = b""
     """What it asks for, apart from who asks and in which words, while a canary is compared with its like."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody asked for it but we ourselves: nobody is charged, and no words of it are kept."""
+        return self.purpose in {"shadow", "sentinel"}
 
 
 def terms_of_removal(call: Call) -> Constraints:

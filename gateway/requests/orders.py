@@ -278,14 +278,15 @@ class RunningOrder:
         if not good:
             raise self._unfit(generation, faults)
         await self._seal()
-        charge = self._charge_for_both(len(good), generation.usage, cost) if self.wanted else 0
+        charged = self.wanted and not self.call.is_ours
+        charge = self._charge_for_both(len(good), generation.usage, cost) if charged else 0
         rows = self._rows(good, charge)
         await self.hold.settle(
             cost=cost,
             charge=charge,
             outcome=self._outcome(generation, delivered=len(good)),
             assets=rows if self.wanted else (),
-            recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted else None,
+            recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted and not self.call.is_ours else None,
         )
         if not self.wanted:
             await self.shop.assets.forget([kept.path for kept, _ in good])
@@ -419,7 +420,7 @@ class RunningOrder:
                 cost=share + (rest if position == 0 else 0),
                 parent_id=call.parent,
                 created=self.shop.clock.utc(),
-                expires=kept.expires,
+                expires=call.kept_until or kept.expires,
             )
             for position, (kept, seed) in enumerate(good)
         )

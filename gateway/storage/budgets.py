@@ -1,8 +1,8 @@
 """Budgets: whose spending counts in which, and in which window of time. Pure: the database keeps the counters.
 
-A budget limits what a key, team, end user, tag or model is charged, or what a provider account or the whole gateway
-costs. Its window is a calendar's (`day` to `year`, where its zone is), `total`, or rolling (`24h`, `30d`). An order
-counts in the window in which its money is set aside, to the end, however late its bill comes.
+A budget limits what a key, team, end user, tag or model is charged, or what a provider account, the copies of an
+experiment or the whole gateway cost. Its window is a calendar's (`day` to `year`, where its zone is), `total`, or
+rolling (`24h`, `30d`). An order counts in the window in which its money is set aside, to the end, however late its bill comes.
 
 A rolling window moves in steps of a 24th, and counts the step it is leaving to the last: nothing older ever lets more
 be spent within a length, and money is free again at most a 24th of it late.
@@ -21,12 +21,13 @@ from msgspec import Struct
 from gateway.errors import InvalidRequest
 from gateway.storage.database import Spending
 from gateway.storage.rows import BudgetRow, NewHold
+from gateway.storage.shadows import PARTY
 from gateway.yaml_files import nearest
 
 EACH = "*"
 """In place of a name: one counter for every team, user, value of a tag ..."""
 CALENDAR = ("day", "week", "month", "year")
-OF_COSTS = frozenset({"account", "gateway"})
+OF_COSTS = frozenset({"account", "gateway", "shadow"})
 """Budgets of what we owe sellers; the others count what teams owe us."""
 STEPS = 24
 """Steps in which a rolling window moves."""
@@ -124,6 +125,7 @@ def _value(budget: BudgetRow, hold: NewHold) -> str | None:
         "user": hold.user,
         "model": hold.model,
         "account": hold.account,
+        "shadow": hold.team.removeprefix(PARTY) if hold.team.startswith(PARTY) else None,
     }
     return values[budget.of]
 

@@ -17,7 +17,8 @@ settled, released: over. suspended: nobody knows yet what is owed; money stays a
 Book = Literal["cost", "charge"]
 """cost: what we owe a provider account. charge: what a team owes us."""
 
-BudgetOf = Literal["gateway", "team", "key", "user", "tag", "model", "account"]
+BudgetOf = Literal["gateway", "team", "key", "user", "tag", "model", "account", "shadow"]
+"""`shadow`: what the copies of an experiment cost."""
 
 EntryKind = Literal["hold", "settle", "release", "suspend", "correction"]
 

@@ -33,7 +33,9 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
+from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
+from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
 Durability = Literal["power", "process"]
@@ -212,7 +214,7 @@ class Database(Protocol):
     # Privacy.
 
     async def user_calls(self, user: str, team: str | None) -> Sequence[str]:
-        """Calls made for an end user, by one team or any."""
+        """Calls made for an end user, by one team or any; copies of such calls among them."""
 
     async def erase(self, calls: Sequence[str], assets: Sequence[str], record: ErasureRow) -> tuple[int, int]:
         """Forget pictures, and what calls asked for; how many recipes and idempotency records went.
@@ -394,6 +396,26 @@ class Database(Protocol):
 
     async def report_canary(self, canary_id: int, report: bytes) -> None:
         """Keep how a canary stands."""
+
+    # Experiments.
+
+    async def keep_pair(self, row: ShadowRow) -> None:
+        """Keep a pair; one of this id that is kept already stays."""
+
+    async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
+        """The pairs of an experiment, oldest first; a side's `asset` is None once its picture is gone."""
+
+    async def unmeasured_pairs(self, limit: int, experiment: str | None = None) -> Sequence[ShadowRow]:
+        """Pairs whose pictures nobody has measured yet, the oldest first; of one experiment, or of all."""
+
+    async def measure_pair(self, pair: Pair) -> None:
+        """Remember what was measured, and the sides as they look since."""
+
+    async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
+        """The copies of some live calls."""
+
+    async def drop_pairs(self, now: datetime) -> None:
+        """Forget the pairs whose time is over; their pictures go by their own."""
 
     # The connection.
 

@@ -17,7 +17,7 @@ from gateway.storage.activity import Activity, PostedCost, RecordedCall
 from gateway.storage.audit import Audit
 from gateway.storage.changes import ChangeRow
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
-from gateway.storage.database.sqlite import policies, prices, statements, values
+from gateway.storage.database.sqlite import policies, prices, shadows, statements, values
 from gateway.storage.database.sqlite.activity import activity, posted_costs
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
@@ -42,7 +42,9 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
+from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
+from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
 T = TypeVar("T")
@@ -202,8 +204,9 @@ class SqliteDatabase:
     async def user_calls(self, user: str, team: str | None) -> Sequence[str]:
         """Calls made for an end user."""
         sql = """SELECT call_id FROM recipes WHERE user = ? AND (? IS NULL OR team = ?)
-            UNION SELECT call_id FROM idempotency WHERE user = ? AND (? IS NULL OR team = ?)"""
-        return await self._all(lambda row: str(row[0]), sql, user, team, team, user, team, team)
+            UNION SELECT call_id FROM idempotency WHERE user = ? AND (? IS NULL OR team = ?)
+            UNION SELECT shadow_call FROM shadow_pairs WHERE user = ? AND (? IS NULL OR team = ?)"""
+        return await self._all(lambda row: str(row[0]), sql, *(user, team, team) * 3)
 
     async def erase(self, calls: Sequence[str], assets: Sequence[str], record: ErasureRow) -> tuple[int, int]:
         """Forget pictures, and what calls asked for."""
@@ -439,6 +442,30 @@ class SqliteDatabase:
     async def report_canary(self, canary_id: int, report: bytes) -> None:
         """Keep how a canary stands."""
         await self._writer.submit(self._books.changed, policies.REPORT, report, canary_id)
+
+    async def keep_pair(self, row: ShadowRow) -> None:
+        """Keep a pair."""
+        await self._writer.submit(self._books.changed, shadows.KEEP, *shadows.columns(row))
+
+    async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
+        """The pairs of an experiment, oldest first."""
+        return await self._all(shadows.pair, shadows.PAIRS, experiment)
+
+    async def unmeasured_pairs(self, limit: int, experiment: str | None = None) -> Sequence[ShadowRow]:
+        """Pairs whose pictures nobody has measured yet."""
+        return await self._all(shadows.row, shadows.UNMEASURED, experiment, experiment, limit)
+
+    async def measure_pair(self, pair: Pair) -> None:
+        """Remember what was measured."""
+        await self._writer.submit(self._books.changed, shadows.MEASURE, *shadows.measured_columns(pair))
+
+    async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
+        """The copies of some live calls."""
+        return await self._all(lambda row: str(row[0]), shadows.CALLS, values.encode(calls).decode())
+
+    async def drop_pairs(self, now: datetime) -> None:
+        """Forget the pairs whose time is over."""
+        await self._writer.submit(self._books.changed, shadows.DROP, micros(now))
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

@@ -280,6 +280,7 @@ class Books:
         self._executemany("DELETE FROM assets WHERE id = ?", [(asset,) for asset in assets])
         recipes = sum(self._execute("DELETE FROM recipes WHERE call_id = ?", (call,)).rowcount for call in calls)
         keys = sum(self._execute("DELETE FROM idempotency WHERE call_id = ?", (call,)).rowcount for call in calls)
+        self._executemany("UPDATE shadow_pairs SET user = NULL WHERE shadow_call = ?", [(call,) for call in calls])
         columns = (micros(record.at), record.actor, record.subject, record.images, recipes, keys, record.payloads)
         self._execute("INSERT INTO erasures VALUES (?,?,?,?,?,?,?)", columns)
         return recipes, keys

@@ -1,0 +1,80 @@
+"""The pairs of experiments in SQLite."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.storage.database.sqlite.values import Columns, encode
+from gateway.storage.shadows import ShadowRow
+from policies.experiments.pairs import Pair
+
+PAIR = "body, measures, shadow_call, team, user"
+KEEP = "INSERT INTO shadow_pairs VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+MEASURE = "UPDATE shadow_pairs SET body = ?, measures = ? WHERE id = ?"
+CALLS = "SELECT shadow_call FROM shadow_pairs WHERE call_id IN (SELECT value FROM json_each(?))"
+DROP = "DELETE FROM shadow_pairs WHERE expires <= ?"
+UNMEASURED = f"""SELECT {PAIR} FROM shadow_pairs
+    WHERE measures IS NULL AND (? IS NULL OR experiment = ?) ORDER BY at LIMIT ?"""
+PAIRS = f"""SELECT {PAIR},
+    EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset'),
+    EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')
+    FROM shadow_pairs WHERE experiment = ? ORDER BY at, id"""
+
+_decode_pair = msgspec.json.Decoder(Pair).decode
+_decode_measures = msgspec.json.Decoder(Mapping[str, float]).decode
+
+
+def columns(row: ShadowRow) -> tuple[object, ...]:
+    """In the order of the table."""
+    pair = row.pair
+    return (
+        pair.id,
+        pair.experiment,
+        pair.challenger,
+        pair.call_id,
+        row.shadow_call,
+        round(pair.at * 1e6),
+        round(pair.expires * 1e6),
+        row.team,
+        row.user,
+        _body(pair),
+        encode(pair.measures) if row.measured else None,
+    )
+
+
+def measured_columns(pair: Pair) -> tuple[object, ...]:
+    """In the order `MEASURE` binds."""
+    return _body(pair), encode(pair.measures), pair.id
+
+
+def row(columns: Columns) -> ShadowRow:
+    """From the columns of `PAIR`."""
+    body, measures, shadow_call, team, user = columns
+    return ShadowRow(
+        pair=_pair(body, measures), shadow_call=shadow_call, team=team, user=user, measured=measures is not None
+    )
+
+
+def pair(columns: Columns) -> Pair:
+    """From the columns of `PAIRS`: with the pictures that are still kept."""
+    body, measures, _, _, _, champion, challenger = columns
+    found = _pair(body, measures)
+    if not champion:
+        found = replace(found, champion=replace(found.champion, asset=None))
+    if not challenger:
+        found = replace(found, challenger_side=replace(found.challenger_side, asset=None))
+    return found
+
+
+def _pair(body: bytes, measures: bytes | None) -> Pair:
+    pair = _decode_pair(body)
+    return pair if measures is None else replace(pair, measures=_decode_measures(measures))
+
+
+def _body(pair: Pair) -> bytes:
+    return encode(replace(pair, measures={}))

@@ -7,6 +7,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ from gateway.features.policy_history import History
 from gateway.features.price_watch import PriceWatch
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
+from gateway.features.shadowing import Shadowing
 from gateway.http import generations, routes
 from gateway.http.arms import Split
 from gateway.http.auth import KeyRing
@@ -125,6 +127,8 @@ class App:
         """Every offer there ever was here: recovery may find orders for one that has left the catalogue."""
         self._house = self._make_house()
         self.regime = self._regime(revision.policy, revision.catalog, engine)
+        self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
+        self._carry_out_experiments()
         self.coalescing = Coalescing(
             self.serve,
             db=db,
@@ -154,7 +158,8 @@ class App:
 
     def serve(self, call: Call, salvage: Salvage | None = None) -> Coroutine[Any, Any, Delivery]:
         """Answer a call under the regime it was read by; see `Pipeline.serve`."""
-        return served(self.canaries, call.regime or self.regime, call, salvage)
+        serving = served(self.canaries, call.regime or self.regime, call, salvage)
+        return serving if self.shadowing.idle else self.shadowing.followed(serving, call)
 
     def quote(self, call: Call) -> Coroutine[Any, Any, Sequence[QuotedOffer]]:
         """What every offer would charge; see `Pipeline.quote`."""
@@ -182,6 +187,7 @@ class App:
         self.assets.adopt(policy.keep_assets, policy.team_keep_assets)
         self.coalescing.adopt(policy.keep_assets)
         self._services.adopt(catalog, policy, self.regime)
+        self._carry_out_experiments()
         for capacity in catalog.capacities:
             self.admission.stir(capacity)
         if self.canaries is not None:
@@ -219,6 +225,17 @@ class App:
         if self.reloading is not None and self.canaries is not None:
             return msgspec.structs.replace(self.reloading.condition, canary=self.canaries.label)
         return Condition(policy=self.revision.policy.label, prices=self.revision.number)
+
+    def _carry_out_experiments(self) -> None:
+        """Copy calls as the policy in force says."""
+        self.shadowing.adopt(self.regime, self.engine, self._offers, self._path_beside)
+
+    def _path_beside(self, engine: Engine, policy: Policy) -> Pipeline:
+        """A request path for orders that are no caller's: no content hook looks, and they never stand in line."""
+        shop = msgspec.structs.replace(self._house.shop, engine=engine, content=None)
+        last = dict.fromkeys(policy.intents, -inf)
+        house = msgspec.structs.replace(self._house, shop=shop, market=self.market, priorities=last)
+        return Pipeline(house, policy, self.regime.catalog)
 
     def _regime(self, policy: Policy, catalog: Catalog, engine: Engine) -> Regime:
         shop = msgspec.structs.replace(self._house.shop, engine=engine)
@@ -370,6 +387,7 @@ class App:
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
+            self._every("experiments", TICK_S, self.shadowing.look),
             self._every("log", TICK_S, self._flush_log),
         ]
         if self.reloading is not None:
@@ -382,6 +400,7 @@ class App:
     def leaving(self) -> None:
         """We have been asked to stop: nobody need wait any longer for what will not be ordered."""
         self._stopping = True
+        self.shadowing.close()
         self.waiting.close()
 
     async def stop(self) -> None:
@@ -392,6 +411,7 @@ class App:
         for task in (*self._loops, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await self.shadowing.note_left_out()
         for provider in list(self.providers.values()):
             await provider.aclose()
         await self._http.aclose()
@@ -418,6 +438,7 @@ class App:
             await self.assets.forget([asset.path])
             await self.db.drop_asset(asset.id)
         await self.coalescing.forget_old()
+        await self.db.drop_pairs(self.clock.utc())
         policy = self.revision.policy
         await self._forget(self.db.drop_recipes, policy.keep_prompts, policy.team_keep_prompts)
         await self._forget(self.db.drop_decisions, policy.keep_decisions, policy.team_keep_decisions)

@@ -169,9 +169,7 @@ class Assets:
         if self._signer is not None:
             name = f"{asset_id}.{EXTENSIONS[fmt]}"
             data = await asyncio.to_thread(self._signer.sign, data, fmt, name, original)
-        # 128 bits that nobody can guess, behind the time, so that the index of paths grows at its end.
-        path = f"{time.time_ns() // 1_000_000:012x}{os.urandom(16).hex()}/{asset_id}.{EXTENSIONS[fmt]}"
-        await self.blobs.put(blob_key(path), data)
+        path = await self.store(data, f"{asset_id}.{EXTENSIONS[fmt]}")
         return Kept(
             path=path,
             data=data,
@@ -181,6 +179,13 @@ class Assets:
             sha256=hashlib.sha256(data).hexdigest(),
             expires=self._expiry(team),
         )
+
+    async def store(self, data: bytes, name: str) -> str:
+        """Put bytes as they are under a fresh public path, which ends in `name`; raises `NotKept`."""
+        # 128 bits that nobody can guess, behind the time, so that the index of paths grows at its end.
+        path = f"{time.time_ns() // 1_000_000:012x}{os.urandom(16).hex()}/{name}"
+        await self.blobs.put(blob_key(path), data)
+        return path
 
     def _expiry(self, team: str) -> datetime | None:
         seconds = self._teams.get(team, self._keep_for)

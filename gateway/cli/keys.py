@@ -31,6 +31,7 @@ from gateway.settings import Settings, read_pepper
 from gateway.storage.changes import ChangeRow, KeyAction, key_change
 from gateway.storage.database import Database, Spending, open_database
 from gateway.storage.rows import KeyRow
+from gateway.storage.shadows import PARTY
 from gateway.yaml_files import nearest
 from policies.policy_file.values import parse_dollars, parse_duration, parse_size
 from policies.types import Tier
@@ -129,6 +130,8 @@ def create(  # noqa: PLR0913 - each is an option of its own
     now = datetime.now(UTC)
     if not team:
         raise Stop("--team: say who pays, or leave it out")
+    if team.startswith(PARTY):
+        raise Stop(f"--team {team}: names that begin with '{PARTY}' are those of experiments; choose another")
     limits = settings.limits
     usual = {
         "budget": limits.budget,

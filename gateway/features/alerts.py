@@ -92,6 +92,8 @@ class Alerts:
         """Raise an alert for every budget that has passed a level, or will not last."""
         now, refused = self._clock.utc(), self._ledger.take_refusals()
         for budget in await self._db.budgets():
+            if budget.of == "shadow":  # made to be spent, day by day
+                continue
             counters = by_word(await self._db.counters(budget.id, counted_windows(budget, now)))
             for alert in self._of_budget(budget, counters, now, refused=budget.id in refused):
                 await self.tell(alert)

@@ -79,6 +79,7 @@ def promotion(
         compression=_whole(asked, "compression"),
         user=original.recipe.user,
         tags=msgspec.convert(asked.get("tags") or {}, dict[str, str]),
+        shadow=asked.get("shadow") is not False,
         parent=original.asset.id,
         purpose="promotion",
         arrived=arrived,

@@ -152,6 +152,11 @@ class Word(Readable):
 class Boolean(Readable):
     """`true` or `false`."""
 
+    @property
+    def header_shape(self) -> HeaderShape:
+        """JSON."""
+        return "json"
+
     def value_schema(self) -> Schema:
         """A boolean."""
         return {"type": "boolean"}

@@ -212,13 +212,19 @@ TAGS = Structure(
     },
     about="The caller's labels, for reports.",
 )
+SHADOW = Boolean(
+    name="shadow",
+    extension=True,
+    default=True,
+    about="`false`: no copy of it, or of what is promoted from it, goes to another seller for an experiment.",
+)
 PARENT = Text(name="parent", extension=True, longest=100, about="The id of the image this one descends from.")
 
 GENERATION: tuple[Field, ...] = (
     PROMPT, MODEL, COUNT, SIZE, QUALITY, RESPONSE_FORMAT, OUTPUT_FORMAT, OUTPUT_COMPRESSION, BACKGROUND, STYLE,
     COMPLEXITY, MODERATION, STREAM, PARTIAL_IMAGES, USER, SAFETY_IDENTIFIER,
     SEED, STEPS, GUIDANCE, NEGATIVE_PROMPT, WIDTH, HEIGHT, LORAS, INTENT, MAX_COST, DEADLINE_MS, PROVIDERS,
-    TAGS, PARENT,
+    TAGS, SHADOW, PARENT,
     Unsupported(name="frame_count", about="animated pictures are not drawn here"),
     Unsupported(name="frame_duration_ms", about="animated pictures are not drawn here"),
     Unsupported(name="svg", about="vector pictures are not drawn here"),

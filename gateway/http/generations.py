@@ -101,6 +101,7 @@ def call_of(
         compression=wish.compression,
         user=wish.user,
         tags=wish.tags,
+        shadow=wish.shadow,
         parent=wish.parent,
         purpose=purpose,
         arrived=arrived,

@@ -55,6 +55,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     user: str | None
     safety_identifier: str | None
     tags: Mapping[str, str]
+    shadow: bool
     parent: str | None
     response_format: ResponseFormat
     stream: bool = False
@@ -100,6 +101,7 @@ def wish_of(fields: Fields, names: Names, caller: Caller, asked: Asked) -> Wish:
         user=safety_identifier or field.USER.read(fields) or None,
         safety_identifier=safety_identifier or None,
         tags=tags_of(fields),
+        shadow=field.SHADOW.read(fields) is not False,
         parent=field.PARENT.read(fields),
         response_format=response_format_of(fields, names, asked.model, edit=asked.request.operation != "generate"),
         stream=bool(field.STREAM.read(fields)),

@@ -813,7 +813,8 @@ class Attempts:
             return self._broke or BudgetSpent(
                 f"The budget of this key or team is spent ({broke.reason}).", extra={"reasons": reasons}
             )
-        nearest = nearest_feasible(self._ask(self._parts[0]), self._house.market)
+        ours = self._call.is_ours  # nobody reads what else would have been possible
+        nearest = None if ours else nearest_feasible(self._ask(self._parts[0]), self._house.market)
         blocked = blocking(shed.reasons)
         if (dear := _above_limit(self._call, shed.reasons)) is not None:
             return Forbidden(dear, param="model", extra={"reasons": reasons})

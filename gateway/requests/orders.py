@@ -557,6 +557,7 @@ def recipe(call: Call, created: datetime) -> RecipeRow:
             "intent": call.intent,
             "tags": dict(call.tags),
             "compression": call.compression,
+            **({} if call.shadow else {"shadow": False}),
         },
         created=created,
     )

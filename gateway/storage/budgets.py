@@ -2,7 +2,8 @@
 
 A budget limits what a key, team, end user, tag or model is charged, or what a provider account, the copies of an
 experiment or the whole gateway cost. Its window is a calendar's (`day` to `year`, where its zone is), `total`, or
-rolling (`24h`, `30d`). An order counts in the window in which its money is set aside, to the end, however late its bill comes.
+rolling (`24h`, `30d`). An order counts in the window in which its money is set aside, to the end, however late its bill
+comes.
 
 A rolling window moves in steps of a 24th, and counts the step it is leaving to the last: nothing older ever lets more
 be spent within a length, and money is free again at most a 24th of it late.

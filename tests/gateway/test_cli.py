@@ -189,6 +189,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
         (["--expires", "3"], "--expires: '3' is not a duration"),
         (["--models", "flux-scnell"], "did you mean 'flux-schnell'?"),
         (["--team", ""], "--team"),
+        (["--team", "shadow:it"], "experiments"),
     ],
 )
 def test_terms_of_a_key_that_make_no_sense_make_no_key(

@@ -399,8 +399,8 @@ class Database(Protocol):
 
     # Experiments.
 
-    async def keep_pair(self, row: ShadowRow) -> None:
-        """Keep a pair; one of this id that is kept already stays."""
+    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> None:
+        """Keep a pair, with pictures that were kept for it alone."""
 
     async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
         """The pairs of an experiment, oldest first; a side's `asset` is None once its picture is gone."""
@@ -413,6 +413,12 @@ class Database(Protocol):
 
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""
+
+    async def count_left_out(self, experiment: str, reason: str, at: datetime, calls: int) -> None:
+        """Add to how many copies an experiment did not make on a day, and why."""
+
+    async def left_out(self, experiment: str) -> Mapping[str, int]:
+        """How many copies an experiment did not make so far, by reason."""
 
     async def drop_pairs(self, now: datetime) -> None:
         """Forget the pairs whose time is over; their pictures go by their own."""

@@ -443,9 +443,9 @@ class SqliteDatabase:
         """Keep how a canary stands."""
         await self._writer.submit(self._books.changed, policies.REPORT, report, canary_id)
 
-    async def keep_pair(self, row: ShadowRow) -> None:
+    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> None:
         """Keep a pair."""
-        await self._writer.submit(self._books.changed, shadows.KEEP, *shadows.columns(row))
+        await self._writer.submit(self._books.keep_pair, row, assets)
 
     async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
         """The pairs of an experiment, oldest first."""
@@ -462,6 +462,15 @@ class SqliteDatabase:
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""
         return await self._all(lambda row: str(row[0]), shadows.CALLS, values.encode(calls).decode())
+
+    async def count_left_out(self, experiment: str, reason: str, at: datetime, calls: int) -> None:
+        """Add to how many copies an experiment did not make."""
+        day = at.date().isoformat()
+        await self._writer.submit(self._books.changed, shadows.COUNT_LEFT_OUT, experiment, day, reason, calls)
+
+    async def left_out(self, experiment: str) -> Mapping[str, int]:
+        """How many copies an experiment did not make so far, by reason."""
+        return dict(await self._all(lambda row: (str(row[0]), int(row[1])), shadows.LEFT_OUT, experiment))
 
     async def drop_pairs(self, now: datetime) -> None:
         """Forget the pairs whose time is over."""

@@ -20,6 +20,7 @@ from msgspec import Struct
 from gateway.errors import BudgetSpent
 from gateway.storage.changes import ChangeRow, key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
+from gateway.storage.database.sqlite import shadows
 from gateway.storage.database.sqlite.accounts import Account, Change
 from gateway.storage.database.sqlite.values import (
     ASSET,
@@ -42,6 +43,7 @@ from gateway.storage.database.sqlite.values import (
 )
 from gateway.storage.database.sqlite.windowed import Counters, Windowed, decode_counters
 from gateway.storage.rows import (
+    AssetRow,
     AttemptRow,
     BudgetRow,
     DecisionRow,
@@ -52,6 +54,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
+from gateway.storage.shadows import ShadowRow
 from policies.money import to_usd
 from providers.contract import ListedPrice, Ticket
 
@@ -269,6 +272,11 @@ class Books:
     def save_recipe(self, recipe: RecipeRow) -> None:
         """Keep a recipe; the first of a call stays."""
         self._rows[_RECIPE].append(recipe_columns(recipe))
+
+    def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow]) -> None:
+        """Keep a pair, and pictures for it."""
+        self._execute(shadows.KEEP, shadows.columns(row))
+        self._rows[_ASSET] += map(asset_columns, assets)
 
     def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
         """Keep a row unless an earlier one still counts; whichever counts."""

@@ -17,6 +17,9 @@ PAIR = "body, measures, shadow_call, team, user"
 KEEP = "INSERT INTO shadow_pairs VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 MEASURE = "UPDATE shadow_pairs SET body = ?, measures = ? WHERE id = ?"
 CALLS = "SELECT shadow_call FROM shadow_pairs WHERE call_id IN (SELECT value FROM json_each(?))"
+COUNT_LEFT_OUT = """INSERT INTO shadow_left_out VALUES (?,?,?,?)
+    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""
+LEFT_OUT = "SELECT reason, SUM(calls) FROM shadow_left_out WHERE experiment = ? GROUP BY reason ORDER BY 2 DESC"
 DROP = "DELETE FROM shadow_pairs WHERE expires <= ?"
 UNMEASURED = f"""SELECT {PAIR} FROM shadow_pairs
     WHERE measures IS NULL AND (? IS NULL OR experiment = ?) ORDER BY at LIMIT ?"""

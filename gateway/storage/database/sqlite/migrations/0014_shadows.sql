@@ -20,6 +20,14 @@ CREATE INDEX shadow_pairs_by_end ON shadow_pairs (expires);
 CREATE INDEX shadow_pairs_by_user ON shadow_pairs (user) WHERE user IS NOT NULL;
 CREATE INDEX shadow_pairs_unmeasured ON shadow_pairs (at) WHERE measures IS NULL;
 
+CREATE TABLE shadow_left_out (
+    experiment TEXT NOT NULL,
+    day TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    calls INTEGER NOT NULL,   -- that were picked and not copied
+    PRIMARY KEY (experiment, day, reason)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE budgets_with_shadows (
     id TEXT PRIMARY KEY,
     of TEXT NOT NULL CHECK (of IN ('gateway', 'team', 'key', 'user', 'tag', 'model', 'account', 'shadow')),

@@ -1,0 +1,542 @@
+"""Copies a share of delivered calls to other sellers and keeps what came of both, for the experiments of the policy.
+
+A copy is made after the answer has left, and nobody waits for it. It goes through the request path like any call, on
+the caller's terms about data and rights, but nobody is charged: what it costs is the experiment's, under a budget of
+its own that is checked in the commit that sets the money aside. Whatever becomes of a copy, live calls do not notice:
+it takes only room to spare (`policies.experiments.spare`), and more than `MOST` at once are not made.
+
+A pair is kept once both sides are known. One that a crash cuts short is not kept; its order is settled like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.assets import Assets
+from gateway.clock import Clock
+from gateway.errors import BudgetSpent, GatewayError, NotReady
+from gateway.ids import new_id, sibling
+from gateway.requests.call import Call, Caller, Delivered, Delivery
+from gateway.requests.orders import RunningOrder, Spawn
+from gateway.requests.pipeline import Pipeline
+from gateway.requests.regime import Regime
+from gateway.requests.terms import about, under_rules
+from gateway.storage.budgets import window_at
+from gateway.storage.database import Database
+from gateway.storage.rows import AssetRow, AttemptRow, BudgetRow
+from gateway.storage.shadows import ShadowRow, party
+from policies.experiments.definition import Challenger, Experiment, Facts, copied, fields_of
+from policies.experiments.pairs import Outcome, Pair, Side
+from policies.experiments.sampling import challengers_of, rolled, room, share_of, stratum_of
+from policies.experiments.spare import SpareEngine, Usage
+from policies.offer_prices import quote_at
+from policies.policy import Policy
+from policies.tariffs import Unpriced
+from policies.types import Constraints, Engine, Offer
+from providers.contract import ImageRequest
+
+log = structlog.get_logger("gateway.shadowing")
+
+MOST = 16
+"""Copies under way at once, of all experiments together; a call picked beyond that is left out."""
+AFTER_S = 0.2
+"""Seconds after a call is served until its copies are thought of: its answer has left by then."""
+NOTED_EVERY_S = 60.0
+"""Seconds between two notes of what was left out."""
+KEY = "shadow"
+"""The key that the books name for copies; nobody has it."""
+_UNTOLD = frozenset({"cancelled", "overloaded", "abandoned"})
+"""Ends of an order that say nothing of its seller: we called it off, or sent too many."""
+_SIZE = re.compile(r"^(\d+)x(\d+) (came|instead)")
+_OUTCOMES: Mapping[str, Outcome] = {"content_refused": "refused", "timed_out": "timeout"}
+
+
+class LeftOut(Exception):
+    """A copy was not made, or came to nothing that says anything of its seller; the message is the reason."""
+
+
+class Copying(Struct, frozen=True, kw_only=True, eq=False):
+    """An experiment as it is carried out."""
+
+    experiment: Experiment
+    most: float
+    """The largest share of any calls that it copies."""
+    paths: Mapping[str, Pipeline]
+    """Challenger -> the request path of its copies."""
+
+
+class Spending(Struct, kw_only=True):
+    """What an experiment spent, as far as this process knows; the commit of each order decides."""
+
+    day: date
+    today: dict[str, int]
+    """Stratum -> nano-dollars, orders under way included."""
+    total: int
+    stopped_until: datetime | None = None
+    """Its budget refused an order; not before this is it worth asking again."""
+
+    def turn(self, day: date) -> None:
+        """Begin a day, if it is another."""
+        if day != self.day:
+            self.day, self.today = day, dict.fromkeys(self.today, 0)
+
+    def add(self, stratum: str, amount: int) -> None:
+        """Count money in, or out again."""
+        self.today[stratum] = self.today.get(stratum, 0) + amount
+        self.total += amount
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """A live call that was picked, and its champion's side."""
+
+    call: Call
+    """On the terms that the policy's rules left it."""
+    facts: Facts
+    side: Side
+    picture: Delivered | None
+    delivered: bool
+    """Whether the caller got a picture, be it from somebody else."""
+
+
+class Shadowing:
+    """Carries the policy's experiments out."""
+
+    def __init__(
+        self, *, db: Database, clock: Clock, assets: Assets, spawn: Spawn, running: Collection[RunningOrder]
+    ) -> None:
+        """`running`: the orders under way in this process."""
+        self._db = db
+        self._clock = clock
+        self._assets = assets
+        self._spawn = spawn
+        self._orders = running
+        self._usage = Usage(clock.now())
+        self._copyings: tuple[Copying, ...] = ()
+        self._regime: Regime | None = None
+        self._offers: Mapping[str, Offer] = {}
+        self._spent: dict[str, Spending] = {}
+        self._budgeted = False
+        """Whether the budgets of the experiments in force are written."""
+        self._under_way = 0
+        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._noted = clock.now()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Shadowing {[each.experiment.name for each in self._copyings]}, {self._under_way} under way>"
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no experiment at all."""
+        return not self._copyings
+
+    def adopt(
+        self, regime: Regime, engine: Engine, offers: Mapping[str, Offer], path: Callable[[Engine, Policy], Pipeline]
+    ) -> None:
+        """Carry out the experiments of another policy, or over another catalogue.
+
+        `offers` are all there ever were; `path` makes a request path that decides by an engine.
+        """
+        policy, catalog = regime.policy, regime.catalog
+        self._regime, self._offers = regime, offers
+        unruled = replace(policy, rules=type(policy.rules)(), images_per_order=1)
+        self._copyings = tuple(
+            Copying(
+                experiment=each,
+                most=_most(each),
+                paths={
+                    challenger.name: path(
+                        SpareEngine(engine, catalog.capacities, catalog.offers, self._usage, fields_of(challenger)),
+                        unruled,
+                    )
+                    for challenger in each.challengers
+                },
+            )
+            for each in policy.experiments
+        )
+        self._budgeted = False
+
+    def close(self) -> None:
+        """Make no more copies."""
+        self._closed = True
+
+    async def followed(self, serving: Awaitable[Delivery], call: Call) -> Delivery:
+        """Serve a call, and think of copies once that is over."""
+        try:
+            delivery = await serving
+        except GatewayError:
+            self._note(call, None)
+            raise
+        self._note(call, delivery)
+        return delivery
+
+    async def look(self) -> None:
+        """Write budgets that changed, and what was left out."""
+        if not self._budgeted and (self._copyings or self._spent):
+            await self._budget()
+        if self._left_out and self._clock.now() - self._noted >= NOTED_EVERY_S:
+            await self.note_left_out()
+
+    async def note_left_out(self) -> None:
+        """Write how many copies were not made, and why."""
+        self._noted, left_out = self._clock.now(), self._left_out
+        self._left_out = Counter()
+        for (experiment, reason), calls in left_out.items():
+            await self._db.count_left_out(experiment, reason, self._clock.utc(), calls)
+
+    # -- which calls ----------------------------------------------------------------------------
+
+    def _note(self, call: Call, delivery: Delivery | None) -> None:
+        """The part of it that every live call pays for: two hashes at most."""
+        if call.is_ours or self._closed:
+            return
+        if delivery is not None:
+            now = self._clock.now()
+            for name in delivery.offers:
+                self._usage.served(name.partition(":")[0], now)
+        if not call.shadow:
+            return
+        picked = [each for each in self._copyings if rolled(call.id, each.experiment.name) < each.most]
+        if not picked:
+            return
+        if self._under_way >= MOST:
+            for each in picked:
+                self._left_out[each.experiment.name, "as many copies as there may be were under way"] += 1
+            return
+        self._under_way += 1
+        asyncio.get_running_loop().call_later(AFTER_S, self._begin, call, delivery, picked)
+
+    def _begin(self, call: Call, delivery: Delivery | None, picked: Sequence[Copying]) -> None:
+        self._spawn(self._copy(call, delivery, picked)).add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._under_way -= 1
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, NotReady):
+            log.warning("copy_not_made", detail=error.message)
+        elif error is not None:
+            log.error("copy_broke", exc_info=error)
+
+    async def _copy(self, call: Call, delivery: Delivery | None, picked: Sequence[Copying]) -> None:
+        """Make the copies of one call."""
+        if not self._budgeted:
+            await self._budget()
+        served = await self._served(call, delivery)
+        if served is None:
+            return
+        by_name = {each.experiment.name: each for each in picked}
+        experiments = [each.experiment for each in picked]
+        for experiment, challenger in challengers_of(experiments, served.facts):
+            if self._closed:
+                return
+            path = by_name[experiment.name].paths[challenger.name]
+            try:
+                await self.pair(experiment, challenger, path, served)
+            except LeftOut as left_out:
+                self._left_out[experiment.name, str(left_out)] += 1
+
+    async def _served(self, call: Call, delivery: Delivery | None) -> Served | None:
+        """What became of a live call at the seller that it went to first; None where it went to nobody."""
+        attempts = [row for row in await self._db.attempts(call.id) if row.outcome is not None]
+        picture = delivery.images[0] if delivery is not None else None
+        part = next((row.part for row in attempts if picture and row.id == picture.asset.attempt_id), 0)
+        told = [row for row in attempts if row.part == part and row.outcome and row.outcome.error not in _UNTOLD]
+        regime = call.regime or self._regime
+        offer = self._offers.get(told[0].offer_id) if told else None
+        if offer is None or regime is None:
+            return None
+        arrived = self._clock.utc() - timedelta(seconds=self._clock.now() - call.arrived)
+        call = under_rules(call, regime.policy, regime.catalog.resolve, arrived)
+        mine = picture if picture is not None and picture.asset.attempt_id == told[0].id else None
+        facts = Facts(
+            call_id=call.id,
+            about=about(call, regime.catalog.resolve, arrived),
+            tier=call.constraints.tier,
+            width=call.request.width,
+            height=call.request.height,
+            champion=offer,
+            at=arrived.timestamp(),
+            minute=regime.policy.rules.minute(arrived),
+        )
+        request = replace(call.request, count=told[0].count)
+        return Served(
+            call=call,
+            facts=facts,
+            side=side_of(told[0], offer, request, mine.asset if mine else None),
+            picture=mine,
+            delivered=delivery is not None,
+        )
+
+    # -- one copy -------------------------------------------------------------------------------
+
+    async def pair(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> Pair:
+        """Have one copy drawn and the pair kept; raises `LeftOut` where it came to none."""
+        call, facts = served.call, served.facts
+        offer = self._offer(challenger, facts.champion)
+        stratum = stratum_of(experiment.sample, facts)
+        spending = self._spending(experiment)
+        left = room(experiment, stratum, spending.today, spending.total)
+        now = self._clock.utc()
+        if offer is None:
+            raise LeftOut(f"{challenger.account} does not sell it")
+        if call.request.transparent and not offer.abilities.transparent:
+            raise LeftOut(f"{offer.id} paints no transparent background")
+        if spending.stopped_until is not None and now < spending.stopped_until:
+            raise LeftOut("its budget is spent")
+        copy = self._call(experiment, challenger, offer, served, left)
+        estimate = _quoted(offer, copy.request)
+        spending.add(stratum, estimate)
+        billed = 0
+        try:
+            attempt, why = await self._drawn(copy, path)
+            billed = 0 if attempt is None else attempt.cost
+        finally:
+            spending.add(stratum, billed - estimate)
+        if attempt is None or (attempt.outcome is not None and attempt.outcome.error in _UNTOLD):
+            if isinstance(why, BudgetSpent):
+                spending.stopped_until = _midnight_after(now)
+            raise LeftOut(_reason(why, attempt))
+        return await self._keep(experiment, challenger, served, copy, (offer, attempt))
+
+    def _call(self, experiment: Experiment, challenger: Challenger, offer: Offer, served: Served, left: int) -> Call:
+        """The copy: the same prompt, seed and size, on the caller's terms, for our own account."""
+        call, policy = served.call, self._policy
+        seed = served.picture.asset.seed if served.picture is not None else call.request.seed
+        request = replace(call.request, count=1, seed=seed if offer.abilities.seed else None)
+        terms = call.constraints
+        keep = experiment.keep
+        of_team = policy.team_keep_assets.get(call.caller.team)
+        kept = keep if of_team is None else min(keep, of_team)
+        return Call(
+            id=new_id("call"),
+            caller=Caller(key_id=KEY, team=party(experiment.name)),
+            request=copied(request, challenger),
+            constraints=Constraints(
+                models=frozenset({offer.model}),
+                slo=terms.deadline,
+                deadline=terms.deadline,
+                ceiling=left,
+                only=frozenset({offer.account}),
+                require=terms.require,
+                bars=terms.bars,
+            ),
+            inputs=call.inputs,
+            mask=call.mask,
+            intent=call.intent,
+            compression=call.compression,
+            purpose="shadow",
+            kept_until=self._clock.utc() + timedelta(seconds=kept),
+            arrived=self._clock.now(),
+        )
+
+    async def _drawn(self, copy: Call, path: Pipeline) -> tuple[AttemptRow | None, GatewayError | None]:
+        """The copy's order once its end is in the books; or why there was none."""
+        why: GatewayError | None = None
+        try:
+            await path.serve(copy)
+        except GatewayError as error:
+            why = error
+        late = [order.task for order in self._orders if order.call.id == copy.id and order.task is not None]
+        if late:  # nobody waits for it any more, but it is billed
+            await asyncio.wait(late)
+        attempts = await self._db.attempts(copy.id)
+        return (attempts[-1] if attempts else None), why
+
+    async def _keep(
+        self,
+        experiment: Experiment,
+        challenger: Challenger,
+        served: Served,
+        copy: Call,
+        drawn: tuple[Offer, AttemptRow],
+    ) -> Pair:
+        call, facts = served.call, served.facts
+        offer, attempt = drawn
+        pictures = await self._db.call_assets(copy.id)
+        if served.delivered and await self._db.recipe(call.id) is None:
+            # What was asked for was erased meanwhile; so goes what was drawn from it.
+            await self._assets.forget([picture.path for picture in pictures])
+            for picture in pictures:
+                await self._db.drop_asset(picture.id)
+            raise LeftOut("the call was erased")
+        mine = served.side
+        kept: list[AssetRow] = []
+        if served.picture is not None and copy.kept_until is not None:
+            kept.append(await self._again(served.picture, copy))
+            mine = replace(mine, asset=kept[0].id)
+        side = side_of(attempt, offer, copy.request, pictures[0] if pictures else None)
+        pair = Pair(
+            id=sibling(copy.id, "pair"),
+            experiment=experiment.name,
+            challenger=challenger.name,
+            call_id=call.id,
+            at=facts.at,
+            stratum=stratum_of(experiment.sample, facts),
+            share=share_of(experiment.sample, facts),
+            champion=mine,
+            challenger_side=side,
+            expires=self._clock.utc().timestamp() + experiment.keep,
+        )
+        row = ShadowRow(
+            pair=pair,
+            shadow_call=copy.id,
+            team=call.caller.team,
+            user=call.user,
+            measured=mine.asset is None or side.asset is None,
+        )
+        await self._db.keep_pair(row, kept)
+        log.info(
+            "pair_kept",
+            experiment=experiment.name,
+            challenger=challenger.name,
+            call=call.id,
+            shadow=copy.id,
+            outcome=side.outcome,
+            nano_usd=side.billed,
+        )
+        return pair
+
+    async def _again(self, picture: Delivered, copy: Call) -> AssetRow:
+        """The champion's picture, kept for the pair: the delivered one goes when its own time is over."""
+        name = f"{sibling(copy.id, 'img')}c"
+        path = await self._assets.store(picture.data, f"{name}.{picture.asset.path.rpartition('.')[2]}")
+        return replace(
+            picture.asset,
+            id=name,
+            call_id=copy.id,
+            team=copy.caller.team,
+            index=1,
+            path=path,
+            cost=0,
+            parent_id=None,
+            created=self._clock.utc(),
+            expires=copy.kept_until,
+        )
+
+    def _offer(self, challenger: Challenger, champion: Offer) -> Offer | None:
+        return None if self._regime is None else self._regime.catalog.offers.get(challenger.offer_of(champion))
+
+    @property
+    def _policy(self) -> Policy:
+        assert self._regime is not None, "experiments come with a policy"
+        return self._regime.policy
+
+    # -- budgets --------------------------------------------------------------------------------
+
+    def _spending(self, experiment: Experiment) -> Spending:
+        spending = self._spent[experiment.name]
+        spending.turn(self._clock.utc().date())
+        return spending
+
+    async def _budget(self) -> None:
+        """Write the budgets of the experiments in force, take others out, and read what was spent."""
+        now = self._clock.utc()
+        wanted = {row.id: row for each in self._copyings for row in budgets_of(each.experiment, now)}
+        known = {row.id: row for row in await self._db.budgets() if row.of == "shadow"}
+        for row in wanted.values():
+            before = known.get(row.id)
+            if before is None or before.limit != row.limit:
+                await self._db.set_budget(row)
+        for row in known.values():
+            if row.id not in wanted:
+                await self._db.set_budget(replace(row, removed=now))
+        for each in self._copyings:
+            self._spent[each.experiment.name] = await self._read_spent(each.experiment, now)
+        self._budgeted = True
+
+    async def _read_spent(self, experiment: Experiment, now: datetime) -> Spending:
+        day, total = budgets_of(experiment, now)
+        counted = [
+            sum(
+                each.held + each.posted
+                for each in (await self._db.counters(row.id, [window_at(row, now).name])).values()
+            )
+            for row in (day, total)
+        ]
+        strata: Counter[str] = Counter()
+        if experiment.sample.stratify:
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+            for pair in await self._db.shadow_pairs(experiment.name):
+                strata[pair.stratum] += pair.challenger_side.billed if pair.at >= midnight else 0
+        elif counted[0]:
+            strata[""] = counted[0]
+        return Spending(day=now.date(), today=dict(strata), total=counted[1])
+
+
+def budgets_of(experiment: Experiment, now: datetime) -> tuple[BudgetRow, BudgetRow]:
+    """What copies of an experiment may cost in a day, and in all."""
+    name = experiment.name
+    day = BudgetRow(
+        id=f"bud_shadow_{name}_day",
+        of="shadow",
+        name=name,
+        limit=experiment.budget.day,
+        window="day",
+        zone="UTC",
+        created=now,
+    )
+    return day, replace(day, id=f"bud_shadow_{name}_total", limit=experiment.budget.total, window="total")
+
+
+def side_of(attempt: AttemptRow, offer: Offer, request: ImageRequest, asset: AssetRow | None) -> Side:
+    """One side of a pair, from the order that it took. Money is for one picture."""
+    told = attempt.outcome
+    error = None if told is None else told.error
+    detail = "" if told is None else told.detail
+    outcome: Outcome = "delivered"
+    if error is not None:
+        blank = error == "bad_delivery" and "black" in detail
+        outcome = "blank" if blank else _OUTCOMES.get(error, "failed")
+    came = _SIZE.match(detail) if asset is None else None
+    width, height = (int(came[1]), int(came[2])) if came else (0, 0)
+    return Side(
+        offer=attempt.offer_id,
+        account=attempt.account,
+        quoted=_quoted(offer, request) // request.count,
+        billed=attempt.cost // attempt.count,
+        latency_s=0.0 if told is None else told.latency_s,
+        queue_s=None if told is None else told.queue_s,
+        outcome=outcome,
+        error=error,
+        width=width if asset is None else asset.width,
+        height=height if asset is None else asset.height,
+        asset=None if asset is None else asset.id,
+    )
+
+
+def _quoted(offer: Offer, request: ImageRequest) -> int:
+    try:
+        return quote_at(offer, request).amount
+    except Unpriced:
+        return 0
+
+
+def _most(experiment: Experiment) -> float:
+    sample = experiment.sample
+    shares: Iterable[float] = (sample.share, *(share for _, share in sample.by))
+    return 1.0 if sample.always else max(shares)
+
+
+def _reason(why: GatewayError | None, attempt: AttemptRow | None) -> str:
+    if attempt is not None:
+        return f"{attempt.account} had no room for it"
+    if isinstance(why, BudgetSpent):
+        return "its budget is spent"
+    reasons = why.extra.get("reasons") if why is not None and why.extra else None
+    if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict):
+        code, offer = reasons[0].get("code"), reasons[0].get("offer")
+        said = {"headroom": "no room to spare", "ceiling": "its budget is nearly spent"}.get(str(code), str(code))
+        return f"{said} ({offer})"
+    return "it could not be ordered"
+
+
+def _midnight_after(now: datetime) -> datetime:
+    return (now + timedelta(days=1)).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -493,6 +493,7 @@ class CostEngine:
         rejected: list[Rejection] | None = None
         wishes = ask.constraints
         brief = not self._thorough and not ask.live and wishes.prefer == "value" and not wishes.order
+        brief = brief and not wishes.preferred
         best = inf
         slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
         for row in slate.rows:

@@ -16,7 +16,7 @@ from policies import hedging
 from policies.picture import Picture, Seen
 from policies.policy import Policy
 from policies.scorers import SCORERS
-from policies.types import Ask, Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
+from policies.types import Ask, Candidate, Decision, Offer, OfferId, Preference, Rejection, Shed, Submit, Wait
 
 LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
@@ -92,11 +92,15 @@ def judge(
     rejected = picture.rejected
     if waiting:
         rejected = (*rejected, *[each.seen.blocked for each in waiting if each.seen.blocked is not None])
-    show = Showcase(picture, policy, offers)
+    show, lined_up = Showcase(picture, policy, offers), waiting
+    if ask.constraints.preferred and ready and _is_ours_to_choose(ask):
+        ready = _by_preference(ready, ask.constraints.preferred)
+        first = {each.over for each in ask.constraints.preferred if each.offer == ready[0].offer}
+        waiting = [each for each in waiting if each.offer not in first]  # whoever is preferred waits for nobody else
     move = _second(show, ready) if ask.live else _first(show, ready, waiting)
     if not thorough:
         return _decision(move, picture, policy, rejected=rejected)
-    ranked, blocked = (tuple([show.candidate(each) for each in every]) for every in (ready, waiting))
+    ranked, blocked = (tuple([show.candidate(each) for each in every]) for every in (ready, lined_up))
     return _decision(move, picture, policy, ranked, blocked, rejected)
 
 
@@ -278,6 +282,21 @@ def _decision(
         reason=picture.reason,
         picture=picture,
     )
+
+
+def _is_ours_to_choose(ask: Ask) -> bool:
+    """Whether the caller left it to us who goes first."""
+    return ask.constraints.prefer == "value" and not ask.constraints.order
+
+
+def _by_preference(ready: list[Weighed], preferred: tuple[Preference, ...]) -> list[Weighed]:
+    """Offers in their order, but what is preferred to another stands right before it, and not behind."""
+    found = list(ready)
+    for each in preferred:
+        names = [weighed.offer for weighed in found]
+        if each.offer in names and each.over in names and names.index(each.offer) > names.index(each.over):
+            found.insert(names.index(each.over), found.pop(names.index(each.offer)))
+    return found
 
 
 def _place(offer: Offer | None, order: tuple[str, ...]) -> int:

@@ -25,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.money import NanoUsd
-from policies.types import Bar, Constraints, Requirements, Tier, Worth
+from policies.types import Bar, Constraints, Preference, Requirements, Tier, Worth
 from providers.contract import Safety
 
 DAY = 1_440
@@ -111,6 +111,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     """What a rule sets, or several together; None leaves a term as the intent and the caller have it."""
 
     bars: tuple[Bar, ...] = ()
+    preferred: tuple[Preference, ...] = ()
     ceiling: NanoUsd | None = None
     latency_ceiling: float | None = None
     require: Requirements | None = None
@@ -347,6 +348,7 @@ def applied(
         latency_ceiling=min(latencies, default=None),
         require=constraints.require if effects.require is None else both(constraints.require, effects.require),
         bars=constraints.bars + effects.bars,
+        preferred=constraints.preferred + effects.preferred,
         rules=effects.rules,
     )
     return under, Worth(
@@ -386,6 +388,7 @@ def _last(_: object, later: V) -> V:
 
 _TOGETHER: Mapping[str, Callable[[Any, Any], Any]] = {
     "bars": add,
+    "preferred": add,
     "ceiling": min,
     "latency_ceiling": min,
     "require": both,

@@ -143,6 +143,13 @@ class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
     offers: frozenset[OfferId] | None = None
 
 
+class Preference(Struct, frozen=True, kw_only=True):
+    """What a rule of the policy says of two offers: where both may serve and have room, the one goes first."""
+
+    offer: OfferId
+    over: OfferId
+
+
 class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller will not give up."""
 
@@ -166,6 +173,8 @@ class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     require: Requirements = Requirements()
     bars: tuple[Bar, ...] = ()
     """What rules of the policy say against offers."""
+    preferred: tuple[Preference, ...] = ()
+    """What they prefer to what; a caller who says who is to be first is not overruled."""
     rules: tuple[str, ...] = ()
     """The rules of the policy that made these terms what they are."""
 

@@ -22,7 +22,7 @@ from policies.eligibility import GATES
 from policies.policy_file.examples import ExampleFile
 from policies.policy_file.experiments import ChallengerFile, ExperimentFile, SharedFile
 from policies.policy_file.lint import CODES
-from policies.policy_file.rules import RuleFile
+from policies.policy_file.rules import PreferFile, RuleFile
 from policies.policy_file.schema import IntentFile, PolicyFile, ReservationFile
 from policies.scorers import SCORERS
 from providers import registry
@@ -123,6 +123,7 @@ def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults(
     below: dict[str, type[BaseModel]] = {
         "intents": IntentFile, "rules": RuleFile, "reservations": ReservationFile, "examples": ExampleFile,
         "experiments": ExperimentFile, "challengers": ChallengerFile, "by": SharedFile,
+        "prefer": PreferFile,
     }  # fmt: skip
     for key, field in fields_of(PolicyFile, below).items():
         assert page[key] == [field.description], key

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, tzinfo
-from typing import Annotated, TypeAlias, get_args
+from typing import Annotated, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -33,6 +33,8 @@ from policies.experiments.sampling import STRATA
 from policies.policy_file.rules import ConditionFile
 from policies.policy_file.values import Dollars, Duration, Name, Section, Share, Tiers
 
+MOST_CHALLENGERS = 8
+V = TypeVar("V")
 _DAY = "%Y-%m-%d"
 _MOMENT = "%Y-%m-%d %H:%M"
 
@@ -69,6 +71,15 @@ def some_margin(value: float) -> float:
             "margin", "a margin of 0 can never be kept to: write the difference nobody minds, or leave it out", {}
         )
     return value
+
+
+def some_of_them(values: tuple[V, ...]) -> tuple[V, ...]:
+    """Refuse none, and more than anybody can pay for. Not by a length of the field, which counts only what is right."""
+    if not 1 <= len(values) <= MOST_CHALLENGERS:
+        raise PydanticCustomError(
+            "some", "{count} of them: write 1 to {most}", {"count": len(values), "most": MOST_CHALLENGERS}
+        )
+    return values
 
 
 def known_stratum(value: str) -> str:
@@ -210,8 +221,8 @@ class ExperimentFile(Section):
         default=None, description="Why, in a sentence for those who read the report."
     )
     champion: ArmFile = Field(description="Whose live calls are compared.")
-    challengers: tuple[ChallengerFile, ...] = Field(
-        min_length=1, max_length=8, strict=False, description="Who is compared with it; each draws every copied call."
+    challengers: Annotated[tuple[ChallengerFile, ...], AfterValidator(some_of_them)] = Field(
+        strict=False, description="Who is compared with it; each draws every copied call."
     )
     sample: SampleFile = SampleFile()
     budget: AllowanceFile = Field(description="Most that copies may cost.")
@@ -220,7 +231,8 @@ class ExperimentFile(Section):
     compare: Annotated[
         tuple[Measure, ...],
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-        Field(strict=False, min_length=1),
+        Field(strict=False),
+        AfterValidator(some_of_them),
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Measure))}, "minItems": 1}),
     ] = Field(
         default=("cost", "latency", "failures"),

@@ -354,6 +354,7 @@ class Linter:
 
     def _rule(self, at: int, file: RuleFile, rule: Rule) -> Iterator[Finding]:
         here: Loc = ("rules", at)
+        yield from self._preferred(here, file)
         if rule.unless is not None and implies(rule.when or Condition(), rule.unless):
             yield Finding(
                 loc=(*here, "unless"),
@@ -375,6 +376,16 @@ class Linter:
                 message=f"rule '{rule.name}' never changes anything: {lines} is about all its calls and is as strict",
                 hint="delete one of them",
             )
+
+    def _preferred(self, here: Loc, file: RuleFile) -> Iterator[Finding]:
+        """Offers of a preference that nobody sells: it would never count."""
+        for at, each in enumerate(file.prefer or ()):
+            for word, name in (("offer", each.offer), ("over", each.over)):
+                if name not in self._catalog.offers:
+                    yield Finding(
+                        loc=(*here, "prefer", at, word), code="unsold", message=f"the catalogue has no offer {name!r}",
+                        hint="`quote` lists the offers",
+                    )  # fmt: skip
 
     def _rivals(self, about: About) -> list[tuple[int, Rule]]:
         effects = self._policy.rules.effects(about)
@@ -416,7 +427,7 @@ class Linter:
             for name in ("tier", "slo", "deadline", "late", "late_second", "failure")
             if getattr(rule, name) is not None
         ]
-        for holds in (_keeps_price, _keeps_latency, _keeps_data, _keeps_safety, _keeps_bars):
+        for holds in (_keeps_price, _keeps_latency, _keeps_data, _keeps_safety, _keeps_bars, _keeps_preferences):
             if holds(rule, Rule(name="")):
                 continue  # it says nothing of that
             strict = [i for i, each in others if holds(rule, each) and (i < at or not holds(each, rule))]
@@ -532,6 +543,10 @@ def _keeps_safety(rule: Rule, other: Rule) -> bool:
 def _keeps_bars(rule: Rule, other: Rule) -> bool:
     mine = {(bar.only, bar.providers, bar.models, bar.offers) for bar in rule.bars}
     return mine <= {(bar.only, bar.providers, bar.models, bar.offers) for bar in other.bars}
+
+
+def _keeps_preferences(rule: Rule, other: Rule) -> bool:
+    return set(rule.preferred) <= set(other.preferred)
 
 
 def _first(values: frozenset[str] | None, otherwise: str) -> str:

@@ -44,6 +44,9 @@ def names_in(file: PolicyFile) -> Iterator[Named]:
         yield from _in_condition((*here, "unless"), rule.unless)
         yield from _in_offers((*here, "allow"), rule.allow)
         yield from _in_offers((*here, "deny"), rule.deny)
+        for place, each in enumerate(rule.prefer or ()):
+            yield from _of_offer((*here, "prefer", place, "offer"), each.offer)
+            yield from _of_offer((*here, "prefer", place, "over"), each.over)
     for at, reservation in enumerate(file.reservations):
         yield from _each(("reservations", at, "providers"), "provider", reservation.providers)
     for at, experiment in enumerate(file.experiments):
@@ -76,9 +79,13 @@ def _in_offers(here: Loc, offers: OffersFile | None) -> Iterator[Named]:
     yield from _each((*here, "providers"), "provider", offers.providers)
     yield from _each((*here, "models"), "model", offers.models)
     for at, offer in enumerate(offers.offers or ()):
-        account, _, model = offer.partition(":")
-        yield Named((*here, "offers", at), "account", account)
-        yield Named((*here, "offers", at), "model", model.partition("/")[0])
+        yield from _of_offer((*here, "offers", at), offer)
+
+
+def _of_offer(here: Loc, offer: str) -> Iterator[Named]:
+    account, _, model = offer.partition(":")
+    yield Named(here, "account", account)
+    yield Named(here, "model", model.partition("/")[0])
 
 
 def _each(here: Loc, kind: Kind, names: tuple[str, ...] | None) -> Iterator[Named]:

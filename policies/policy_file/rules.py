@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from policies.policy_file.values import Day, Days, Dollars, Duration, Name, Operations, Section, Size, TierWord, Words
 from policies.rules import DAY, Condition, Rule
-from policies.types import Bar, Requirements
+from policies.types import Bar, Preference, Requirements
 from providers.contract import Safety
 
 _DAY_S = 86_400.0
@@ -146,6 +146,19 @@ class OffersFile(Section):
         return self
 
 
+class PreferFile(Section):
+    """Which of two offers goes first, where both may serve and have room."""
+
+    offer: str = Field(description="The offer that goes first, as in together:flux-schnell.")
+    over: str = Field(description="The offer that it goes before, though that costs less in all.")
+
+    @model_validator(mode="after")
+    def _are_two(self) -> PreferFile:
+        if self.offer == self.over:
+            raise PydanticCustomError("prefer", "is preferred to itself: name another offer", {})
+        return self
+
+
 class RuleFile(Section):
     """One rule: for which calls, and what then holds."""
 
@@ -161,6 +174,11 @@ class RuleFile(Section):
     )
     allow: OffersFile | None = Field(default=None, description="Only these may serve; each list narrows on its own.")
     deny: OffersFile | None = Field(default=None, description="None of these may serve.")
+    prefer: tuple[PreferFile, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Offers that go right before others, unless the caller says who is first.",
+    )
     ceiling: Dollars | None = Field(default=None, description="Most that one picture may cost.")
     latency_ceiling: Duration | None = Field(
         default=None, gt=0, description="Longest that an offer may nearly always (p95) take."
@@ -203,6 +221,7 @@ class RuleFile(Section):
                 for named in (self.allow, self.deny)
                 if named is not None
             ),
+            preferred=tuple(Preference(offer=each.offer, over=each.over) for each in self.prefer or ()),
             ceiling=self.ceiling,
             latency_ceiling=self.latency_ceiling,
             require=self.require.compiled() if self.require else None,

@@ -303,3 +303,55 @@ def test_compiled_rules_match_what_each_rule_says_by_itself(
     minute = compiled.minute(about.at)
     effects = compiled.effects(about)
     assert (effects.rules if effects else ()) == tuple(rule.name for rule in rules if rule.holds(about, minute))
+
+
+PREFER: Values = {"rule": "adopt", "prefer": [{"offer": "together:m", "over": "fal:m"}]}
+
+
+def test_a_preferred_offer_goes_first_though_it_costs_more() -> None:
+    assert chosen(policy(PREFER)) == "together:m"
+    assert chosen(policy({**PREFER, "when": {"team": "acme"}})) == "fal:m"
+
+
+def test_a_preference_counts_among_those_that_may_serve_and_have_room() -> None:
+    ours = policy(PREFER, {"rule": "no", "deny": {"providers": "together"}})
+    assert chosen(ours) == "fal:m"
+    full = offer("together:m", 2.0, capacities=("together",))
+    town = Town(FAL, full, capacities=(Capacity(id="together", slots=1),), policy=policy(PREFER))
+    town.market.busy["together"] = 1
+    town.tell("submitted", full.id)
+    move = town.decide(asked(policy(PREFER))).move
+    assert isinstance(move, Submit)
+    assert move.candidate.offer.id == "fal:m"
+
+
+def test_whoever_is_preferred_does_not_wait_for_whoever_it_is_preferred_to() -> None:
+    full = offer("fal:m", 0.1, capacities=("fal",))
+    ours = policy({"rule": "adopt", "prefer": [{"offer": "together:m", "over": "fal:m"}]})
+    town = Town(full, offer("together:m", 50.0), capacities=(Capacity(id="fal", slots=1),), policy=ours)
+    town.market.busy["fal"] = 1
+    town.tell("submitted", full.id)
+    move = town.decide(asked(ours)).move
+    assert isinstance(move, Submit)
+    assert move.candidate.offer.id == "together:m"
+
+
+def test_a_preference_moves_nothing_before_a_third_that_is_cheaper() -> None:
+    ours = policy(PREFER)
+    town = Town(FAL, TOGETHER, offer("own:m", 0.5), policy=ours)
+    decision = town.decide(asked(ours))
+    assert [each.offer.id for each in decision.ranked] == ["own:m", "together:m", "fal:m"]
+
+
+def test_a_caller_who_says_who_is_first_is_not_overruled_by_a_preference() -> None:
+    ours = policy(PREFER)
+    wish = asked(ours)
+    for wishes in (replace(wish.constraints, order=("fal",)), replace(wish.constraints, prefer="cheapest")):
+        move = Town(FAL, TOGETHER, policy=ours).decide(replace(wish, constraints=wishes)).move
+        assert isinstance(move, Submit)
+        assert move.candidate.offer.id == "fal:m"
+
+
+def test_an_offer_is_not_preferred_to_itself() -> None:
+    itself: Values = {"rule": "adopt", "prefer": [{"offer": "fal:m", "over": "fal:m"}]}
+    assert faults(itself) == {"rules.0.prefer.0": "is preferred to itself: name another offer"}

@@ -93,7 +93,7 @@ def test_parameters_of_the_request_are_told_from_fields_of_the_seller() -> None:
         ({"budget": {"day": "$0", "total": "$1"}}, "0.budget.day", "copies that may cost nothing are never drawn"),
         ({"budget": {"day": "$5", "total": "$1"}}, "0.budget.total", "all days together may cost less than one"),
         ({"champion": {}}, "0.champion", "names nobody"),
-        ({"challengers": []}, "0.challengers", "Tuple should have at least 1 item"),
+        ({"challengers": []}, "0.challengers", "0 of them: write 1 to 8"),
         ({"start": "2026-12-02", "stop": "2026-12-01"}, "0.stop", "stops before it starts (2026-12-02 00:00)"),
         ({"stop": "soon"}, "0.stop", "'soon' is no day: write one as in 2026-12-01"),
         ({"decide": {"margins": {"cost": "0%"}}}, "0.decide.margins.cost", "a margin of 0 can never be kept to"),

@@ -21,10 +21,12 @@ from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.policy_history import History
+from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
 from gateway.features.shadowing import Shadowing
+from gateway.features.spend_watch import SpendWatch
 from gateway.http import generations, routes
 from gateway.http.arms import Split
 from gateway.http.auth import KeyRing
@@ -147,6 +149,8 @@ class App:
             lambda: tuple(self.revision.catalog.offers.values()),
             timedelta(seconds=settings.alerts.stale_prices),
         )
+        self.spend_watch = SpendWatch(db, clock, self.alerts)
+        self.pressure_watch = PressureWatch(db, clock, self.alerts, self._full)
         self.recovery = self._recovery()
         self._services = self._make_services()
         self.asgi = self._doors()
@@ -382,10 +386,13 @@ class App:
             self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
             self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
             self._every("reconcile", self.settings.recovery.reconcile, self.recovery.reconcile),
+            self._every("bills", self.settings.recovery.bills, self.recovery.glance),
             self._every("keys", TICK_S, self.keys.follow),
             self._every("tick", TICK_S, self._tick),
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),
+            self._every("spending", LOOK_S, self.spend_watch.work),
+            self._every("pressure", LOOK_S, self.pressure_watch.work),
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("log", TICK_S, self._flush_log),
@@ -428,6 +435,15 @@ class App:
         }
         sellers = "ok" if self.providers else "no provider account is on"
         return {"providers": sellers, "accepting": "stopping" if self._stopping else "ok", **behind}
+
+    def _full(self) -> Mapping[str, bool]:
+        """Of each account with limits, whether it has no room for one more order."""
+        full: dict[str, bool] = {}
+        for capacity in self.revision.catalog.capacities:
+            account = capacity.partition("/")[0]
+            room = self.engine.room(capacity, self.admission.in_flight(capacity), self.clock.now())
+            full[account] = full.get(account, False) or room > 0
+        return full
 
     async def _tick(self) -> None:
         self.engine.tick(self.market, self.clock.now())

@@ -207,6 +207,9 @@ class Recovery(_Typed):
         gt=0,
         description="How often our books are compared with what providers say they bill, and corrected.",
     )
+    bills: Duration = Field(
+        default=30.0, gt=0, description="How often the latest bills are looked at, of providers that bill by the order."
+    )
     price_lists: Duration = Field(
         default=3600.0,
         gt=0,

@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.storage.budgets import CALENDAR, Window, about, by_word, counted_windows, limit_at, window_at
 from gateway.storage.database import Database, Spending
 from gateway.storage.rows import AlertRow, BudgetRow
+from policies.alarms import Pressure
 from policies.money import to_usd
 from providers.transport import Http, WireError
 
@@ -104,10 +105,18 @@ class Alerts:
                     await self.tell(alert)
 
     async def reconciled(self, account: str, found: Resolution) -> None:
-        """Raise an alert where a seller bills other than our book said."""
+        """Raise an alert where a seller bills other than our book said, or bills what was never ordered here."""
+        now = self._clock.utc()
+        if found.strangers:
+            nano = sum(line.nano_usd for line in found.strangers)
+            text = (
+                f"{account} bills {len(found.strangers)} orders that are none of ours, {to_usd(nano)} USD in all. Does "
+                f"somebody else use its key?"
+            )
+            facts = {"account": account, "orders": len(found.strangers), "nano_usd": nano}
+            await self.tell(_alert("strange_bill", (account, now.date().isoformat()), now, text, facts))
         if not found.corrections:
             return
-        now = self._clock.utc()
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
             f"{to_usd(found.corrected_by)} USD in all. Has a price changed? `pixelgate ledger reconcile` shows where."
@@ -131,6 +140,32 @@ class Alerts:
         }
         place = (finding.account, finding.endpoint, finding.verdict, str(finding.theirs), finding.unit)
         await self.tell(_alert("listed_price", place, self._clock.utc(), text, facts))
+
+    async def unusual(self, party: tuple[str, str], spent: int, usual: int) -> None:
+        """Raise an alert, once a day and party, about an hour that costs far more than usual."""
+        now, name = self._clock.utc(), " ".join(party).strip()
+        text = (
+            f"The spending of {name} is unusual: {to_usd(spent)} USD in this hour; at this time of the day up to "
+            f"{to_usd(usual)} USD would not be."
+        )
+        facts = {"of": name, "spent_nano_usd": spent, "usual_nano_usd": usual}
+        await self.tell(_alert("unusual_spend", (*party, now.date().isoformat()), now, text, facts))
+
+    async def pressed(self, account: str, pressure: Pressure) -> None:
+        """Raise an alert, once a day and account, that its limits stand in the way."""
+        now = self._clock.utc()
+        why = f"it had no room left at {pressure.full} of {pressure.looks} looks within an hour"
+        if pressure.too_fast:
+            why = f"it refused {pressure.refused} of {pressure.orders} orders for their rate (429) within an hour"
+        text = f"{account} is at its limits: {why}. `pixelgate advise capacity` says what a peak needs."
+        facts = {
+            "account": account,
+            "orders": pressure.orders,
+            "refused": pressure.refused,
+            "looks": pressure.looks,
+            "full": pressure.full,
+        }
+        await self.tell(_alert("rate_pressure", (account, now.date().isoformat()), now, text, facts))
 
     async def stale(self, offers: Sequence[str], after: timedelta) -> None:
         """Raise an alert, once a month, about prices that nobody has looked at for long."""

@@ -96,6 +96,27 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
     )
 
 
+async def glance(db: Database, account: str, provider: Provider, since: datetime, now: datetime) -> Resolution:
+    """Correct what a provider that names orders bills otherwise than we posted, of the orders of the last minutes.
+
+    A look at few lines, so that a price which changed in silence shows at once; what it does not show (orders that are
+    not billed, or of unknown outcome) is left to `resolve`. Raises the provider's `ProviderError`s.
+    """
+    if not isinstance(provider, ReportsUsage):
+        return Resolution()
+    endpoints = by_endpoint(await db.settled_since(account, since))
+    lines = await provider.usage(since, sorted(endpoints)) if endpoints else ()
+    settled = await db.settled_since(account, since)
+    ours = {row.id for row in settled} | {row.ticket.id for row in settled if row.ticket is not None}
+    known = [line for line in lines if line.request_id in ours]
+    if not known:
+        return Resolution()
+    plan = by_request(known, settled, now, since)
+    mends = [action for action in plan.actions if isinstance(action, Mend)]
+    posted = [mend for mend in mends if await post(db, account, mend, now)]
+    return Resolution(corrections=len(posted), corrected_by=sum(mend.amount for mend in posted))
+
+
 async def drift(db: Database, providers: Mapping[str, Provider], since: datetime) -> Mapping[str, Reconciliation]:
     """Provider account -> our book and its bill for orders started since a moment. Raises `ProviderError`s.
 

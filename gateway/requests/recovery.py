@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from gateway.clock import Clock
 from gateway.money.ledger import Hold, Ledger
-from gateway.money.reconcile import Period, Resolution, resolve
+from gateway.money.reconcile import Period, Resolution, glance, resolve
 from gateway.requests.admission import Admission
 from gateway.requests.lost_orders import LostOrders
 from gateway.requests.orders import FoundOrder, Spawn
@@ -32,6 +32,8 @@ from providers.contract import Cancels, Generation, ImageRequest, Order, Provide
 from providers.errors import ProviderError
 
 DAY = timedelta(days=1)
+LATEST = timedelta(minutes=5)
+"""How far back the latest bills go."""
 SKEW = timedelta(minutes=1)
 """How far a provider's clock may be from ours."""
 
@@ -78,6 +80,17 @@ class Recovery(Struct, frozen=True, kw_only=True):
         """Compare the orders of the last day with what their providers say they bill, and correct our books."""
         for account, provider in list(self.providers.items()):
             await self._resolve(account, provider, self.clock.utc() - DAY)
+
+    async def glance(self) -> None:
+        """Look at the latest bills of providers that name orders: a price that changed in silence shows at once."""
+        now = self.clock.utc()
+        for account, provider in list(self.providers.items()):
+            try:
+                found = await glance(self.db, account, provider, now - LATEST, now)
+            except ProviderError as error:
+                log.warning("usage_unavailable", account=account, error=error.kind, detail=error.detail)
+                continue
+            await self.reconciled(account, found)
 
     def _known_before(self) -> datetime:
         """What ended before this is on its provider's report by now, if it was billed at all."""
@@ -169,7 +182,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
             return
         if resolved := found.settled + found.released + found.corrections:
             log.info("account_reconciled", account=account, resolved=resolved, suspended=found.waiting)
-        await self.reconciled(account, found)
+        ripe = tuple(line for line in found.strangers if line.at < period.settled_before)
+        await self.reconciled(account, replace(found, strangers=ripe))
 
 
 async def _brought_home(provider: Resumable, order: Order, ticket: Ticket) -> Generation:

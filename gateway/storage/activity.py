@@ -6,7 +6,7 @@ belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TypeAlias
 
@@ -102,6 +102,25 @@ class Activity(Struct, kw_only=True):
     """Id of a key -> the name it was given."""
     last_seq: int = 0
     """The last entry there was."""
+
+
+class SpentHour(Struct, frozen=True):
+    """What one party's book took up within an hour. Money is nano-dollars."""
+
+    hour: int
+    """Since 1970, in UTC."""
+    book: str
+    """cost: what we owe an account; charge: what a team owes us."""
+    party: str
+    amount: int
+
+
+class SpentHours(Struct, frozen=True):
+    """Part of the posted entries, added up by the hour."""
+
+    hours: Sequence[SpentHour]
+    last_seq: int
+    """The last entry looked at; the same as before when there is none after it."""
 
 
 class RecordedPart(Struct):

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from gateway.storage.activity import Activity, PostedCost, RecordedCall
+from gateway.storage.activity import Activity, PostedCost, RecordedCall, SpentHours
 from gateway.storage.audit import Audit
 from gateway.storage.changes import ChangeRow
 from gateway.storage.policies import CanaryRow, CanaryState, PolicyEvent, PolicyRevision
@@ -355,6 +355,15 @@ class Database(Protocol):
 
         With an account: only what is owed to it.
         """
+
+    async def spent_hours(self, after_seq: int, since: datetime) -> SpentHours:
+        """What was posted after one entry, as far as one look reads, and not before a moment; added up by the hour."""
+
+    async def placed_since(self, since: datetime) -> Mapping[str, tuple[int, int]]:
+        """Account -> orders of calls begun since a moment, and how many of them it refused for their rate."""
+
+    async def settled_since(self, account: str, since: datetime) -> Sequence[AttemptRow]:
+        """Settled orders of calls begun since a moment, oldest first; quick, however many there were before."""
 
     async def draft_statement(self, account: str, month: str, start: datetime, end: datetime) -> Statement:
         """What the ledger says about an account's month so far.

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
 from gateway.errors import NotReady
-from gateway.storage.activity import Activity, PostedCost, RecordedCall
+from gateway.storage.activity import Activity, PostedCost, RecordedCall, SpentHours
 from gateway.storage.audit import Audit
 from gateway.storage.changes import ChangeRow
 from gateway.storage.database import Alive, Closing, Correction, Durability, Heartbeat, Spending
 from gateway.storage.database.sqlite import policies, prices, shadows, statements, values
-from gateway.storage.database.sqlite.activity import activity, posted_costs
+from gateway.storage.database.sqlite.activity import activity, posted_costs, spent_hours
 from gateway.storage.database.sqlite.audit import audit
 from gateway.storage.database.sqlite.books import OPEN, Books
 from gateway.storage.database.sqlite.file import connect, not_ready, open_file
@@ -62,6 +62,8 @@ _ORPHANS = f"""SELECT {", ".join("attempts." + name for name in ATTEMPT.split(",
 _ENTRIES = """SELECT seq, at, book, party, kind, amount, attempt_id,
     COALESCE(attempts.call_id, ''), COALESCE(attempts.offer_id, ''), note
     FROM entries LEFT JOIN attempts ON attempts.id = attempt_id WHERE seq > ? ORDER BY seq LIMIT ?"""
+_PLACED = """SELECT account, COUNT(*), COALESCE(SUM(CAST(outcome AS TEXT) ->> 'error' = 'overloaded'), 0)
+    FROM attempts WHERE id >= ? AND NOT reservation GROUP BY account"""
 _SPENDING = """SELECT party, held, posted, budget FROM balances LEFT JOIN {table} ON {key} = party WHERE book = '{book}'
     UNION ALL SELECT {key}, 0, 0, budget FROM {table}
     WHERE {key} NOT IN (SELECT party FROM balances WHERE book = '{book}')"""
@@ -149,6 +151,20 @@ class SqliteDatabase:
         """Every order placed at a provider account since a moment."""
         where = "WHERE account = ? AND started >= ? AND NOT reservation"
         return await self._attempts(where, account, micros(since))
+
+    async def settled_since(self, account: str, since: datetime) -> Sequence[AttemptRow]:
+        """Settled orders of calls begun since a moment; ids begin with the milliseconds of their call."""
+        where = "WHERE id >= ? AND account = ? AND state = 'settled'"
+        return await self._attempts(where, values.first_id("att", since), account)
+
+    async def placed_since(self, since: datetime) -> Mapping[str, tuple[int, int]]:
+        """Account -> orders of calls begun since a moment, and how many of them it refused for their rate."""
+        rows = await self._all(tuple, _PLACED, values.first_id("att", since))
+        return {account: (orders, refused) for account, orders, refused in rows}
+
+    async def spent_hours(self, after_seq: int, since: datetime) -> SpentHours:
+        """What was posted after one entry, added up by the hour."""
+        return await self._read(spent_hours, self._reader, after_seq, since)
 
     async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
         """The orders of a call."""

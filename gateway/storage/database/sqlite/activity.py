@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.storage.activity import Activity, Drawn, Open, PostedCost, Source, Spent
+from gateway.storage.activity import Activity, Drawn, Open, PostedCost, Source, Spent, SpentHour, SpentHours
 from gateway.storage.database.sqlite.values import micros, moment
 
 _POSTED = """
@@ -37,10 +37,17 @@ _PROMOTED = """SELECT attempt_id, parent_id FROM assets WHERE parent_id IS NOT N
 _SUSPENDED = """SELECT account, COUNT(*), SUM(hold_cost) FROM attempts
     WHERE state <> 'settled' AND state <> 'released' AND state = 'suspended' GROUP BY account"""
 
+_HOUR = 3_600_000_000
+_SPENT_HOURS = f"""
+    SELECT at / {_HOUR}, book, party, SUM(amount) FROM entries
+    WHERE seq > ? AND seq <= ? AND at >= ? AND kind IN ('settle', 'correction') GROUP BY 1, 2, 3
+"""  # noqa: S608 - constants only
+_AT_ONCE = 50_000
+"""Entries that one look adds up: a few hundredths of a second."""
+
 K = TypeVar("K", bound=Hashable)
 Row: TypeAlias = "tuple[Any, ...]"
 
-_HOUR = 3_600_000_000
 _QUARTER = 900_000_000
 """Every time zone is a whole number of quarter hours away from UTC."""
 
@@ -87,6 +94,14 @@ def activity(
 def posted_costs(connection: sqlite3.Connection, after_seq: int, limit: int) -> list[PostedCost]:
     """Posted entries of the cost books after one of them, in the order they were written."""
     return [_posted_cost(row) for row in connection.execute(_COSTS, (after_seq, limit))]
+
+
+def spent_hours(connection: sqlite3.Connection, after_seq: int, since: datetime) -> SpentHours:
+    """What was posted in the next entries after one of them, and not before a moment, added up by the hour."""
+    (end,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM entries").fetchone()
+    last = max(min(after_seq + _AT_ONCE, end), after_seq)
+    rows = connection.execute(_SPENT_HOURS, (after_seq, last, micros(since)))
+    return SpentHours([SpentHour(*row) for row in rows], last)
 
 
 def _posted_cost(row: Row) -> PostedCost:

@@ -32,6 +32,12 @@ Columns: TypeAlias = Sequence[Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+
+def first_id(prefix: str, since: datetime) -> str:
+    """The least id that `gateway.ids.new_id` can have made since a moment."""
+    return f"{prefix}_{int(since.timestamp() * 1000):012x}"
+
+
 ATTEMPT = ", ".join(AttemptRow.__struct_fields__)
 ASSET = ", ".join("position" if name == "index" else name for name in AssetRow.__struct_fields__)
 KEY = ", ".join(KeyRow.__struct_fields__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,10 +10,12 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from gateway.cli.shell import HERE, Json, Stop, Where, open_records, print_json, run_async, say, table
-from gateway.features.alerts import Hook, a_test, hooks_of, post
+from gateway.errors import InvalidRequest
+from gateway.features.alerts import KINDS, Hook, a_test, hooks_of, post
 from gateway.settings import Settings
 from gateway.storage.database import Database
 from gateway.storage.rows import AlertRow
+from gateway.yaml_files import nearest
 from providers.transport import Http
 
 
@@ -35,13 +38,24 @@ def list_alerts(
         say("no alert was raised yet")
 
 
-def try_hooks(*, json: Json = False, where: Where = HERE) -> int:
-    """Post a test alert to every hook. Exit code 1: one did not take it."""
+def try_hooks(*, kind: tuple[str, ...] = ("test",), json: Json = False, where: Where = HERE) -> int:
+    """Post a test alert to every hook. Exit code 1: one did not take it.
+
+    Parameters
+    ----------
+    kind
+        One of this kind, marked as a test, to see where it ends up; `all` for one of each.
+    """
+    kinds = tuple(KINDS) if "all" in kind else kind
+    if unknown := [name for name in kinds if name not in KINDS]:
+        hint = nearest(unknown[0], list(KINDS)) or f"there are all, {', '.join(KINDS)}"
+        raise InvalidRequest(f"Invalid 'kind': there is no kind of alert called {unknown[0]!r}; {hint}.", param="kind")
     settings = where.settings()
     if not settings.alerts.hooks:
         raise Stop("no hooks: name them in gateway.yaml, `alerts: {hooks: [{url_env: SLACK_URL, form: slack}]}`")
     unset = [hook.url_env for hook in settings.alerts.hooks if hook.url is None]
-    results: dict[str, str | None] = {**dict.fromkeys(unset, "the variable is not set"), **run_async(_try(settings))}
+    results: dict[str, str | None] = dict.fromkeys(unset, "the variable is not set")
+    results |= run_async(_try(settings, kinds))
     if json:
         print_json({"hooks": [{"hook": name, "error": why} for name, why in results.items()]})
     else:
@@ -56,13 +70,17 @@ async def _read(db: Database, last: int) -> list[AlertRow]:
         await db.aclose()
 
 
-async def _try(settings: Settings) -> dict[str, str | None]:
+async def _try(settings: Settings, kinds: Sequence[str]) -> dict[str, str | None]:
     http, now = Http(), datetime.now(UTC)
     try:
-        return {hook.name: await _one(http, hook, now) for hook in hooks_of(settings)}
+        return {hook.name: await _each(http, hook, kinds, now) for hook in hooks_of(settings)}
     finally:
         await http.aclose()
 
 
-async def _one(http: Http, hook: Hook, now: datetime) -> str | None:
-    return await post(http, hook, a_test(now), now)
+async def _each(http: Http, hook: Hook, kinds: Sequence[str], now: datetime) -> str | None:
+    """Why a hook did not take one of them; None where it took all."""
+    for kind in kinds:
+        if (why := await post(http, hook, a_test(now, kind), now)) is not None:
+            return why
+    return None

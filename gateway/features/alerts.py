@@ -38,6 +38,18 @@ KEPT = timedelta(days=1)
 """For how long a delivery that fails is tried again."""
 PATIENCE_S = 10.0
 """Seconds for a hook to answer."""
+KINDS: Mapping[str, str] = {
+    "budget": "a budget that has passed a level",
+    "budget_forecast": "a budget that will be spent before its window is over",
+    "unusual_spend": "an hour that costs far more than usual",
+    "rate_pressure": "an account whose limits stand in the way",
+    "bill_drift": "a seller that bills other than our prices say",
+    "strange_bill": "a seller that bills orders which are none of ours",
+    "listed_price": "a seller's list that says something else than our book",
+    "stale_prices": "prices that nobody has looked at for long",
+    "test": "a test",
+}
+"""Every kind of alert, and what it tells."""
 _EARLY = 0.05
 """Share of a window before which its pace says nothing."""
 _SOME = 0.25
@@ -272,9 +284,10 @@ async def post(http: Http, hook: Hook, alert: AlertRow, now: datetime) -> str | 
     return None if 200 <= answer.status < 300 else f"status {answer.status}"
 
 
-def a_test(now: datetime) -> AlertRow:
-    """An alert that says nothing, to see whether hooks work."""
-    return _alert("test", (now.isoformat(),), now, "This is a test of pixelgate's alerts.", {})
+def a_test(now: datetime, kind: str = "test") -> AlertRow:
+    """An alert that says nothing but its kind, to see whether hooks work and what comes after them goes by kind."""
+    about = "" if kind == "test" else f": nothing has happened, but {KINDS[kind]} would be told so"
+    return _alert(kind, ("test", now.isoformat()), now, f"This is a test of pixelgate's alerts{about}.", {"test": True})
 
 
 def body_for(hook: Hook, alert: AlertRow) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +14,18 @@ from aiohttp import web
 
 from gateway.cli import run
 from gateway.errors import BudgetSpent
-from gateway.features.alerts import Alerts, Hook, signature
+from gateway.features.alerts import KINDS, Alerts, Hook, signature
+from gateway.features.pressure_watch import PressureWatch
+from gateway.features.spend_watch import SpendWatch
 from gateway.money.ledger import Ledger
 from gateway.money.reconcile import Resolution
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import BudgetRow
+from policies.money import USD
+from providers.contract import UsageRecord
 from providers.transport import Http
 from tests.support.books import NOON, HandClock, new_hold
+from tests.support.months import order
 
 
 class Desk:
@@ -167,6 +173,76 @@ async def test_slack_gets_a_text_and_nothing_else(tmp_path: Path) -> None:
         await alerts.reconciled("fal", Resolution(corrections=1, corrected_by=5))
         await alerts.work()
         assert list(json.loads(desk.got[0][1])) == ["text"]
+
+
+async def test_an_hour_that_costs_far_more_than_usual_is_told_once_a_day(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        watch = SpendWatch(house.db, house.clock, house.alerts)
+        for _ in range(9):
+            for cost in (USD // 2, USD // 2, USD // 2):
+                await order(house.db, house.clock.at, cost=cost)
+                house.clock.forward(3600)
+            await watch.work()
+            house.clock.forward(21 * 3600)
+        assert desk.texts == []
+        await order(house.db, house.clock.at, cost=2 * USD)
+        await watch.work()
+        await watch.work()
+        again = SpendWatch(house.db, house.clock, house.alerts)  # as after a restart
+        await again.work()
+        await house.alerts.work()
+        assert sorted(desk.texts) == [
+            f"The spending of {name} is unusual: 2 USD in this hour; "
+            "at this time of the day up to 1.5 USD would not be."
+            for name in ("account fal", "gateway", "team acme")
+        ]
+
+
+async def test_an_account_whose_limits_stand_in_the_way_is_told_once_a_day(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        full = {"fal": True, "together": False}
+        watch = PressureWatch(house.db, house.clock, house.alerts, lambda: full)
+        for _ in range(100):
+            await watch.work()
+            house.clock.forward(5)
+        await house.alerts.work()
+        (text,) = desk.texts
+        assert text.startswith("fal is at its limits: it had no room left at 60 of 60 looks within an hour.")
+        house.clock.forward(3600)
+        full["fal"] = False
+        for _ in range(100):
+            await watch.work()
+            house.clock.forward(5)
+        await house.alerts.work()
+        assert len(desk.texts) == 1
+
+
+async def test_orders_that_are_none_of_ours_are_told(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        line = UsageRecord(endpoint="flux", nano_usd=3_000_000, at=NOON, request_id="r1")
+        await house.alerts.reconciled("fal", Resolution(strangers=(line, line)))
+        await house.alerts.work()
+        (text,) = desk.texts
+        assert text.startswith("fal bills 2 orders that are none of ours, 0.006 USD in all.")
+
+
+async def test_every_kind_can_be_tried_and_says_that_it_is_a_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_desk() as desk:
+        (tmp_path / "gateway.yaml").write_text("alerts: {hooks: [{url_env: DESK}]}\n")
+        monkeypatch.setenv("DESK", desk.url)
+        where = ["--config", str(tmp_path)]
+        assert await asyncio.to_thread(run, ["alerts", "test", "--kind", "all", *where]) == 0
+        assert [json.loads(body)["kind"] for _, body in desk.got] == list(KINDS)
+        assert all(text.startswith("This is a test of pixelgate's alerts") for text in desk.texts)
+        assert await asyncio.to_thread(run, ["alerts", "test", "--kind", "budgets", *where]) == 2
+        assert "did you mean 'budget'" in capsys.readouterr().err
+
+
+def test_the_page_tells_of_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "alerts.md").read_text()
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []
 
 
 def test_hooks_that_are_not_set_or_not_there_are_named(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -10,7 +12,7 @@ from gateway.money.price_list import Verdict, compared
 from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, Tariff
 from policies.types import Offer, Tier
 from providers.contract import Abilities, ListedPrice
-from tests.support.town import town
+from tests.support.town import Town, town
 
 
 def offer(tariff: Tariff) -> Offer:
@@ -47,6 +49,43 @@ def test_each_difference_has_its_word(
     assert finding.verdict == verdict
     assert says in finding.says
     assert finding.alarming == (verdict not in ("same", "apart"))
+
+
+async def test_a_silent_change_in_bills_is_told_with_the_first_of_them_and_corrected(tmp_path: pathlib.Path) -> None:
+    async with town(tmp_path, sellers=("fal",), recovery={"bills": "50ms", "price_lists": "1h"}) as t:
+        t.sandbox.script({"prices": {"fal": {"*": "0.05"}}})
+        await t.app.serve(t.call())
+        await until(lambda: told_of(t, "bill_drift"))
+        await until_books_agree(t)
+
+
+async def test_another_unit_on_a_list_is_told_by_the_next_reading(tmp_path: pathlib.Path) -> None:
+    async with town(tmp_path, sellers=("fal",), recovery={"price_lists": "50ms"}) as t:
+        await until(lambda: t.app.db.listed_prices("fal"))
+        t.sandbox.script({"units": {"fal": {"fal-ai/flux/dev": "second"}}})
+        await until(lambda: told_of(t, "listed_price"))
+        (alert,) = await t.app.db.alerts(10)
+        assert (alert.facts["verdict"], alert.facts["unit"]) == ("unit", "second")
+        (proposed,) = await t.app.db.price_proposals("open")
+        assert (proposed.offer, proposed.change.kind) == ("fal:flux-dev", "unit")
+
+
+async def told_of(t: Town, kind: str) -> bool:
+    return kind in {alert.kind for alert in await t.app.db.alerts(10)}
+
+
+async def until(is_so: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(20):
+        while not await is_so():  # noqa: ASYNC110 - what it waits for comes from loops of the gateway
+            await asyncio.sleep(0.02)
+
+
+async def until_books_agree(t: Town) -> None:
+    async def agree() -> bool:
+        return await t.costs() == t.invoiced()
+
+    await until(agree)
+    await t.assert_books_agree()
 
 
 async def test_a_silent_change_on_a_list_is_told_by_the_next_reading_and_changes_no_price(

@@ -53,7 +53,7 @@ def test_ten_times_the_usual_is_told_at_every_time_of_the_day(at: int) -> None:
 
 
 def test_a_mishap_of_last_week_hardly_moves_what_is_usual() -> None:
-    spent = {hour: USD for hour in range(HOUR - 28 * 24, HOUR)}
+    spent = dict.fromkeys(range(HOUR - 28 * 24, HOUR), USD)
     before = unusual_from(spent, HOUR)
     spent[HOUR - 7 * 24] = 1000 * USD
     assert unusual_from(spent, HOUR) == before == TIMES_USUAL * USD

@@ -181,6 +181,7 @@ class App:
                 if isinstance(provider, LoadsFirst):
                     self._loading[name] = provider
         policy, catalog = revision.policy, revision.catalog
+        self.spawn(self.ledger.set_billing(catalog.billings))
         self.settings, self.revision = settings, revision
         self._offers |= catalog.offers
         self.engine = self.engine.under(policy, catalog.capacities, catalog.offers)
@@ -512,6 +513,7 @@ async def build(
     db = open_database(settings.database_url, settings.database.durability)
     await db.check()
     ledger = Ledger(db, new_id("own"), clock)
+    await ledger.set_billing(revision.catalog.billings)
     await ledger.beat()
     keys = KeyRing(db, read_pepper(settings), clock)
     await keys.refresh()

@@ -186,6 +186,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         ),
         team=account.team,
         prices={model: price.row(name) for model, price in account.prices.items()},
+        billing=account.billing.billing(),
         models=None if account.models is None else frozenset(account.models),
         machine_hour=account.machine_hour,
         marginal_hour=account.marginal_hour,

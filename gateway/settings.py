@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
+from policies.billing_file import BillingEntry
 from policies.catalog_file import AgreedPrice
 from policies.policy_file.values import Dollars, Duration
 
@@ -105,6 +106,11 @@ class Account(_Typed):
         default_factory=dict,
         description="Prices agreed with the seller, by model (`flux-dev`, `flux-dev/edit`), typed as in the catalogue; "
         "`valid_from` and `valid_to` say for how long.",
+    )
+    billing: BillingEntry = Field(
+        default_factory=BillingEntry,
+        description="How the seller's invoice is made from its prices: `volume` discounts, what is `free`, prepaid "
+        "`credit`, `licences` of weights; see [tariffs](tariffs.md).",
     )
     nodes: tuple[Mapping[str, object], ...] | None = Field(
         default=None, description="Our own GPU servers behind this account, for the kind selfhosted: see own GPUs."
@@ -467,7 +473,7 @@ def _unknown_variables(named: Mapping[tuple[str, ...], object], document: Docume
 
 def _is_free(path: tuple[str, ...]) -> bool:
     """Whether `path` leads into a mapping whose keys are the user's own: an account, its options, its prices."""
-    return path[0] == "accounts" and (len(path) == 2 or (len(path) > 3 and path[2] in ("options", "prices")))
+    return path[0] == "accounts" and (len(path) == 2 or (len(path) > 3 and path[2] in ("options", "prices", "billing")))
 
 
 def _known_variables(accounts: tuple[object, ...]) -> Iterator[str]:

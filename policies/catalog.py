@@ -14,6 +14,7 @@ from typing import TypeAlias, TypedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
+from policies.billing import Billing
 from policies.catalog_file import ModelFile, OfferEntry
 from policies.listed_prices import Synced, synced_over
 from policies.money import NanoUsd
@@ -44,6 +45,8 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     """Model, or `model/operation` -> what its seller's list says, over the catalogue; in the order of time."""
     retires: Mapping[str, datetime] = {}
     """The same names -> when its seller stopped selling it, where the catalogue does not say."""
+    billing: Billing = Billing()
+    """What its seller's invoice makes of these prices."""
     models: frozenset[str] | None = None
     """The models this account sells to us; None: every model that has an offer of its kind."""
     machine_hour: NanoUsd | None = None
@@ -103,6 +106,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, str]
     """Other name -> model."""
     capacities: Mapping[CapacityId, Capacity]
+    billings: Mapping[str, Billing] = {}
+    """Account -> what its invoice makes of list prices; only those where that is anything."""
     changes_at: datetime | None = None
     """When the next price comes into force, or goes; the catalogue is to be compiled again then."""
 
@@ -159,6 +164,7 @@ def compile_offers(
         models={file.model: _info(file, by_model[file.model]) for file in models},
         aliases={alias: file.model for file in models for alias in file.aliases},
         capacities={capacity.id: capacity for account in accounts for capacity in account.capacities()},
+        billings={account.name: account.billing for account in accounts if account.billing != Billing()},
         changes_at=min((change for change in changes if change is not None), default=None),
     )
 
@@ -343,6 +349,10 @@ def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _F
     for model in sorted(account.models or ()):
         if model not in known:
             yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, known)}"
+    for at, licence in enumerate(account.billing.licences):
+        if licence.model not in known:
+            message = f"no {account.kind} offer of {licence.model!r} in the catalogue{_nearest(licence.model, known)}"
+            yield ("billing", "licences", at, "model"), message
     sold = {_name(file, entry): entry for file, entry in entries}
     for name, agreed in account.prices.items():
         if name not in sold:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -229,6 +230,8 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     nano_usd: int
     at: datetime
     request_id: str | None = None
+    discount: Decimal = Decimal(0)
+    """Percent taken off the list price in it, where the provider says."""
 
 
 class ListedPrice(Struct, frozen=True, kw_only=True):

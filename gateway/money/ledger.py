@@ -8,9 +8,10 @@ commit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 from weakref import WeakSet
@@ -28,6 +29,7 @@ from gateway.storage.database import (
     UnknownAttempt,
 )
 from gateway.storage.rows import AssetRow, AttemptRow, DecisionRow, NewHold, Outcome, RecipeRow
+from policies.billing import Billing
 from providers.contract import Ticket
 
 STALE_AFTER_S = 15.0
@@ -55,6 +57,7 @@ class Ledger:
         self._late: dict[str, End] = {}
         self._undoing: set[asyncio.Task[None]] = set()
         self._refusals: set[str] = set()
+        self._billing: Mapping[str, Billing] | None = None
         self._keys: dict[str, Spending] = {}
         self._teams: dict[str, Spending] = {}
         _here.add(self)
@@ -81,6 +84,7 @@ class Ledger:
                 self._mirror(old, -old.charge)
         for new, hold in zip(holds, made, strict=True):
             hold.account, hold.key_id, hold.team = new.account, new.key_id, new.team
+            hold.offer_id = new.offer_id
             self._mirror(hold, hold.charge)
         return made
 
@@ -96,6 +100,12 @@ class Ledger:
         self._refusals.clear()
         return taken
 
+    async def set_billing(self, terms: Mapping[str, Billing]) -> None:
+        """Settle by other terms from now on; from the next sign of life, when the database does not take them now."""
+        self._billing = terms
+        with contextlib.suppress(NotReady):
+            await self._write_billing()
+
     async def beat(self) -> None:
         """Sign of life, due every few seconds: also writes late ends and refreshes the mirror of budgets.
 
@@ -103,6 +113,7 @@ class Ledger:
         """
         for attempt_id, end in tuple(self._late.items()):
             await self._retry(attempt_id, end)
+        await self._write_billing()
         heartbeat = Heartbeat(owner=self.owner, pid=os.getpid(), host=socket.gethostname(), at=self.clock.utc())
         await self.db.beat(heartbeat)
         keys, teams = await self.db.spending()
@@ -123,6 +134,7 @@ class Ledger:
         """The hold of an attempt read from the database: one taken over, or a suspended one to be settled."""
         hold = Hold(self, attempt.id, attempt.hold_cost, attempt.hold_charge, reserved=attempt.state == "reserved")
         hold.account, hold.key_id, hold.team = attempt.account, attempt.key_id, attempt.team
+        hold.offer_id = attempt.offer_id
         hold.fenced = attempt.state != "suspended"
         if hold.fenced:
             self._live[attempt.id] = hold
@@ -138,6 +150,12 @@ class Ledger:
         await asyncio.gather(*self._undoing)
         for attempt_id, end in tuple(self._late.items()):
             await self._retry(attempt_id, end)
+
+    async def _write_billing(self) -> None:
+        terms = self._billing
+        if terms is not None:
+            await self.db.set_billing(terms)
+            self._billing = None if self._billing is terms else self._billing
 
     def _follows(self, attempt_id: str) -> bool:
         return attempt_id in self._live or attempt_id in self._late
@@ -200,7 +218,19 @@ class Ledger:
 class Hold:
     """Money set aside for one order. Using it after its end is a programming error (`AlreadyClosed`)."""
 
-    __slots__ = ("account", "attempt_id", "charge", "closed", "cost", "fenced", "key_id", "ledger", "reserved", "team")
+    __slots__ = (
+        "account",
+        "attempt_id",
+        "charge",
+        "closed",
+        "cost",
+        "fenced",
+        "key_id",
+        "ledger",
+        "offer_id",
+        "reserved",
+        "team",
+    )
 
     def __init__(self, ledger: Ledger, attempt_id: str, cost: int, charge: int, *, reserved: bool) -> None:
         """`cost` and `charge` are what is set aside, in nano-dollars; a reservation placed no order."""
@@ -211,6 +241,7 @@ class Hold:
         self.reserved = reserved
         self.closed = False
         self.account = ""
+        self.offer_id = ""
         self.key_id = ""
         self.team = ""
         self.fenced = True
@@ -227,11 +258,17 @@ class Hold:
         cost: int,
         charge: int,
         outcome: Outcome,
+        pictures: int = 0,
         assets: Sequence[AssetRow] = (),
         recipe: RecipeRow | None = None,
     ) -> bool:
-        """Post what is owed and give the rest back. False when the database takes it only later (`Ledger.beat`)."""
-        return await self._close("settled", outcome, cost=cost, charge=charge, assets=tuple(assets), recipe=recipe)
+        """Post what is owed and give the rest back. False when the database takes it only later (`Ledger.beat`).
+
+        `cost` is by the list price of the `pictures` that were made; the account's billing makes of it what is owed.
+        """
+        return await self._close(
+            "settled", outcome, cost=cost, charge=charge, pictures=pictures, assets=tuple(assets), recipe=recipe
+        )
 
     async def release(self, outcome: Outcome = UNSENT) -> bool:
         """Nothing is owed: give all of it back. False as in `settle`."""
@@ -262,6 +299,7 @@ class Hold:
         *,
         cost: int = 0,
         charge: int = 0,
+        pictures: int = 0,
         assets: tuple[AssetRow, ...] = (),
         recipe: RecipeRow | None = None,
     ) -> bool:
@@ -275,10 +313,11 @@ class Hold:
             owner=self._owner,
             cost=cost,
             charge=charge,
+            pictures=pictures,
             outcome=outcome,
             assets=assets,
             recipe=recipe,
-            held=Held(self.account, self.team, self.key_id, self.cost, self.charge),
+            held=Held(self.account, self.team, self.key_id, self.cost, self.charge, self.offer_id),
         )
         return await ledger._end(self, lambda: ledger.db.close(closing), charge)  # noqa: SLF001 - one thing in two classes
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.storage.rows import AttemptRow
+from policies.money import half_even
 from providers.contract import ListedOrder, Ticket, UsageRecord
 
 OVER = ("settled", "released")
@@ -39,6 +42,10 @@ class Settle(Struct, frozen=True):
 
     attempt: AttemptRow
     cost: int
+    pictures: int | None = None
+    """How many were made; None: as many as were ordered, for all anybody knows."""
+    told: bool = True
+    """Whether its seller said what it cost; else that is its list price."""
 
 
 class Release(Struct, frozen=True):
@@ -194,9 +201,7 @@ def _one_line_each(lines: Iterable[UsageRecord]) -> dict[str, UsageRecord]:
             continue
         first = merged.get(line.request_id)
         amount = line.nano_usd + (first.nano_usd if first else 0)
-        merged[line.request_id] = UsageRecord(
-            endpoint=line.endpoint, nano_usd=amount, at=(first or line).at, request_id=line.request_id
-        )
+        merged[line.request_id] = replace(first or line, nano_usd=amount)
     return merged
 
 
@@ -240,13 +245,18 @@ def _may_be(row: AttemptRow, line: UsageRecord) -> bool:
     """Whether a line can be that of an order; one already given back must match to the nano-dollar, and once."""
     fits = line.nano_usd <= OVERRUN * row.hold_cost
     if row.state == "released":
-        fits = line.nano_usd == row.hold_cost and row.cost == 0
+        fits = line.nano_usd == _discounted(row.hold_cost, line) and row.cost == 0
     return fits and row.endpoint == line.endpoint and row.started - SKEW <= line.at <= row.started + LONGEST
 
 
 def _far(row: AttemptRow, line: UsageRecord) -> tuple[bool, bool, timedelta]:
     """How far an order is from a line: suspended before the rest, its exact amount before less, then by time."""
-    return row.state == "released", line.nano_usd != row.hold_cost, abs(line.at - row.started)
+    return row.state == "released", line.nano_usd != _discounted(row.hold_cost, line), abs(line.at - row.started)
+
+
+def _discounted(listed: int, line: UsageRecord) -> int:
+    """What a line of this list price would say."""
+    return half_even(Fraction(listed) * (100 - Fraction(line.discount)) / 100)
 
 
 def _midnight(at: datetime) -> datetime:

@@ -172,15 +172,24 @@ async def post(db: Database, account: str, action: Action, now: datetime) -> boo
                 endpoint="" if action.attempt else action.endpoint,
             )
         )
-    cost = action.cost if isinstance(action, Settle) else 0
-    closing = Closing(
-        attempt_id=action.attempt.id,
-        state="settled" if isinstance(action, Settle) else "released",
-        at=now,
-        cost=cost,
-        outcome=action.attempt.outcome or Outcome(),
-    )
     try:
-        return await db.close(closing)
+        return await db.close(_closing(action, now))
     except AlreadyClosed:
         return False
+
+
+def _closing(action: Settle | Release, now: datetime) -> Closing:
+    """How an order ends of which somebody else told what it cost."""
+    row = action.attempt
+    outcome = row.outcome or Outcome()
+    if isinstance(action, Release):
+        return Closing(attempt_id=row.id, state="released", at=now, outcome=outcome)
+    return Closing(
+        attempt_id=row.id,
+        state="settled",
+        at=now,
+        cost=action.cost,
+        listed=max(action.cost, row.hold_cost) if action.told else None,
+        pictures=row.count if action.pictures is None else action.pictures,
+        outcome=outcome,
+    )

@@ -110,6 +110,7 @@ class LostOrders(Struct, frozen=True, kw_only=True):
             usage = error.owed
         tariff, steps = offer.tariff_at(attempt.started), attempt.steps or offer.abilities.default_steps
         try:
-            return Settle(attempt, bill(tariff, usage, default_steps=steps))
+            cost = bill(tariff, usage, default_steps=steps)
         except Unpriced:
-            return Settle(attempt, attempt.hold_cost)
+            cost = attempt.hold_cost
+        return Settle(attempt, cost, len(usage.images), told=False)

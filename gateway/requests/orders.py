@@ -273,7 +273,8 @@ class RunningOrder:
             good, faults = await self._good(generation, self._keep)
         except NotReady:
             # Drawn and billed, but we cannot keep it: the cost is ours, the team owes nothing.
-            await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, error="not_kept"))
+            outcome = self._outcome(generation, error="not_kept")
+            await self.hold.settle(cost=cost, charge=0, outcome=outcome, pictures=len(generation.usage.images))
             raise
         if not good:
             raise self._unfit(generation, faults)
@@ -285,6 +286,7 @@ class RunningOrder:
             cost=cost,
             charge=charge,
             outcome=self._outcome(generation, delivered=len(good)),
+            pictures=len(generation.usage.images),
             assets=rows if self.wanted else (),
             recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted and not self.call.is_ours else None,
         )
@@ -304,7 +306,8 @@ class RunningOrder:
         halfway = Halfway(
             source=source, offer=self.candidate.offer, seed=seed, charge=self._charge(1, generation.usage, cost)
         )
-        await self.hold.settle(cost=cost, charge=0, outcome=self._outcome(generation, passed_on=1))
+        outcome = self._outcome(generation, passed_on=1)
+        await self.hold.settle(cost=cost, charge=0, outcome=outcome, pictures=len(generation.usage.images))
         self._observe("ok", generation, cost=cost, quoted=self._comparable(generation.usage))
         return Drawn(pictures=(), charge=0, offer=self.candidate.offer, halfway=halfway)
 
@@ -430,7 +433,7 @@ class RunningOrder:
         outcome = self._outcome(error=error.kind, detail=error.detail, owed=error.owed)
         if isinstance(error.owed, Usage):
             cost = self._price(error.owed)
-            await self.hold.settle(cost=cost, charge=0, outcome=outcome)
+            await self.hold.settle(cost=cost, charge=0, outcome=outcome, pictures=len(error.owed.images))
         elif error.owed == "nothing":
             await self.hold.release(outcome)
         else:

@@ -154,12 +154,14 @@ class Recovery(Struct, frozen=True, kw_only=True):
             await hold.settle(
                 cost=self._cost(offer, attempt, usage),
                 charge=0,
+                pictures=len(usage.images),
                 outcome=Outcome(error="abandoned", detail="finished after a crash; nobody was waiting any more"),
             )
         except ProviderError as error:
             outcome = Outcome(error=error.kind, detail=error.detail)
             if isinstance(error.owed, Usage):
-                await hold.settle(cost=self._cost(offer, attempt, error.owed), charge=0, outcome=outcome)
+                cost, pictures = self._cost(offer, attempt, error.owed), len(error.owed.images)
+                await hold.settle(cost=cost, charge=0, outcome=outcome, pictures=pictures)
             elif error.owed == "nothing":
                 await hold.release(outcome)
             else:

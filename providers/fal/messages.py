@@ -114,6 +114,7 @@ class Event(Struct):
     endpoint_id: str
     timestamp: datetime
     cost_estimate_nano_usd: int
+    percent_discount: Decimal | None = None
 
 
 class Events(Struct):

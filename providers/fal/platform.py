@@ -62,6 +62,7 @@ class Platform:
                         nano_usd=event.cost_estimate_nano_usd,
                         at=event.timestamp.astimezone(UTC),
                         request_id=event.request_id,
+                        discount=event.percent_discount or Decimal(0),
                     )
                     for event in decode(answer, Events).billing_events
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from providers.sandbox.accounts import Limits
+from providers.sandbox.discounts import Contract
 from providers.sandbox.endpoints import Seller
 from providers.sandbox.faults import Rule
 from providers.sandbox.machines import Change
@@ -31,6 +33,10 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the seller's own list calls the unit of an endpoint; how it is counted does not change."""
     retired: dict[Seller, tuple[str, ...]] = {}
     """Endpoints that a seller no longer has, in place of those named before."""
+    contracts: dict[str, Contract] = {}
+    """What an account's bills are made by, by seller (`fal`) or account (`fal/team-a`)."""
+    refunds: dict[Seller, dict[str, str]] = {}
+    """Dollars given back at once, by seller and request."""
     machines: dict[str, Change] = {}
     """What changes at GPU servers of our own, by name."""
     latency_scale: float | None = None
@@ -65,7 +71,7 @@ class Control:
         try:
             script = msgspec.json.decode(await request.read(), type=Script)
             apply(self._world, script)
-        except (msgspec.MsgspecError, ValueError) as fault:
+        except (msgspec.MsgspecError, ValueError, LookupError) as fault:
             return answer({"error": str(fault)}, 400)
         return answer({"ok": True})
 
@@ -86,6 +92,11 @@ def apply(world: World, script: Script) -> None:
         world.retired = {each for each in world.retired if each[0] != seller}
         world.retired |= {(seller, endpoint) for endpoint in endpoints}
     world.set_limits(script.limits)
+    if script.contracts:
+        world.set_contracts(script.contracts)
+    for seller, refunds in script.refunds.items():
+        for request, usd in refunds.items():
+            world.refund(seller, request, int(Decimal(usd) * 1_000_000_000))
     for name, change in script.machines.items():
         world.machine(name).change(change)
     if script.rules is not None:

@@ -136,6 +136,6 @@ def _event(line: Line) -> dict[str, object]:
         "timestamp": line.at.isoformat(),
         "output_units": float(line.units),
         "unit_price": float(line.unit_usd),
-        "percent_discount": None,
+        "percent_discount": float(line.percent) or None,
         "cost_estimate_nano_usd": line.nano_usd,
     }

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TypedDict
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from providers.sandbox.endpoints import BACKGROUND_REMOVER, Seller, Size
 
@@ -65,8 +66,13 @@ class Line(Struct, frozen=True, kw_only=True):
     units: Fraction
     unit_usd: Fraction
     nano_usd: int
+    """Owed for it, with what the account's contract takes off; negative where money comes back."""
     pictures: int
     at: datetime
+    percent: Fraction = Fraction(0)
+    """Taken off the list price."""
+    prepaid: int = 0
+    """What of it the account's credit covers."""
     reported: bool = True
     """False when the seller's own billing API leaves the order out."""
     machine: str = ""
@@ -289,6 +295,27 @@ def charge(price: Price, work: Work) -> Charge:
     return Charge(units, price.usd, round(units * price.usd * _NANO))
 
 
+def money_back(line: Line, nano_usd: int, at: datetime, prepaid: int = 0) -> Line:
+    """A line that takes back a part of what an order's own line, or those before it, owe."""
+    return replace(
+        line, units=Fraction(0), nano_usd=-nano_usd, pictures=0, at=at, prepaid=-prepaid, machine="", machine_ns=0
+    )
+
+
+def royalty(line: Line, what: str, nano_usd: int) -> Line:
+    """What an order's pictures owe the owner of the weights: another creditor, whose bill no machine reports."""
+    return replace(
+        line,
+        account=f"licence:{line.model}",
+        request_id=f"{line.request_id} {what}",
+        nano_usd=nano_usd,
+        prepaid=0,
+        machine="",
+        machine_ns=0,
+        attempt="",
+    )
+
+
 def decimal_text(value: Fraction) -> str:
     """A fraction as plain decimal digits, exact where it has an end."""
     with localcontext(prec=60):
@@ -326,6 +353,8 @@ def _shown(line: Line) -> dict[str, object]:
         "model": line.model,
         "units": decimal_text(line.units),
         "nano_usd": line.nano_usd,
+        "percent": decimal_text(line.percent),
+        "prepaid_nano_usd": line.prepaid,
         "pictures": line.pictures,
         "at": line.at.isoformat(),
     }

@@ -13,10 +13,11 @@ import aiohttp
 from aiohttp import web
 
 from providers.sandbox.accounts import Account, Limits
+from providers.sandbox.discounts import Contract, Tab
 from providers.sandbox.drawing import Painter
 from providers.sandbox.endpoints import Endpoint, Seller
 from providers.sandbox.faults import NO_FAULT, Faults, Strike
-from providers.sandbox.invoice import Book, Line, PriceList, charge
+from providers.sandbox.invoice import Book, Line, PriceList, charge, money_back, royalty
 from providers.sandbox.jobs import Failure, Job, Wish, scenes_of
 from providers.sandbox.latency import Latency
 from providers.sandbox.machines import Machine
@@ -54,6 +55,8 @@ class World:
         self.faults = Faults(self.seed)
         self.latency = Latency(self.seed, self.time_scale)
         self.limits: dict[str, Limits] = {}
+        self.contracts: dict[str, Contract] = {}
+        self.tabs: dict[tuple[Seller, str], Tab] = {}
         self.jobs: dict[str, Job] = {}
         self.files: dict[str, tuple[Job, int]] = {}
         self.uploads: dict[str, bytes] = {}
@@ -107,6 +110,19 @@ class World:
             for key in (seller, f"{seller}/{name}"):
                 if key in limits:
                     account.limit(limits[key])
+
+    def set_contracts(self, contracts: Mapping[str, Contract]) -> None:
+        """Put terms in force for a seller (`fal`) or one account (`fal/team-a`); its bills begin anew under them."""
+        self.contracts.update(contracts)
+        self.tabs.clear()
+
+    def tab(self, seller: Seller, name: str) -> Tab:
+        """The running bill of an account."""
+        known = self.tabs.get((seller, name))
+        if known is None:
+            contract = self.contracts.get(f"{seller}/{name}") or self.contracts.get(seller) or Contract()
+            known = self.tabs[seller, name] = Tab(contract)
+        return known
 
     def machine(self, name: str) -> Machine:
         """The GPU server of a name; made when first asked for."""
@@ -197,24 +213,40 @@ class World:
 
     def bill(self, job: Job) -> None:
         """Write what an order took into the book."""
-        cost = charge(job.price, job.work)
-        self.book.enter(
-            Line(
-                provider=job.account.seller,
-                account=job.account.name,
-                request_id=job.id,
-                model=job.endpoint.id,
-                units=cost.units,
-                unit_usd=cost.unit_usd,
-                nano_usd=cost.nano_usd,
-                pictures=len(job.scenes),
-                at=datetime.now(UTC),
-                reported=job.strike.do != "cut_billing",
-                machine=job.machine,
-                attempt=job.attempt,
-                machine_ns=job.machine_ns,
-            )
+        cost, at, account = charge(job.price, job.work), datetime.now(UTC), job.account
+        tab, pictures = self.tab(account.seller, account.name), len(job.scenes)
+        slip = tab.enter(cost.nano_usd, pictures, at)
+        line = Line(
+            provider=account.seller,
+            account=account.name,
+            request_id=job.id,
+            model=job.endpoint.id,
+            units=cost.units,
+            unit_usd=cost.unit_usd,
+            nano_usd=slip.owed,
+            pictures=pictures,
+            at=at,
+            percent=slip.percent,
+            prepaid=slip.prepaid,
+            reported=job.strike.do != "cut_billing",
+            machine=job.machine,
+            attempt=job.attempt,
+            machine_ns=job.machine_ns,
         )
+        self.book.enter(line)
+        if slip.back:
+            self.book.enter(money_back(line, slip.back, at))
+        for what, owed in tab.royalty(job.endpoint.id, pictures, at):
+            self.book.enter(royalty(line, what, owed))
+
+    def refund(self, seller: Seller, request_id: str, nano_usd: int) -> None:
+        """Give money back for an order that was billed; raises `LookupError` for one that was not."""
+        billed = [line for line in self.book.lines if (line.provider, line.request_id) == (seller, request_id)]
+        if not billed:
+            raise LookupError(f"{seller} never billed a request {request_id}")
+        at = datetime.now(UTC)
+        prepaid = self.tab(seller, billed[0].account).refund(nano_usd, at)
+        self.book.enter(money_back(billed[0], nano_usd, at, prepaid))
 
     def open_job(self, account: Account, endpoint: Endpoint, order_id: str, strike: Strike = NO_FAULT) -> Job:
         """An order about to be accepted, at the price in force now."""

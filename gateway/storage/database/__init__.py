@@ -35,6 +35,7 @@ from gateway.storage.rows import (
 )
 from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
+from policies.billing import Billing
 from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
@@ -50,6 +51,7 @@ class Held(Struct, frozen=True):
     key_id: str
     cost: int
     charge: int
+    offer_id: str = ""
 
 
 class Closing(Struct, frozen=True, kw_only=True):
@@ -61,9 +63,14 @@ class Closing(Struct, frozen=True, kw_only=True):
     owner: str | None = None
     """The process that believes it owns the attempt; refused when another took over. None: whoever owns it."""
     cost: int = 0
-    """What we owe the provider account."""
+    """What we owe the provider account by its list price, of which the account's billing makes what is posted; where
+    `listed` is given, what the seller itself says, which stands."""
     charge: int = 0
     """What the team owes us."""
+    listed: int | None = None
+    """The list price of an order whose seller told what it billed."""
+    pictures: int = 0
+    """Pictures that were made, good or not."""
     outcome: Outcome = Outcome()
     assets: tuple[AssetRow, ...] = ()
     recipe: RecipeRow | None = None
@@ -152,6 +159,14 @@ class Database(Protocol):
 
     async def correct(self, correction: Correction) -> bool:
         """Append a correction; False when one of this book, party and note exists."""
+
+    # What invoices count.
+
+    async def set_billing(self, terms: Mapping[str, Billing]) -> None:
+        """Put the billing of every account that has some in force; from here on orders are settled by it."""
+
+    async def billing_counters(self, account: str) -> Mapping[str, int]:
+        """What an account's invoice has counted, by counter."""
 
     # Owners and recovery.
 

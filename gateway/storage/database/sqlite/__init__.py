@@ -44,6 +44,7 @@ from gateway.storage.rows import (
 )
 from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
+from policies.billing import Billing
 from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
@@ -116,6 +117,15 @@ class SqliteDatabase:
     async def correct(self, correction: Correction) -> bool:
         """Append a correction."""
         return await self._writer.submit(self._books.correct, correction)
+
+    async def set_billing(self, terms: Mapping[str, Billing]) -> None:
+        """Put the billing of every account that has some in force."""
+        await self._writer.submit(self._books.set_billing, terms)
+
+    async def billing_counters(self, account: str) -> Mapping[str, int]:
+        """What an account's invoice has counted."""
+        sql = "SELECT counter, value FROM billing_counters WHERE account = ?"
+        return dict(await self._all(lambda row: (str(row[0]), int(row[1])), sql, account))
 
     async def beat(self, heartbeat: Heartbeat) -> None:
         """Record that an owner lives."""

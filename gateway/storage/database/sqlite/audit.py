@@ -52,6 +52,16 @@ _COUNTED = """
         CROSS JOIN json_each(CAST(budgets AS TEXT), '$.' || book)
     WHERE budgets IS NOT NULL GROUP BY book, value
 """
+_MISCOUNTED = """
+    WITH moved AS (
+        SELECT account, key AS counter, SUM(value) AS value
+        FROM billing_moves CROSS JOIN json_each(CAST(moves AS TEXT)) GROUP BY account, key
+    )
+    SELECT 'the invoice of ' || account || ' has counted ' || COALESCE(counted.value, 0) || ' ' || counter
+        || ', its orders say ' || COALESCE(moved.value, 0)
+    FROM moved FULL JOIN billing_counters AS counted USING (account, counter)
+    WHERE COALESCE(moved.value, 0) <> COALESCE(counted.value, 0)
+"""
 _BALANCES = "SELECT book, party, held, posted FROM balances ORDER BY book, party"
 _GAPS = """
     SELECT 'entries are missing: the last is number ' || MAX(seq) || ', but there are ' || COUNT(*)
@@ -108,7 +118,7 @@ class _Auditing:
         """Everything that is wrong, and what was looked at."""
         faults = list(islice(self._of_attempts(), MOST))
         faults += self._of_balances()
-        for query in (_GAPS, _UNGUARDED, _TWICE, _UNPAID, _OVERSPENT):
+        for query in (_GAPS, _UNGUARDED, _TWICE, _UNPAID, _OVERSPENT, _MISCOUNTED):
             faults += [fault for (fault,) in islice(self._connection.execute(query), MOST)]
         (entries,) = self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()
         overruns, beyond, large = self._overruns

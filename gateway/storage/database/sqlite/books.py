@@ -11,7 +11,7 @@ rows costs a third of one statement each.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from gateway.storage.changes import ChangeRow, key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
 from gateway.storage.database.sqlite import shadows
 from gateway.storage.database.sqlite.accounts import Account, Change
+from gateway.storage.database.sqlite.invoices import Invoices
 from gateway.storage.database.sqlite.values import (
     ASSET,
     ATTEMPT,
@@ -55,6 +56,7 @@ from gateway.storage.rows import (
     RecipeRow,
 )
 from gateway.storage.shadows import ShadowRow
+from policies.billing import Billed, Billing, percent
 from policies.money import to_usd
 from providers.contract import ListedPrice, Ticket
 
@@ -69,11 +71,12 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation, budgets)
     VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?,?)"""
-_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets
+_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets, offer_id, listed
     FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
-_CLOSE = "UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = COALESCE(ended, ?), outcome = ? WHERE id = ?"
-_CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, ended = ?, outcome = ?
+_CLOSE = """UPDATE attempts SET state = ?, cost = ?, charge = ?, listed = ?, ended = COALESCE(ended, ?), outcome = ?
+    WHERE id = ?"""
+_CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, listed = ?, ended = ?, outcome = ?
     WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted') RETURNING budgets"""
 _SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE id = ?"
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
@@ -114,6 +117,7 @@ class Books:
         self._balances: dict[Account, list[int]] = {}
         self._budgets: dict[Account, int | None] = {}
         self._windowed: Windowed | None = None
+        self._invoices = Invoices(connection)
         self._touched: set[Account] = set()
         self._rows: dict[str, list[Row]] = {_HOLD: [], _ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
         self._version = -1
@@ -136,6 +140,7 @@ class Books:
             self._write(statement)
         self._executemany(_BALANCE, [(*account, *self._balances[account]) for account in self._touched])
         self._touched.clear()
+        self._invoices.flush()
         if len(self._balances) > REMEMBERED:  # budgets for each user, day by day
             self._balances.clear()
 
@@ -144,6 +149,7 @@ class Books:
         self._balances.clear()
         self._budgets.clear()
         self._windowed = None
+        self._invoices.forget()
         self._touched.clear()
         for rows in self._rows.values():
             rows.clear()
@@ -185,9 +191,12 @@ class Books:
         state, cost, charge, stamp = closing.state, closing.cost, closing.charge, micros(closing.at)
         if cost < 0 or charge < 0 or (state == "released" and (cost or charge)):
             raise ValueError(f"{closing.attempt_id}: cannot be {state} with cost {cost} and charge {charge}")
-        found = self._close_held(closing, stamp) or self._close_found(closing, stamp)
-        if found is None:
+        closed = self._close_held(closing, stamp) or self._close_found(closing, stamp)
+        if closed is None:
             return False
+        found, billed = closed
+        if billed is not None:
+            cost = billed.amount
         self._append(
             stamp,
             found.id,
@@ -201,29 +210,55 @@ class Books:
             self.save_recipe(closing.recipe)
         self.save_decisions(closing.decisions)
         self._apply(found.closing(cost, charge))
+        if billed is not None:
+            self._invoice(found, billed, closing.at)
         return True
 
-    def _close_held(self, closing: Closing, stamp: int) -> _Found | None:
+    def _close_held(self, closing: Closing, stamp: int) -> _Closed | None:
         """Close a hold whose owner knows it well, in one statement; None when it is not as the owner believes."""
         held, owner = closing.held, closing.owner
         if held is None or owner is None:
             return None
-        columns = (closing.state, closing.cost, closing.charge, stamp, encode(closing.outcome))
+        billed = self._invoices.bill(held.account, held.offer_id, closing)
+        columns = (closing.state, *_posted(closing, billed), stamp, encode(closing.outcome))
         row = self._execute(_CLOSE_HELD, (*columns, closing.attempt_id, owner)).fetchone()
         if row is None:
             return None
         of = held.account, held.team, held.key_id, held.cost, held.charge
-        return _Found(closing.attempt_id, "", owner, *of, 0, 0, row[0])
+        return _Found(closing.attempt_id, "", owner, *of, 0, 0, row[0], held.offer_id), billed
 
-    def _close_found(self, closing: Closing, stamp: int) -> _Found | None:
+    def _close_found(self, closing: Closing, stamp: int) -> _Closed | None:
         """Close a hold after a look at it; None when it already ended just so."""
         state, cost, charge = closing.state, closing.cost, closing.charge
         found = self._find(closing.attempt_id)
-        if (found.state, found.cost, found.charge) == (state, cost, charge):
+        was = found.cost if found.listed is None or closing.listed is not None else found.listed
+        if (found.state, was, found.charge) == (state, cost, charge):
             return None
         found.must_be(closing.owner, "intent", "accepted", "suspended", *(("reserved",) if state == "released" else ()))
-        self._execute(_CLOSE, (state, cost, charge, stamp, encode(closing.outcome), found.id))
-        return found
+        billed = self._invoices.bill(found.account, found.offer_id, closing)
+        self._execute(_CLOSE, (state, *_posted(closing, billed), stamp, encode(closing.outcome), found.id))
+        return found, billed
+
+    def _invoice(self, found: _Found, billed: Billed, at: datetime) -> None:
+        """Count what was billed, and post what the order owes or gets back beside its own cost."""
+        self._invoices.apply(found.account, found.id, at, billed.moves)
+        if billed.rebate:
+            note = (
+                f"{percent(billed.discount)} off in {billed.month}, from request {billed.request}: for those before it"
+            )
+            self._correct(
+                Correction(
+                    book="cost", party=found.account, amount=-billed.rebate, note=note, at=at, attempt_id=found.id
+                )
+            )
+        model = found.offer_id.partition(":")[2].partition("/")[0]
+        for amount, note in (
+            (billed.fee, f"{found.account}: {billed.month}"),
+            (billed.overage, f"{found.account}: pictures of {found.id} beyond those of {billed.month}"),
+        ):
+            if amount:
+                party = f"licence:{model}"
+                self._correct(Correction(book="cost", party=party, amount=amount, note=note, at=at, endpoint=model))
 
     def suspend(self, owner: str | None, attempt_id: str, outcome: Outcome, at: datetime) -> bool:
         """Keep the money held until it is known what is owed; the entries only say so."""
@@ -238,6 +273,18 @@ class Books:
 
     def correct(self, correction: Correction) -> bool:
         """Append a correction, once per book, party and note."""
+        if not self._correct(correction):
+            return False
+        if correction.book == "cost":
+            moves = self._invoices.mend(correction.party, correction.amount, correction.at)
+            self._invoices.apply(correction.party, correction.attempt_id, correction.at, moves)
+        return True
+
+    def set_billing(self, terms: Mapping[str, Billing]) -> None:
+        """Put the billing of accounts in force."""
+        self._invoices.set_terms(terms)
+
+    def _correct(self, correction: Correction) -> bool:
         book, party, amount = correction.book, correction.party, correction.amount
         columns = (amount, correction.attempt_id, correction.endpoint, correction.note)
         if not self._execute(_CORRECT, (micros(correction.at), book, party, *columns)).rowcount:
@@ -378,7 +425,7 @@ class Books:
         """Release a reservation that another hold replaces."""
         found = self._find(attempt_id)
         found.must_be(owner, "reserved")
-        self._execute(_CLOSE, ("released", 0, 0, stamp, None, found.id))
+        self._execute(_CLOSE, ("released", 0, 0, None, stamp, None, found.id))
         self._append(stamp, attempt_id, found.both("release"))
         return found.closing(0, 0)
 
@@ -447,6 +494,8 @@ class _Found(Struct, frozen=True):
     charge: int
     budgets: bytes | None = None
     """JSON of the counters it moves."""
+    offer_id: str = ""
+    listed: int | None = None
 
     def must_be(self, owner: str | None, *states: str) -> None:
         """Refuse a process that does not own it, and a state the command does not start from."""
@@ -470,6 +519,17 @@ class _Found(Struct, frozen=True):
             return changes
         counters = decode_counters(self.budgets)
         return (*changes, *counters.changes(-self.hold_cost, -self.hold_charge, cost, charge))
+
+
+_Closed: TypeAlias = tuple[_Found, Billed | None]
+"""What was closed, and what the account's billing made of its cost, where it has any."""
+
+
+def _posted(closing: Closing, billed: Billed | None) -> tuple[int, int, int | None]:
+    """Cost and charge as they are posted, and the list price where the cost is another."""
+    if billed is None:
+        return closing.cost, closing.charge, None
+    return billed.amount, closing.charge, closing.cost if closing.listed is None else closing.listed
 
 
 def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) -> Iterable[Fact]:

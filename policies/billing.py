@@ -1,0 +1,369 @@
+"""What a seller's invoice makes of list prices: volume discounts, free allowances, prepaid credit, licences of weights.
+
+A month's invoice depends on the order in which it is written, so an account has counters, and each order moves them:
+
+    billed = settle(billing, counters, order)       the order's cost in money, and how the counters move
+
+Counters are integers by name, kept by whoever settles; a month's begin with it: `2026-11/requests`. What is free comes
+off first, then the discount, then free money; what is left is owed, and prepaid credit pays of that what it can. The
+order's list price is rounded already; each step rounds once more, half to even, as the invoice's lines do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from typing import Literal, TypeAlias
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from policies.money import NanoUsd, to_usd
+
+WHOLE = 10_000
+"""Parts that discounts are typed in: hundredths of a percent."""
+
+Applies: TypeAlias = Literal["marginal", "whole"]
+Counted: TypeAlias = Callable[[str], int]
+"""What a counter stands at; 0 for one that never moved."""
+
+
+class VolumeTier(Struct, frozen=True):
+    """A discount, and the request of a month from which it holds."""
+
+    first: int
+    """1 is the month's first request."""
+    parts: int
+    """Of `WHOLE`: 500 is 5 %."""
+
+
+class Allowance(Struct, frozen=True, kw_only=True):
+    """Pictures or money for nothing, once or every month."""
+
+    name: str
+    images: int | None = None
+    amount: NanoUsd | None = None
+    """Of discounted prices. One of `images` and `amount` is set."""
+    monthly: bool = True
+    since: datetime | None = None
+    until: datetime | None = None
+    """The first moment at which it is over."""
+
+
+class Lot(Struct, frozen=True, kw_only=True):
+    """Credit that was paid for ahead."""
+
+    name: str
+    amount: NanoUsd
+    since: datetime | None = None
+    expires: datetime | None = None
+    """The first moment at which the rest of it is lost; None: never."""
+    slots: int | None = None
+    """Orders in flight that the account allows while some of it is left."""
+
+
+class WeightsLicence(Struct, frozen=True, kw_only=True):
+    """What the owner of a model's weights asks for pictures drawn with them."""
+
+    model: str
+    fee: NanoUsd = 0
+    """A month, owed with its first picture."""
+    included: int = 0
+    """Pictures a month that the fee covers."""
+    overage: NanoUsd = 0
+    """For each further one."""
+
+
+class Billing(Struct, frozen=True, kw_only=True):
+    """How an account's invoice is made from list prices."""
+
+    zone: str = "UTC"
+    """Where the seller's months begin."""
+    tiers: tuple[VolumeTier, ...] = ()
+    """Ascending by their first request."""
+    applies: Applies = "marginal"
+    """`marginal`: to the requests from the tier's first on. `whole`: to those before it in the month, too."""
+    certain_to: int | None = None
+    """The month's last request whose discount was published; those beyond keep the last tier's, uncertain."""
+    allowances: tuple[Allowance, ...] = ()
+    lots: tuple[Lot, ...] = ()
+    licences: tuple[WeightsLicence, ...] = ()
+
+    def licence(self, model: str) -> WeightsLicence | None:
+        """The licence of a model's weights."""
+        return next((licence for licence in self.licences if licence.model == model), None)
+
+
+class Billable(Struct, frozen=True, kw_only=True):
+    """An order that came to its end, as an invoice sees it."""
+
+    listed: NanoUsd
+    """Its price by the list."""
+    pictures: int
+    at: datetime
+    """When it is billed."""
+    model: str = ""
+    told: NanoUsd | None = None
+    """What the seller itself said it costs; outranks what we make of it."""
+
+
+class Billed(Struct, frozen=True, kw_only=True):
+    """What an order costs, and what it moves."""
+
+    amount: NanoUsd
+    """Of the order itself."""
+    rebate: NanoUsd = 0
+    """Given back for earlier requests of the month, to which its discount now applies, too."""
+    fee: NanoUsd = 0
+    """The month's licence of the weights, where it is the first to need it."""
+    moves: Mapping[str, int] = {}
+    """Counter -> what is added to it."""
+    month: str = ""
+    request: int = 0
+    """The order's number in the month; 0: it does not count."""
+    discount: int = 0
+    """Parts of `WHOLE`."""
+    free: NanoUsd = 0
+    """What allowances took off."""
+    credit: NanoUsd = 0
+    """What of the amount was paid ahead."""
+    overage: NanoUsd = 0
+    """What is owed to the owner of the weights beside it, for pictures beyond the month's licence."""
+    certain: bool = True
+
+
+def month_of(billing: Billing, at: datetime) -> str:
+    """The invoice's month at a moment: `2026-11`."""
+    there = at.astimezone(_zone(billing.zone))
+    return f"{there.year:04}-{there.month:02}"
+
+
+def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
+    """Bill an order as the next one of its account."""
+    month = month_of(billing, order.at)
+    moves = _Moves(counted)
+    charged = _without_free_pictures(billing, moves, month, order)
+    request, discount, rebate = _discount(billing, moves, month, charged if order.listed else None)
+    discounted = _parts_of(charged, WHOLE - discount)
+    free_money = _from_allowances(billing, moves, month, order.at, discounted)
+    owed = discounted - free_money if order.told is None else order.told
+    credit = _draw(billing, moves, owed, order.at)
+    credit -= _give_back(billing, moves, rebate, order.at)
+    moves.add(f"{month}/due", owed - rebate - credit)
+    overage, fee = _licence(billing, moves, month, order)
+    return Billed(
+        amount=owed,
+        rebate=rebate,
+        fee=fee,
+        moves=moves.made,
+        month=month,
+        request=request,
+        discount=discount,
+        free=order.listed - charged + free_money,
+        credit=credit,
+        overage=overage,
+        certain=billing.certain_to is None or request <= billing.certain_to,
+    )
+
+
+def mend(billing: Billing, counted: Counted, amount: NanoUsd, at: datetime) -> Mapping[str, int]:
+    """How the counters move when the seller changes what it billed by `amount`; a refund is negative.
+
+    What is given back goes to credit that has not expired, that which lasts longest first; no request is taken back.
+    """
+    moves = _Moves(counted)
+    credit = _draw(billing, moves, amount, at) if amount > 0 else -_give_back(billing, moves, -amount, at)
+    moves.add(f"{month_of(billing, at)}/due", amount - credit)
+    return moves.made
+
+
+def month_cost(billing: Billing, listed: NanoUsd, pictures: int, count: int, at: datetime, model: str = "") -> NanoUsd:
+    """What `count` equal orders of a fresh month cost in all, with rebates and fees; allowances at their full."""
+    counters: dict[str, int] = {}
+    total, made = 0, 0
+    order = Billable(listed=listed, pictures=pictures, at=at, model=model)
+    while made < count:
+        billed = settle(billing, lambda name: counters.get(name, 0), order)
+        times = (
+            1 if billed.rebate or billed.free or billed.fee else _alike(billing, counters, billed, order, count - made)
+        )
+        for name, move in billed.moves.items():
+            counters[name] = counters.get(name, 0) + move * times
+        total += (billed.amount + billed.overage) * times - billed.rebate + billed.fee
+        made += times
+    return total
+
+
+def credit_left(billing: Billing, counted: Counted, at: datetime) -> Sequence[tuple[Lot, NanoUsd]]:
+    """Each lot that counts at a moment, in the order they are drawn from, and what is left of it."""
+    return [(lot, lot.amount - counted(f"credit/{lot.name}")) for lot in _lots_at(billing, at)]
+
+
+def slots_bought(billing: Billing, counted: Counted, at: datetime) -> int | None:
+    """Orders in flight that the credit left allows; None where none of it says."""
+    bought = [lot.slots for lot, left in credit_left(billing, counted, at) if left > 0 and lot.slots is not None]
+    return max(bought, default=None)
+
+
+def reasons(billing: Billing, billed: Billed, order: Billable) -> Iterator[str]:
+    """Why an order costs what it does, where that is not its list price; a sentence each."""
+    if billed.free:
+        yield f"${to_usd(billed.free)} of it is free"
+    if billed.discount and billed.request:
+        kept = (
+            "" if billed.certain else f"; beyond request {billing.certain_to:,} this is not certain without a contract"
+        )
+        yield f"request {billed.request:,} of {billed.month}: {percent(billed.discount)} off{kept}"
+    if billed.rebate:
+        yield f"${to_usd(billed.rebate)} comes back for the {billed.request - 1:,} requests before it"
+    if billed.credit > 0:
+        yield f"${to_usd(billed.credit)} is paid from credit"
+    if billed.overage:
+        yield f"${to_usd(billed.overage)} for pictures of {order.model} beyond the month's licence"
+    if billed.fee:
+        yield f"the month's licence of {order.model} is due with it: ${to_usd(billed.fee)}"
+
+
+def percent(parts: int) -> str:
+    """Hundredths of a percent as people read them: `7.5 %`."""
+    return f"{parts / 100:g} %"
+
+
+class _Moves:
+    """Counters as they stand with what was moved so far."""
+
+    __slots__ = ("_counted", "made")
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
+        self.made: dict[str, int] = {}
+
+    def at(self, name: str) -> int:
+        return self._counted(name) + self.made.get(name, 0)
+
+    def add(self, name: str, amount: int) -> None:
+        if amount:
+            self.made[name] = self.made.get(name, 0) + amount
+
+
+def _without_free_pictures(billing: Billing, moves: _Moves, month: str, order: Billable) -> NanoUsd:
+    """The list price of the pictures that are not free."""
+    free = 0
+    for allowance in _allowances_at(billing, order.at):
+        if allowance.images is not None and order.listed:
+            name = _counter(allowance, month)
+            took = min(max(allowance.images - moves.at(name), 0), order.pictures - free)
+            moves.add(name, took)
+            free += took
+    return _share(order.listed, order.pictures - free, order.pictures) if free else order.listed
+
+
+def _discount(billing: Billing, moves: _Moves, month: str, charged: NanoUsd | None) -> tuple[int, int, NanoUsd]:
+    """The request's number, its discount in parts of `WHOLE`, and what comes back for those before it."""
+    if charged is None:
+        return 0, 0, 0
+    request, before = moves.at(f"{month}/requests") + 1, moves.at(f"{month}/listed")
+    moves.add(f"{month}/requests", 1)
+    moves.add(f"{month}/listed", charged)
+    parts = _rate(billing, request)
+    rebate = 0
+    if billing.applies == "whole" and parts != (earlier := _rate(billing, request - 1)):
+        rebate = _parts_of(before, parts - earlier)
+    return request, parts, rebate
+
+
+def _rate(billing: Billing, request: int) -> int:
+    return next((tier.parts for tier in reversed(billing.tiers) if tier.first <= request), 0)
+
+
+def _from_allowances(billing: Billing, moves: _Moves, month: str, at: datetime, amount: NanoUsd) -> NanoUsd:
+    """What free money takes off."""
+    taken = 0
+    for allowance in _allowances_at(billing, at):
+        if allowance.amount is not None:
+            name = _counter(allowance, month)
+            took = min(max(allowance.amount - moves.at(name), 0), amount - taken)
+            moves.add(name, took)
+            taken += took
+    return taken
+
+
+def _draw(billing: Billing, moves: _Moves, amount: NanoUsd, at: datetime) -> NanoUsd:
+    """What credit pays of an amount; what expires first goes first."""
+    drawn = 0
+    for lot in _lots_at(billing, at):
+        name = f"credit/{lot.name}"
+        took = min(max(lot.amount - moves.at(name), 0), amount - drawn)
+        moves.add(name, took)
+        drawn += took
+    return drawn
+
+
+def _give_back(billing: Billing, moves: _Moves, amount: NanoUsd, at: datetime) -> NanoUsd:
+    """What of an amount goes back to credit that was drawn from; what lasts longest is filled first."""
+    returned = 0
+    for lot in reversed(_lots_at(billing, at)):
+        name = f"credit/{lot.name}"
+        took = min(moves.at(name), amount - returned)
+        moves.add(name, -took)
+        returned += took
+    return returned
+
+
+def _licence(billing: Billing, moves: _Moves, month: str, order: Billable) -> tuple[NanoUsd, NanoUsd]:
+    """What the owner of the weights is owed for the pictures, and the month's fee where they are its first."""
+    licence = billing.licence(order.model)
+    if licence is None or not order.pictures:
+        return 0, 0
+    name = f"{month}/licence/{licence.model}"
+    before = moves.at(name)
+    moves.add(name, order.pictures)
+    beyond = before + order.pictures - max(before, licence.included)
+    return licence.overage * max(beyond, 0), licence.fee if before == 0 else 0
+
+
+def _alike(billing: Billing, counters: Mapping[str, int], billed: Billed, order: Billable, left: int) -> int:
+    """How many orders from here on cost the same, at least one."""
+    edges = [tier.first - billed.request for tier in billing.tiers if tier.first > billed.request]
+    licence = billing.licence(order.model)
+    if licence is not None and order.pictures and licence.overage:
+        unused = licence.included - counters.get(f"{billed.month}/licence/{licence.model}", 0)
+        if unused > 0:
+            edges.append(unused // order.pictures)
+    return max(min([left, *edges]), 1)
+
+
+def _allowances_at(billing: Billing, at: datetime) -> Iterator[Allowance]:
+    return (each for each in billing.allowances if _holds(each.since, each.until, at))
+
+
+def _lots_at(billing: Billing, at: datetime) -> list[Lot]:
+    """The lots that count at a moment, those that expire first in front; sorting keeps the order of equals."""
+    if not billing.lots:
+        return []
+    held = [lot for lot in billing.lots if _holds(lot.since, lot.expires, at)]
+    return sorted(held, key=lambda lot: (lot.expires is None, 0.0 if lot.expires is None else lot.expires.timestamp()))
+
+
+def _holds(since: datetime | None, until: datetime | None, at: datetime) -> bool:
+    return (since is None or since <= at) and (until is None or at < until)
+
+
+def _counter(allowance: Allowance, month: str) -> str:
+    return f"{month}/free/{allowance.name}" if allowance.monthly else f"free/{allowance.name}"
+
+
+def _parts_of(amount: NanoUsd, parts: int) -> NanoUsd:
+    return _share(amount, parts, WHOLE)
+
+
+def _share(amount: NanoUsd, part: int, whole: int) -> NanoUsd:
+    """A part of an amount, rounded half to even."""
+    quotient, rest = divmod(amount * part, whole)
+    return quotient + 1 if 2 * rest > whole or (2 * rest == whole and quotient & 1) else quotient
+
+
+@lru_cache
+def _zone(name: str) -> tzinfo:
+    return UTC if name == "UTC" else ZoneInfo(name)  # not every machine has a file on UTC

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.settings import Account, Settings, default_config
 from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
+from policies.billing import Billing
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
 from policies.catalog_file import ModelFile, SyncedFile, SyncedRow
 from policies.listed_prices import Synced
@@ -186,7 +187,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
         ),
         team=account.team,
         prices={model: price.row(name) for model, price in account.prices.items()},
-        billing=account.billing.billing(),
+        billing=Billing() if account.billing is None else account.billing.billing(),
         models=None if account.models is None else frozenset(account.models),
         machine_hour=account.machine_hour,
         marginal_hour=account.marginal_hour,

@@ -107,9 +107,9 @@ class Account(_Typed):
         description="Prices agreed with the seller, by model (`flux-dev`, `flux-dev/edit`), typed as in the catalogue; "
         "`valid_from` and `valid_to` say for how long.",
     )
-    billing: BillingEntry = Field(
-        default_factory=BillingEntry,
-        description="How the seller's invoice is made from its prices: `volume` discounts, what is `free`, prepaid "
+    billing: BillingEntry | None = Field(
+        default=None,
+        description="What the seller's invoice makes of its prices: `volume` discounts, what is `free`, prepaid "
         "`credit`, `licences` of weights; see [tariffs](tariffs.md).",
     )
     nodes: tuple[Mapping[str, object], ...] | None = Field(

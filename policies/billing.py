@@ -145,6 +145,8 @@ def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
     moves = _Moves(counted)
     charged = _without_free_pictures(billing, moves, month, order)
     request, discount, rebate = _discount(billing, moves, month, charged if order.listed else None)
+    if order.told is not None:
+        rebate = 0  # the seller's word has it in, or in that of another order
     discounted = _parts_of(charged, WHOLE - discount)
     free_money = _from_allowances(billing, moves, month, order.at, discounted)
     owed = discounted - free_money if order.told is None else order.told

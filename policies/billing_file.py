@@ -106,16 +106,29 @@ class LicenceFee(Document):
 class BillingEntry(Document):
     """How the seller's invoice is made from its list prices."""
 
-    zone: Zone = "UTC"
-    """Where the seller's months begin."""
-    volume: tuple[VolumeEntry, ...] = ()
-    applies: Literal["marginal", "whole"] | None = None
-    """Whether a discount holds from its request on, or for those before it in the month, too."""
-    certain_to: PositiveInt | None = None
-    """The last request whose discount was published; beyond it the last one is kept, and said to be uncertain."""
-    free: tuple[AllowanceEntry, ...] = ()
-    credit: tuple[CreditEntry, ...] = ()
-    licences: tuple[LicenceFee, ...] = ()
+    zone: Zone = Field(default="UTC", description="Where the seller's months begin: UTC, or a zone's name.")
+    volume: tuple[VolumeEntry, ...] = Field(
+        default_factory=tuple, description="Discounts, each from a request of the month on."
+    )
+    applies: Literal["marginal", "whole"] | None = Field(
+        default=None,
+        description="Whether a discount holds from its request on (`marginal`), or for those before it in the month, "
+        "too (`whole`).",
+    )
+    certain_to: PositiveInt | None = Field(
+        default=None,
+        description="The last request of a month whose discount was published; beyond it the last one is kept, and "
+        "said to be uncertain.",
+    )
+    free: tuple[AllowanceEntry, ...] = Field(
+        default_factory=tuple, description="Pictures or money for nothing, `per` month or once."
+    )
+    credit: tuple[CreditEntry, ...] = Field(
+        default_factory=tuple, description="Lots of credit that were paid for ahead, each with its end."
+    )
+    licences: tuple[LicenceFee, ...] = Field(
+        default_factory=tuple, description="What the owners of weights are paid that our own machines draw with."
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> BillingEntry:

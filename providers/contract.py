@@ -232,6 +232,8 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     discount: Decimal = Decimal(0)
     """Percent taken off the list price in it, where the provider says."""
+    pictures: int | None = None
+    """Pictures that were made, where the provider says."""
 
 
 class ListedPrice(Struct, frozen=True, kw_only=True):

@@ -40,6 +40,37 @@ LOWERED: Mapping[str, object] = {
 """Limits it is not told of."""
 
 
+BILLING: Mapping[str, Mapping[str, object]] = {
+    "fal": {
+        "volume": [{"from_request": 40, "discount": "5%"}, {"from_request": 90, "discount": "10%"}],
+        "applies": "marginal",
+        "free": [{"name": "gift", "amount": "$0.05", "per": "once"}],
+    },
+    "fal-eu": {
+        "volume": [{"from_request": 30, "discount": "7.25%"}],
+        "applies": "whole",
+        "free": [{"name": "pictures", "images": 5, "per": "month"}],
+        "credit": [{"name": "small", "amount": "$0.1"}, {"name": "large", "amount": "$0.25", "expires": "2999-01-01"}],
+    },
+    "own": {"licences": [{"model": "flux-schnell", "fee": "$9", "included": 20, "overage": "$0.001"}]},
+}
+"""What invoices make of list prices, as the gateway is told..."""
+CONTRACTS: Mapping[str, Mapping[str, object]] = {
+    "fal/fal": {"off": [[40, "5"], [90, "10"]], "free": [{"usd": "0.05", "every": "lifetime"}]},
+    "fal/fal-eu": {
+        "off": [[30, "7.25"]],
+        "backdated": True,
+        "free": [{"pictures": 5}],
+        "prepaid": [{"usd": "0.1"}, {"usd": "0.25", "lapses": "2999-01-01T00:00:00Z"}],
+    },
+    "selfhosted/own": {
+        "royalties": {"flux-schnell": {"monthly_usd": "9", "pictures": 20, "further_usd": "0.001"}},
+    },
+}
+"""...and as the sellers know it, in their own words."""
+LICENCES: Mapping[str, str] = {"licence:flux-schnell": "selfhosted"}
+"""Owners of weights that our machines draw with, and which seller's twin writes their bill."""
+
 MACHINES: Mapping[str, Mapping[str, object]] = {
     "rack1": {"dialect": "sglang", "models": ["flux-schnell"], "slots": 1},
     "rack2": {"dialect": "vllm-omni", "models": ["flux-schnell"], "slots": 4},
@@ -79,7 +110,10 @@ class Sandbox:
         invoice = msgspec.convert(ask_json(self.port, "/_sandbox/invoice", within_s=60), Invoice)
         seen = self._seen()
         return SandboxBooks(
-            invoice={name: invoice.by_account.get(seller, {}).get(name, 0) for name, seller in ACCOUNTS.items()},
+            invoice={
+                name: invoice.by_account.get(seller, {}).get(name, 0)
+                for name, seller in {**ACCOUNTS, **LICENCES}.items()
+            },
             submissions={name: account.submissions for name, account in seen.items()},
             repeats=sum(times - 1 for account in seen.values() for times in account.attempts.values()),
             limit_violations={name: account.limit_violations for name, account in seen.items()},
@@ -110,7 +144,7 @@ def sandbox(folder: Path, *, time_scale: float, seed: int) -> Iterator[Sandbox]:
     with running(command, log=folder / "sandbox.log") as child:
         wait_for_200(child, port, "/_sandbox/stats")
         started = Sandbox(port)
-        started.script({"machines": MACHINES})
+        started.script({"machines": MACHINES, "contracts": CONTRACTS})
         yield started
 
 
@@ -181,6 +215,7 @@ def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
             "key_env": _variable(name),
             "base_url": f"{url}/{seller}",
             **TOLD[seller],
+            "billing": BILLING.get(name, {}),
         }
         for name, seller in ACCOUNTS.items()
         if seller != "selfhosted"
@@ -189,6 +224,7 @@ def _settings(sandbox_port: int, port: int) -> Mapping[str, object]:
         "kind": "selfhosted",
         "key_env": _variable("own"),
         "machine_hour": "$0.34",
+        "billing": BILLING["own"],
         "nodes": [
             {"name": name, "base_url": f"{url}/selfhosted/machines/{name}", **machine}
             for name, machine in MACHINES.items()

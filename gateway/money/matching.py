@@ -7,7 +7,7 @@ the nano-dollar, or the difference is posted as a correction under its own name.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -61,6 +61,8 @@ class Mend(Struct, frozen=True):
     amount: int
     note: str
     attempt: AttemptRow | None = None
+    pictures: int | None = None
+    """How many were made; None: as many as were ordered, for all anybody knows."""
     at: datetime | None = None
     """The period it belongs to, when that is not told by an attempt."""
 
@@ -210,14 +212,22 @@ def _judge(
 ) -> Iterable[Action]:
     """What the report means for an order whose receipt we have; `reached` is how far the report demonstrably goes."""
     if line is not None and row.state == "suspended":
-        yield Settle(row, line.nano_usd)
+        yield from _as_told(row, request, line)
     elif line is None and row.state == "suspended" and silent:
         yield Release(row)
     elif row.state in OVER:
         billed = line.nano_usd if line else 0
         if row.cost != billed and (line or (silent and row.started < reached)):
             note = f"usage report of request {request}: {billed} reported, {row.cost} posted"
-            yield Mend(row.endpoint, billed - row.cost, note, row)
+            yield Mend(row.endpoint, billed - row.cost, note, row, line.pictures if line else None)
+
+
+def _as_told(row: AttemptRow, request: str, line: UsageRecord) -> Iterator[Settle | Mend]:
+    """Settle an order at what its seller reports; less than nothing where it brought a rebate for those before it."""
+    billed = line.nano_usd
+    yield Settle(row, max(billed, 0), line.pictures)
+    if billed < 0:
+        yield Mend(row.endpoint, billed, f"usage report of request {request}: {billed} reported, 0 posted", row)
 
 
 def _place(
@@ -234,7 +244,7 @@ def _place(
             continue
         del free[row.id]
         if row.state == "suspended":
-            placed.append(Settle(row, line.nano_usd))
+            placed += _as_told(row, line.request_id or "", line)
         else:
             note = f"usage report of request {line.request_id}: {line.nano_usd} reported for an order believed refused"
             placed.append(Mend(row.endpoint, line.nano_usd, note, row))

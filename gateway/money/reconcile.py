@@ -170,6 +170,7 @@ async def post(db: Database, account: str, action: Action, now: datetime) -> boo
                 at=action.at or now,
                 attempt_id=action.attempt.id if action.attempt else "",
                 endpoint="" if action.attempt else action.endpoint,
+                pictures=action.pictures,
             )
         )
     try:

@@ -82,6 +82,20 @@ class Control:
 
 def apply(world: World, script: Script) -> None:
     """Put a script in force."""
+    _apply_to_prices(world, script)
+    _apply_to_bills(world, script)
+    world.set_limits(script.limits)
+    for name, change in script.machines.items():
+        world.machine(name).change(change)
+    if script.rules is not None:
+        world.faults.set(script.rules, time.monotonic())
+    if script.latency_scale is not None:
+        world.latency.factor = script.latency_scale
+    if script.pictures is not None:
+        world.painter.plain = script.pictures == "plain"
+
+
+def _apply_to_prices(world: World, script: Script) -> None:
     for seller, prices in script.prices.items():
         for endpoint, usd in prices.items():
             world.prices.change(seller, endpoint, usd)
@@ -91,20 +105,14 @@ def apply(world: World, script: Script) -> None:
     for seller, endpoints in script.retired.items():
         world.retired = {each for each in world.retired if each[0] != seller}
         world.retired |= {(seller, endpoint) for endpoint in endpoints}
-    world.set_limits(script.limits)
+
+
+def _apply_to_bills(world: World, script: Script) -> None:
     if script.contracts:
         world.set_contracts(script.contracts)
     for seller, refunds in script.refunds.items():
         for request, usd in refunds.items():
             world.refund(seller, request, int(Decimal(usd) * 1_000_000_000))
-    for name, change in script.machines.items():
-        world.machine(name).change(change)
-    if script.rules is not None:
-        world.faults.set(script.rules, time.monotonic())
-    if script.latency_scale is not None:
-        world.latency.factor = script.latency_scale
-    if script.pictures is not None:
-        world.painter.plain = script.pictures == "plain"
 
 
 def stats(world: World) -> Mapping[str, object]:

@@ -105,6 +105,7 @@ class MachineTwin:
                 "attempt": line.attempt,
                 "model": line.model,
                 "gpu_seconds": line.machine_ns / 1e9,
+                "images": line.pictures,
                 "at": line.at.isoformat(),
             }
             for line in self._world.book.lines

@@ -231,6 +231,7 @@ class _Line(Struct):
     model: str
     gpu_seconds: float
     at: datetime
+    images: int | None = None
 
 
 class _Log(Struct):
@@ -254,6 +255,7 @@ class MeteredPool(Pool):
                 nano_usd=self._cost(line.gpu_seconds),
                 at=line.at,
                 request_id=line.attempt,
+                pictures=line.images,
             )
             for node, log in zip(self._nodes, logs, strict=True)
             for line in log.orders

@@ -206,6 +206,43 @@ async def test_orders_billed_in_another_order_than_ours_are_mended_by_the_seller
     assert await owed(db) == 5500
 
 
+async def test_an_order_believed_refused_that_was_billed_counts_after_all(db: SqliteDatabase, ledger: Ledger) -> None:
+    licence = WeightsLicence(model="flux-schnell", overage=7)
+    await ledger.set_billing({"fal": Billing(licences=(licence,))})
+    (hold,) = await ledger.hold([new_hold(1000)])
+    await hold.release(Outcome(error="timed_out"))
+    for number, amount in enumerate((900, 50)):
+        await db.correct(
+            Correction(book="cost", party="fal", amount=amount, note=f"{number}", at=NOON, attempt_id=hold.attempt_id)
+        )
+    assert await db.billing_counters("fal") == {
+        "2026-11/requests": 1,
+        "2026-11/listed": 1000,
+        "2026-11/due": 950,
+        "2026-11/licence/flux-schnell": 1,
+    }
+    assert await owed(db, "licence:flux-schnell") == 7
+
+
+async def test_an_order_that_brought_a_rebate_at_its_seller_can_owe_less_than_nothing(
+    db: SqliteDatabase, ledger: Ledger, clock: HandClock
+) -> None:
+    await ledger.set_billing({"fal": HALF_OF_ALL_FROM_3})
+    await order(ledger, 4000, ticket="a")
+    await order(ledger, 4000, ticket="b")
+    (hold,) = await ledger.hold([new_hold(1000)])
+    await hold.accept(Ticket("c"))
+    await hold.suspend(Outcome(error="timed_out"))
+    clock.forward(60)
+    lines = [
+        UsageRecord(endpoint="flux/schnell", nano_usd=amount, at=NOON, request_id=request)
+        for request, amount in (("a", 4000), ("b", 4000), ("c", 500), ("c", -4000))
+    ]
+    period = Period(since=NOON - timedelta(hours=1), settled_before=clock.utc(), now=clock.utc())
+    await resolve(db, "fal", Seller(*lines), period)
+    assert (await cost(db, hold.attempt_id), await owed(db)) == (-3500, 4500)
+
+
 async def test_the_audit_sees_a_counter_that_its_orders_do_not_explain(tmp_path: Path, clock: HandClock) -> None:
     books = SqliteDatabase(str(tmp_path / "books.db"), "process")
     ledger = Ledger(books, "own_1", clock)

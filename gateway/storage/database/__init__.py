@@ -92,6 +92,8 @@ class Correction(Struct, frozen=True, kw_only=True):
     """The attempt it mends; empty when it belongs to an endpoint as a whole."""
     endpoint: str = ""
     """The provider's id of the model; only needed without an attempt."""
+    pictures: int | None = None
+    """How many were made of an order that was believed to cost nothing; None: as many as were ordered."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

@@ -71,8 +71,8 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation, budgets)
     VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?,?)"""
-_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets, offer_id, listed
-    FROM attempts WHERE id = ?"""
+_FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets,
+    offer_id, listed, count FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
 _CLOSE = """UPDATE attempts SET state = ?, cost = ?, charge = ?, listed = ?, ended = COALESCE(ended, ?), outcome = ?
     WHERE id = ?"""
@@ -273,12 +273,31 @@ class Books:
 
     def correct(self, correction: Correction) -> bool:
         """Append a correction, once per book, party and note."""
+        found = self._find(correction.attempt_id) if correction.attempt_id else None
         if not self._correct(correction):
             return False
-        if correction.book == "cost":
-            moves = self._invoices.mend(correction.party, correction.amount, correction.at)
-            self._invoices.apply(correction.party, correction.attempt_id, correction.at, moves)
+        if correction.book != "cost":
+            return True
+        if found is not None and (found.state, found.cost) == ("released", 0):
+            self._count_after_all(found, correction)
+            return True
+        moves = self._invoices.mend(correction.party, correction.amount, correction.at)
+        self._invoices.apply(correction.party, correction.attempt_id, correction.at, moves)
         return True
+
+    def _count_after_all(self, found: _Found, correction: Correction) -> None:
+        """Count an order that was believed to cost nothing, and was billed."""
+        closing = Closing(
+            attempt_id=found.id,
+            state="settled",
+            at=correction.at,
+            cost=correction.amount,
+            listed=max(correction.amount, found.hold_cost),
+            pictures=found.count if correction.pictures is None else correction.pictures,
+        )
+        billed = self._invoices.bill(found.account, found.offer_id, closing)
+        if billed is not None:
+            self._invoice(found, billed, correction.at)
 
     def set_billing(self, terms: Mapping[str, Billing]) -> None:
         """Put the billing of accounts in force."""
@@ -496,6 +515,7 @@ class _Found(Struct, frozen=True):
     """JSON of the counters it moves."""
     offer_id: str = ""
     listed: int | None = None
+    count: int = 0
 
     def must_be(self, owner: str | None, *states: str) -> None:
         """Refuse a process that does not own it, and a state the command does not start from."""

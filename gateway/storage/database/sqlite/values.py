@@ -244,7 +244,7 @@ def entry(row: Columns) -> EntryRow:
 
 def correction(row: Columns) -> Correction:
     """From book, party, amount, note, at, attempt_id, endpoint."""
-    fields = dict(zip(Correction.__struct_fields__, row, strict=True))
+    fields = dict(zip(Correction.__struct_fields__, row, strict=False))  # its pictures were counted, and are not kept
     fields["at"] = moment(fields["at"])
     return Correction(**fields)
 

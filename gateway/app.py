@@ -26,6 +26,7 @@ from gateway.features.price_watch import PriceWatch
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
 from gateway.features.shadowing import Shadowing
+from gateway.features.soft_limits import SoftLimits
 from gateway.features.spend_watch import SpendWatch
 from gateway.http import generations, routes
 from gateway.http.arms import Split
@@ -152,6 +153,7 @@ class App:
         self.spend_watch = SpendWatch(db, clock, self.alerts)
         self.pressure_watch = PressureWatch(db, clock, self.alerts, self._full)
         self.recovery = self._recovery()
+        self.soft_limits = SoftLimits()
         self._services = self._make_services()
         self.asgi = self._doors()
 
@@ -339,6 +341,7 @@ class App:
             providers=self.providers,
             ready=self.ready,
             configuration=self.condition,
+            soft_limits=self.soft_limits,
         )
         services.adopt(self.revision.catalog, self.revision.policy, self.regime)
         return services
@@ -394,6 +397,7 @@ class App:
             self._every("alerts", LOOK_S, self.alerts.work),
             self._every("spending", LOOK_S, self.spend_watch.work),
             self._every("pressure", LOOK_S, self.pressure_watch.work),
+            self._every("soft limits", TICK_S, self._look_at_soft_limits),
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("log", TICK_S, self._flush_log),
@@ -448,6 +452,9 @@ class App:
 
     async def _tick(self) -> None:
         self.engine.tick(self.market, self.clock.now())
+
+    async def _look_at_soft_limits(self) -> None:
+        await self.soft_limits.look(self.db, self.clock.utc())
 
     async def _expire(self) -> None:
         """Delete the pictures whose time is over, a few at a time."""

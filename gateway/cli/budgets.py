@@ -17,10 +17,13 @@ from gateway.revisions import load_revision
 from gateway.settings import Settings
 from gateway.storage.budgets import EACH, about, by_word, checked_window, counted_windows, limit_at, window_at
 from gateway.storage.database import Database, Spending
-from gateway.storage.rows import BudgetOf, BudgetRow
+from gateway.storage.rows import BudgetOf, BudgetRow, BudgetThen
 from gateway.yaml_files import nearest
 from policies.catalog_file import moment_of
-from policies.policy_file.values import parse_dollars
+from policies.policy_file.values import parse_dollars, parse_share
+
+NONE = "none"
+"""What lifts a soft limit."""
 
 
 @Parameter(name="*")
@@ -63,12 +66,14 @@ class Whose:
 NOBODY = Whose()
 
 
-def set_budget(
+def set_budget(  # noqa: PLR0913 - each is an option of its own
     limit: str,
     /,
     *,
     per: str = "month",
     tz: str = "UTC",
+    soft: str | None = None,
+    then: BudgetThen | None = None,
     whose: Whose = NOBODY,
     json: Json = False,
     where: Where = HERE,
@@ -86,8 +91,14 @@ def set_budget(
         total, day, week (from Monday), month or year; or a rolling length such as 24h or 30d.
     tz
         The time zone whose midnights part days, weeks, months and years.
+    soft
+        From this share of it on something is done before it is spent: 80%; `none` for nothing.
+    then
+        What: notify (an alert), preview (calls without a tier of their own are drawn at the lowest) or queue (calls
+        wait behind all others); notify when left out.
     """
     of, name = whose.named()
+    _check_then(of, soft, then)
     settings = where.settings()
     _check_name(settings, of, name)
     amount = _typed("LIMIT", limit)
@@ -101,12 +112,15 @@ def set_budget(
         window=checked_window(per),
         zone=zone_of(tz).key,
         created=datetime.now(UTC),
+        soft=_percent(soft),
+        then=then or "notify",
     )
-    kept = run_async(_set(open_records(settings), asked))
+    kept = run_async(_set(open_records(settings), asked, said_soft=soft is not None))
     if json:
         print_json(_public(kept, {}))
     else:
-        print(f"{kept.id}  {about(kept)}: {dollars(kept.limit)}")
+        said = "" if kept.soft is None else f", from {kept.soft} % on {kept.then}"
+        print(f"{kept.id}  {about(kept)}: {dollars(kept.limit)}{said}")
 
 
 def list_budgets(*, json: Json = False, where: Where = HERE) -> None:
@@ -117,8 +131,8 @@ def list_budgets(*, json: Json = False, where: Where = HERE) -> None:
     elif not rows:
         say(f"no budgets; make one with `{COMMAND} budgets set`")
     else:
-        head = ("id", "of", "limit", "spent", "set aside", "left", "renews (UTC)")
-        print(table([head, *(_line(row, counters) for row, counters in rows)], right=frozenset({2, 3, 4, 5})))
+        head = ("id", "of", "limit", "soft", "spent", "set aside", "left", "renews (UTC)")
+        print(table([head, *(_line(row, counters) for row, counters in rows)], right=frozenset({2, 4, 5, 6})))
 
 
 def raise_budget(budget_id: str, /, *, by: str, until: str, where: Where = HERE) -> None:
@@ -180,11 +194,35 @@ def _check_name(settings: Settings, of: BudgetOf, name: str) -> None:
         raise Stop(f"--{of} {name}: there is none of that name; {nearest(name, known) or ', '.join(known)}")
 
 
-async def _set(db: Database, asked: BudgetRow) -> BudgetRow:
-    """Keep it, in place of one of the same and the same window."""
+def _check_then(of: BudgetOf, soft: str | None, then: BudgetThen | None) -> None:
+    """Stop at a soft limit that could do nothing."""
+    if then is not None and soft in (None, NONE):
+        raise Stop(f"--then {then}: say from which share on, as in --soft 80%")
+    if then in ("preview", "queue") and of in ("account", "model"):
+        raise Stop(
+            f"--then {then}: of --{of} only notify, for who serves a call is not known when it comes; "
+            "take --team, --key, --user, --tag or --gateway"
+        )
+
+
+def _percent(soft: str | None) -> int | None:
+    if soft in (None, NONE):
+        return None
+    try:
+        percent = 100 * parse_share(soft)
+    except PydanticCustomError as error:
+        raise Stop(f"--soft: {error.message()}") from None
+    if percent != round(percent) or not 1 <= percent <= 99:
+        raise Stop(f"--soft {soft}: a whole number from 1% to 99%, or `{NONE}`")
+    return round(percent)
+
+
+async def _set(db: Database, asked: BudgetRow, *, said_soft: bool) -> BudgetRow:
+    """Keep it, in place of one of the same and the same window; what is not said of its soft limit stays."""
     try:
         same = [row for row in await db.budgets() if _place(row) == _place(asked)]
-        kept = replace(same[0], limit=asked.limit) if same else asked
+        changed = {"soft": asked.soft, "then": asked.then} if said_soft else {}
+        kept = replace(same[0], limit=asked.limit, **changed) if same else asked
         await db.set_budget(kept)
         return kept
     finally:
@@ -232,6 +270,8 @@ def _public(row: BudgetRow, counters: Mapping[str, Spending]) -> dict[str, objec
         "renews": window_at(row, now).end,
         "extra_nano_usd": row.extra,
         "extra_until": row.extra_until,
+        "soft_percent": row.soft,
+        "then": None if row.soft is None else row.then,
     }
 
 
@@ -241,4 +281,6 @@ def _line(row: BudgetRow, counters: Mapping[str, Spending]) -> tuple[str, ...]:
     limit, end = limit_at(row, now), window_at(row, now).end
     left = max(limit - fullest.posted - fullest.held, 0)
     renews = "never" if end is None else f"{end:%Y-%m-%d %H:%M}"
-    return row.id, about(row), dollars(limit), dollars(fullest.posted), dollars(fullest.held), dollars(left), renews
+    soft = "-" if row.soft is None else f"{row.soft} % {row.then}"
+    spent = dollars(fullest.posted)
+    return row.id, about(row), dollars(limit), soft, spent, dollars(fullest.held), dollars(left), renews

@@ -30,6 +30,7 @@ def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SH
     parts.append(f"chosen: {story.chosen or 'nobody'}")
     if rules := sorted({rule for note in story.decisions for rule in note.rules}):
         parts.append(f"rules: {', '.join(rules)}")
+    parts += sorted({note.soft_limit for note in story.decisions} - {""})
     if any(note.panic and note.move == "submit" for note in story.decisions):
         parts.append(
             "every offer that could serve kept failing: asked all the same, since a bad chance is better than none"

@@ -23,7 +23,16 @@ from gateway.money.ledger import Ledger
 from gateway.money.price_list import Finding
 from gateway.money.reconcile import Resolution
 from gateway.settings import Settings
-from gateway.storage.budgets import CALENDAR, Window, about, by_word, counted_windows, limit_at, window_at
+from gateway.storage.budgets import (
+    CALENDAR,
+    Window,
+    about,
+    by_word,
+    counted_windows,
+    limit_at,
+    soft_limit_at,
+    window_at,
+)
 from gateway.storage.database import Database, Spending
 from gateway.storage.rows import AlertRow, BudgetRow
 from policies.alarms import Pressure
@@ -40,6 +49,7 @@ PATIENCE_S = 10.0
 """Seconds for a hook to answer."""
 KINDS: Mapping[str, str] = {
     "budget": "a budget that has passed a level",
+    "budget_soft": "a budget that is past its soft limit",
     "budget_forecast": "a budget that will be spent before its window is over",
     "unusual_spend": "an hour that costs far more than usual",
     "rate_pressure": "an account whose limits stand in the way",
@@ -54,6 +64,11 @@ _EARLY = 0.05
 """Share of a window before which its pace says nothing."""
 _SOME = 0.25
 """Share of a budget before which nobody wants a forecast."""
+_DONE = {
+    "notify": "",
+    "preview": "Calls without a tier of their own are drawn at the lowest until it renews.",
+    "queue": "Its calls wait behind all others until it renews.",
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -213,6 +228,8 @@ class Alerts:
             yield from self._levels_passed(
                 (subject, window.name), (name, limit, spent), now, told, refused=refused and not number
             )
+            if budget.soft is not None and spent >= soft_limit_at(budget, now):
+                yield _soft(budget, (subject, window.name), (name, limit, spent), now, told)
             if budget.window in CALENDAR and not refused:
                 yield from self._forecast((subject, name), window, (limit, spent), now, told)
 
@@ -282,6 +299,19 @@ async def post(http: Http, hook: Hook, alert: AlertRow, now: datetime) -> str | 
     except WireError as error:
         return f"no answer ({type(error).__name__})"
     return None if 200 <= answer.status < 300 else f"status {answer.status}"
+
+
+def _soft(
+    budget: BudgetRow, place: tuple[str, str], sums: tuple[str, int, int], now: datetime, told: Mapping[str, object]
+) -> AlertRow:
+    """That a budget is past its soft limit, and what is done about it."""
+    name, limit, spent = sums
+    text = (
+        f"{name} is past its soft limit of {budget.soft} %: {to_usd(spent)} of {to_usd(limit)} USD. "
+        f"{_DONE[budget.then]}"
+    )
+    facts = {**told, "soft": budget.soft, "then": budget.then, "spent_nano_usd": spent, "limit_nano_usd": limit}
+    return _alert("budget_soft", (*place, str(budget.soft), budget.then), now, text.strip(), facts)
 
 
 def a_test(now: datetime, kind: str = "test") -> AlertRow:

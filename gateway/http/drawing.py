@@ -33,6 +33,7 @@ from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
 from gateway.http.operations import Parameter
 from gateway.http.services import Services
+from gateway.http.soft_limits import put_back
 from gateway.http.streaming import Stream, preview_of, stream_headers
 from gateway.ids import new_id, sibling
 from gateway.requests.call import Call, Delivery
@@ -155,6 +156,8 @@ class Drawing:
             repeat=self._repeat(headers),
         )
         call, shape = await read(ask)
+        if services.soft_limits.past:
+            call = put_back(services, call)
         if key.row.concurrency is not None and not self._is_under_way(call, ask.repeat):
             self._flight = key.take_off()
         if ask.repeat is None or not ask.repeat.count:  # what a repeat joins was counted before

@@ -6,7 +6,7 @@ order at an endpoint that can be told how far to leave its input, and 404 where 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from litestar import asgi
@@ -30,6 +30,7 @@ from gateway.http.generations import call_of, within_patience
 from gateway.http.inputs import mask_over, named, named_one, pictures
 from gateway.http.model_names import Meaning, Names, usable_models
 from gateway.http.operations import Content
+from gateway.http.repeated_terms import RepeatedTerms
 from gateway.http.request_parsing import (
     Asked,
     Wish,
@@ -47,6 +48,7 @@ from gateway.http.request_parsing import (
     with_headers,
 )
 from gateway.http.services import Services
+from gateway.http.soft_limits import lower
 from gateway.requests.call import Call, Caller
 from gateway.requests.terms import narrowed
 from policies.chaining import is_chained, opaque
@@ -119,10 +121,11 @@ def edits(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await given_of(services, ask.key.caller, ask.headers, ask.receive)
-        names = services.terms_for(ask.key.caller, given.fields).names
+        terms = services.terms_for(ask.key.caller, given.fields)
+        names = terms.names
         if ask.deployment is not None:
             given = replace(given, fields=under_deployment(given.fields, ask.deployment, names))
-        wish = parse_edit(given, names, ask.key.caller)
+        wish = _read_by(parse_edit, given, services, terms, ask.key.caller)
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
         return _asked(ask, given, wish, names)
@@ -138,8 +141,8 @@ def variations(services: Services) -> ASGIApp:
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
         given = await given_of(services, ask.key.caller, ask.headers, ask.receive, edit_fields.VARIATION)
-        names = services.terms_for(ask.key.caller, given.fields).names
-        return _asked(ask, given, parse_variation(given, names, ask.key.caller), names)
+        terms = services.terms_for(ask.key.caller, given.fields)
+        return _asked(ask, given, _read_by(parse_variation, given, services, terms, ask.key.caller), terms.names)
 
     async def vary(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(services, read, scope, receive, send)
@@ -159,6 +162,20 @@ def routes(editing: ASGIApp, varying: ASGIApp) -> list[ASGIRouteHandler]:
         await varying(scope, receive, send)
 
     return [edit, vary]
+
+
+def _read_by(
+    parse: Callable[[Given, Names, Caller], Wish],
+    given: Given,
+    services: Services,
+    terms: RepeatedTerms,
+    caller: Caller,
+) -> Wish:
+    """What is asked for, at the lowest tier where a budget says so."""
+    wish = parse(given, terms.names, caller)
+    if not services.soft_limits.past:
+        return wish
+    return lower(services, terms, caller, wish, lambda lowest: parse(given, lowest.names, caller))
 
 
 def _asked(ask: Ask, given: Given, wish: Wish, names: Names) -> tuple[Call, Shape]:

@@ -23,6 +23,7 @@ from gateway.http.generation_fields import extension_headers, generation_schema
 from gateway.http.operations import Content, Operation
 from gateway.http.request_parsing import Wish, with_headers
 from gateway.http.services import Services
+from gateway.http.soft_limits import lower
 from gateway.requests.call import Call, Caller, Purpose
 from gateway.requests.regime import Regime
 
@@ -55,6 +56,8 @@ def generations(services: Services) -> ASGIApp:
         if ask.deployment is not None:
             fields = under_deployment(fields, ask.deployment, names)
         wish = terms.wish(fields, ask.key.caller)
+        if services.soft_limits.past:
+            wish = lower(services, terms, ask.key.caller, wish, lambda lowest: lowest.wish(fields, ask.key.caller))
         if wish.parent is not None and await services.db.asset(wish.parent, ask.key.caller.team) is None:
             raise NotFound(f"There is no image '{wish.parent[:80]}'.", param="parent")
         call = call_of(wish, ask.call_id, ask.key.caller, ask.arrived, regime=names.regime)
@@ -103,6 +106,7 @@ def call_of(
         tags=wish.tags,
         shadow=wish.shadow,
         parent=wish.parent,
+        soft_limit=wish.soft_limit,
         purpose=purpose,
         arrived=arrived,
         regime=regime,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import Forbidden, NotFound
 from gateway.http.fields import hint
@@ -77,6 +78,14 @@ def names_of(policy: Policy, catalog: Catalog, regime: Regime | None = None) -> 
     offers = catalog.offers.values()
     sellers = SELLER_KINDS | {offer.account for offer in offers} | {offer.kind for offer in offers}
     return Names(policy=policy, catalog=catalog, sellers=sellers, regime=regime)
+
+
+def lowered(names: Names) -> Names:
+    """The same names, under a policy that draws at the lowest tier whatever says no tier of its own."""
+    policy = names.policy
+    lowest = min(policy.intents.values(), key=lambda intent: intent.tier).name
+    qualities = {**policy.qualities, "auto": lowest}
+    return replace(names, policy=replace(policy, default_intent=lowest, qualities=qualities))
 
 
 def usable_models(caller: Caller, catalog: Catalog) -> frozenset[str] | None:

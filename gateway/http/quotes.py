@@ -26,6 +26,7 @@ from gateway.http.operations import USUAL_HEADERS, Content, Operation
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
 from gateway.http.resources import HttpRequest
 from gateway.http.services import Services
+from gateway.http.soft_limits import lower
 from gateway.ids import new_id
 from gateway.requests.call import Caller
 from gateway.requests.quoting import QuotedOffer
@@ -79,9 +80,11 @@ def quotes(services: Services) -> HTTPRouteHandler:
             require(key.caller, "quotes:read")
             key.spend_request(arrived)
             body = await _body(services, key.caller, headers, request)
-            names = services.terms_for(key.caller, _fields(body)).names
-            wish = _wish(body, names, key.caller)
-            call = call_of(wish, new_id("call"), key.caller, arrived, "quote", names.regime)
+            terms = services.terms_for(key.caller, _fields(body))
+            wish = _wish(body, terms.names, key.caller)
+            if services.soft_limits.past:
+                wish = lower(services, terms, key.caller, wish, lambda low: _wish(body, low.names, key.caller))
+            call = call_of(wish, new_id("call"), key.caller, arrived, "quote", terms.names.regime)
             offers = await services.quote(call)
         except GatewayError as error:
             error.headers = key.headers()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gateway.http.fields import Fields
-from gateway.http.model_names import Names
+from gateway.http.model_names import Names, lowered
 from gateway.http.request_parsing import Wish, parse_generation, prompt_of
 from gateway.requests.call import Caller
 
@@ -25,9 +25,17 @@ class RepeatedTerms:
     def __init__(self, names: Names) -> None:
         self.names = names
         self._known: dict[object, Wish] = {}
+        self._lowered: RepeatedTerms | None = None
 
     def __repr__(self) -> str:
         return f"<RepeatedTerms: {len(self._known)} known>"
+
+    @property
+    def lowered(self) -> RepeatedTerms:
+        """What reads calls past the soft limit of a budget."""
+        if self._lowered is None:
+            self._lowered = RepeatedTerms(lowered(self.names))
+        return self._lowered
 
     def wish(self, fields: Fields, caller: Caller) -> Wish:
         """What `parse_generation` says of these fields; raises as it does."""

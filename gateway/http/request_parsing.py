@@ -62,6 +62,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     partial_images: int = 0
     warnings: tuple[str, ...] = ()
     """What is not done as asked."""
+    soft_limit: str = ""
+    """What the soft limit of a budget made of it, in words."""
 
 
 def parse_generation(fields: Fields, names: Names, caller: Caller) -> Wish:

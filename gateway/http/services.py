@@ -12,6 +12,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition
+from gateway.features.soft_limits import SoftLimits
 from gateway.http.arms import Arms, Split
 from gateway.http.auth import KeyRing
 from gateway.http.model_names import Names, names_of
@@ -61,6 +62,8 @@ class Services:
     """Part -> "ok", or why it is not."""
     configuration: Callable[[], Condition] = Condition
     """What is in force, and what is wrong with the files on disk."""
+    soft_limits: SoftLimits = field(default_factory=SoftLimits)
+    """The budgets that act on calls now."""
     names: Names = field(init=False)
     terms: RepeatedTerms = field(init=False)
     """Reads generation bodies under these names."""

@@ -166,7 +166,7 @@ class Stream:
 def preview_of(services: Services, call: Call) -> Call | None:
     """The call that draws a preview of another; None where the policy pays for none.
 
-    A call of several pictures gets none, and none whose key limits what a call may cost.
+    A call of several pictures gets none, nor does one whose key limits what a call may cost, or that nobody waits for.
     """
     policy, catalog = (
         (services.policy, services.catalog) if call.regime is None else (call.regime.policy, call.regime.catalog)
@@ -175,7 +175,7 @@ def preview_of(services: Services, call: Call) -> Call | None:
     if policy.preview_ceiling is None or intent.promotes is None:
         return None
     limits = call.caller.limits or Limits()
-    if call.request.count != 1 or limits.call_price is not None:
+    if call.request.count != 1 or limits.call_price is not None or call.batch:
         return None
     below = policy.intents[intent.promotes]
     ceiling = min(limit for limit in (policy.preview_ceiling, below.ceiling, limits.price) if limit is not None)

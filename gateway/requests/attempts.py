@@ -228,6 +228,8 @@ class Attempts:
         self._per_order = per_order
         self._place: Place | None = None
         self._rank = call.arrived - house.priorities.get(call.intent, 0.0)
+        if call.batch:  # behind whoever comes while it waits
+            self._rank += call.constraints.deadline
         house.admission.asking = self._rank
 
     async def __aenter__(self) -> Self:

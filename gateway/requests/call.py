@@ -80,6 +80,10 @@ class Call(Struct, frozen=True, kw_only=True):
     """Clock.now() when the request came in."""
     regime: Regime | None = None
     """Policy and catalogue it was read by, and is served under; None: those in force."""
+    batch: bool = False
+    """Whether it stands behind all others in line, and nothing is paid to have it sooner."""
+    soft_limit: str = ""
+    """What the soft limit of a budget made of it, in words."""
     like: bytes = b""
     """What it asks for, apart from who asks and in which words, while a canary is compared with its like."""
 
@@ -92,6 +96,12 @@ class Call(Struct, frozen=True, kw_only=True):
 def terms_of_removal(call: Call) -> Constraints:
     """The terms of the order that removes the background of what a call draws."""
     return call.removal or replace(call.constraints, models=call.caller.models)
+
+
+def in_batch(call: Call) -> Call:
+    """The call as one that nobody waits for: any moment before its deadline will do."""
+    constraints = replace(call.constraints, slo=call.constraints.deadline)
+    return replace(call, batch=True, constraints=constraints, worth=replace(call.worth, late=0, late_second=0))
 
 
 class Delivered(Struct, frozen=True, kw_only=True):

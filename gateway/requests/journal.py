@@ -58,6 +58,8 @@ class DecisionNote(Struct, frozen=True):
     """The rules of the policy that were about the call, in their order."""
     operation: Operation = "generate"
     """What was to be ordered; a picture that takes two orders has decisions for each."""
+    soft_limit: str = ""
+    """What the soft limit of a budget made of the call, in words; empty where none did."""
     panic: bool = False
     """Whether every offer that could serve was failing, so that these were asked all the same."""
 
@@ -93,6 +95,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         rules=ask.constraints.rules,
         operation=ask.request.operation,
+        soft_limit=call.soft_limit,
         panic=isinstance(picture, Picture) and picture.panic,
     )
     return DecisionRow(call_id=call.id, part=ask.part, number=number, at=at, team=call.caller.team, body=encode(note))

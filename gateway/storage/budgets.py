@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
 from gateway.storage.database import Spending
-from gateway.storage.rows import BudgetRow, NewHold
+from gateway.storage.rows import BudgetRow
 from gateway.storage.shadows import PARTY
 from gateway.yaml_files import nearest
 
@@ -33,6 +34,23 @@ OF_COSTS = frozenset({"account", "gateway", "shadow"})
 STEPS = 24
 """Steps in which a rolling window moves."""
 _ROLLING = re.compile(r"([1-9][0-9]{0,3})([hd])", re.ASCII)
+
+
+class Spender(Protocol):
+    """Who spends, and on what; `NewHold` is one."""
+
+    @property
+    def team(self) -> str: ...  # noqa: D102 - as in `NewHold`, and so below
+    @property
+    def key_id(self) -> str: ...  # noqa: D102
+    @property
+    def user(self) -> str | None: ...  # noqa: D102
+    @property
+    def tags(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def account(self) -> str: ...  # noqa: D102
 
 
 class Window(Struct, frozen=True, gc=False):
@@ -80,9 +98,15 @@ def limit_at(budget: BudgetRow, at: datetime) -> int:
     return budget.limit + added
 
 
-def spender(budget: BudgetRow, hold: NewHold) -> str | None:
+def soft_limit_at(budget: BudgetRow, at: datetime) -> int:
+    """From what is spent in a window on something is done about it; nano-dollars. The limit itself without one."""
+    limit = limit_at(budget, at)
+    return limit if budget.soft is None else limit * budget.soft // 100
+
+
+def spender(budget: BudgetRow, order: Spender) -> str | None:
     """Whose counter an order moves: a word for the counter's name; None when the budget is not about it."""
-    value = _value(budget, hold)
+    value = _value(budget, order)
     if value is None or (budget.name not in (EACH, value) and budget.of not in ("tag", "gateway")):
         return None
     return _word(value) if EACH in budget.name else ""
@@ -115,18 +139,18 @@ def by_word(counters: Mapping[str, Spending]) -> Mapping[str, Spending]:
     return dict(fullest) or {"": Spending()}
 
 
-def _value(budget: BudgetRow, hold: NewHold) -> str | None:
+def _value(budget: BudgetRow, order: Spender) -> str | None:
     """What a budget looks at of an order; None where the order has no such thing."""
     if budget.of == "tag":
-        return _tagged(budget.name, hold.tags)
+        return _tagged(budget.name, order.tags)
     values: Mapping[str, str | None] = {
         "gateway": "",
-        "team": hold.team,
-        "key": hold.key_id,
-        "user": hold.user,
-        "model": hold.model,
-        "account": hold.account,
-        "shadow": hold.team.removeprefix(PARTY) if hold.team.startswith(PARTY) else None,
+        "team": order.team,
+        "key": order.key_id,
+        "user": order.user,
+        "model": order.model,
+        "account": order.account,
+        "shadow": order.team.removeprefix(PARTY) if order.team.startswith(PARTY) else None,
     }
     return values[budget.of]
 

@@ -20,6 +20,10 @@ Book = Literal["cost", "charge"]
 BudgetOf = Literal["gateway", "team", "key", "user", "tag", "model", "account", "shadow"]
 """`shadow`: what the copies of an experiment cost."""
 
+BudgetThen = Literal["notify", "preview", "queue"]
+"""What is done past the soft limit of a budget. notify: people are told. preview: calls without a tier of their own are
+drawn at the lowest. queue: calls wait behind all others."""
+
 EntryKind = Literal["hold", "settle", "release", "suspend", "correction"]
 
 
@@ -255,6 +259,9 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     """Added to the limit for a while."""
     extra_until: datetime | None = None
     removed: datetime | None = None
+    soft: int | None = None
+    """Per cent of the limit from which on something is done, before it is reached."""
+    then: BudgetThen = "notify"
 
 
 class AlertRow(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from gateway.cli import run
 from gateway.errors import BudgetSpent
@@ -111,6 +112,20 @@ async def test_each_level_of_a_budget_is_told_once_a_window(tmp_path: Path) -> N
         await house.spend(600)
         await house.alerts.work()
         assert desk.levels == [50, 80, 50]
+
+
+async def test_a_soft_limit_is_told_once_a_window_with_what_is_done(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.db.set_budget(replace(monthly(), soft=30, then="preview"))
+        await house.spend(299)
+        await house.alerts.work()
+        assert desk.texts == []
+        await house.spend(1)
+        await house.alerts.work()
+        await house.alerts.work()
+        (text,) = desk.texts
+        assert "past its soft limit of 30 %" in text
+        assert "drawn at the lowest" in text
 
 
 async def test_a_budget_that_refuses_an_order_is_told_to_be_spent_before_its_last_nano_dollar(tmp_path: Path) -> None:

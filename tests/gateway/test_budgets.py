@@ -10,13 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.cli import run
+from gateway.cli.show import explained
 from gateway.errors import BudgetSpent, InvalidRequest
+from gateway.http.decisions import explain
+from gateway.requests.call import in_batch
+from gateway.requests.journal import DecisionNote
 from gateway.storage.budgets import by_word, checked_window, counted_windows, window_at
 from gateway.storage.database import Closing, Correction
 from gateway.storage.database.sqlite import SqliteDatabase, books
@@ -295,6 +300,16 @@ async def test_two_hundred_calls_at_once_spend_what_a_budget_allows_and_not_a_na
         await t.assert_books_agree()
 
 
+async def test_what_a_soft_limit_made_of_a_call_stands_in_its_decision_and_is_explained(tmp_path: Path) -> None:
+    async with town(tmp_path) as t:
+        call = replace(in_batch(t.call()), soft_limit="budget: the budget of team acme per month is past ...")
+        await t.app.serve(call)
+        rows = await t.app.db.decisions(call.id)
+        notes = [msgspec.json.decode(row.body, type=DecisionNote) for row in rows]
+        assert {note.soft_limit for note in notes} == {call.soft_limit}
+        assert call.soft_limit in explained(explain(notes, await t.app.db.attempts(call.id))).splitlines()
+
+
 def command(state: Path, *words: str) -> int:
     return run(["budgets", *words, "--state", str(state)])
 
@@ -319,6 +334,24 @@ def test_budgets_are_set_raised_listed_and_removed(tmp_path: Path, capsys: pytes
     assert command(tmp_path, "remove", team) == 1
 
 
+def test_a_soft_limit_stays_until_another_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "create", "--state", str(tmp_path)]) == 0
+
+    def kept(*words: str) -> tuple[object, object]:
+        capsys.readouterr()
+        assert command(tmp_path, "set", "$500", "--team", "acme", "--json", *words) == 0
+        row = json.loads(capsys.readouterr().out)
+        return row["soft_percent"], row["then"]
+
+    assert kept() == (None, None)
+    assert kept("--soft", "80%", "--then", "preview") == (80, "preview")
+    assert kept() == (80, "preview")
+    assert kept("--soft", "90%") == (90, "notify")
+    assert command(tmp_path, "list") == 0
+    assert "90 % notify" in capsys.readouterr().out
+    assert kept("--soft", "none") == (None, None)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -331,6 +364,10 @@ def test_budgets_are_set_raised_listed_and_removed(tmp_path: Path, capsys: pytes
         (["set", "$5", "--tag", "campaign"], "NAME=VALUE"),
         (["set", "$5", "--account", "fall"], "fal"),
         (["set", "$5", "--model", "flux-dve"], "flux-dev"),
+        (["set", "$5", "--team", "a", "--soft", "80"], "--soft: '80' is not a share"),
+        (["set", "$5", "--team", "a", "--soft", "100%"], "--soft 100%: a whole number from 1% to 99%"),
+        (["set", "$5", "--team", "a", "--then", "queue"], "say from which share on"),
+        (["set", "$5", "--account", "fal", "--soft", "80%", "--then", "preview"], "only notify"),
         (["raise", "bud_x", "--by", "$5", "--until", "2020-01-01"], "in the past"),
         (["raise", "bud_x", "--by", "$5", "--until", "soon"], "--until"),
     ],

@@ -246,6 +246,8 @@ class Painter:
             height=call.request.height,
             count=call.request.count,
             policy="default@7",
+            user=call.user,
+            tags=call.tags,
         )
         recipe = RecipeRow(
             call_id=call.id,

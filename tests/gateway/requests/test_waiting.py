@@ -18,7 +18,7 @@ from gateway.app import build
 from gateway.cli import listening
 from gateway.errors import DeadlinePassed, NoCapacity, NotReady
 from gateway.keys import make_key
-from gateway.requests.call import Call, Delivery
+from gateway.requests.call import Call, Delivery, in_batch
 from gateway.requests.coalescing import Repeat
 from gateway.revisions import load_revision
 from gateway.settings import read_pepper
@@ -92,10 +92,11 @@ class Line:
         self._send("first", wish(self.t))
         await until(lambda: self.t.app.admission.in_flight("fal") == 1)
 
-    async def comes(self, name: str, intent: str = "preview") -> asyncio.Task[Delivery]:
+    async def comes(self, name: str, intent: str = "preview", *, batch: bool = False) -> asyncio.Task[Delivery]:
         """One more call; back when it waits or is over."""
         before = len(self.t.app.waiting)
-        task = self._send(name, wish(self.t, intent))
+        call = wish(self.t, intent)
+        task = self._send(name, in_batch(call) if batch else call)
         await until(lambda: len(self.t.app.waiting) > before or task.done() or any(self._failed()))
         return task
 
@@ -147,6 +148,18 @@ async def test_a_call_of_higher_priority_is_not_turned_away_because_of_a_long_li
             task.cancel()
         await line.end()
         assert (await line.ordered())[:2] == ["first", "preview"]
+        await t.assert_books_agree()
+
+
+async def test_a_call_that_a_budget_put_back_goes_after_those_that_come_later(tmp_path: Path) -> None:
+    async with short_of_room(tmp_path, priority=0.0) as t:
+        line = Line(t)
+        await line.begin()
+        await line.comes("put back", batch=True)
+        await line.comes("later")
+        await line.comes("later still")
+        await line.end()
+        assert await line.ordered() == ["first", "later", "later still", "put back"]
         await t.assert_books_agree()
 
 

@@ -97,7 +97,7 @@ _KEY = f"INSERT INTO keys ({KEY}) VALUES ({_PLACES})"
 _KEY_NOW = f"SELECT {KEY} FROM keys WHERE id = ?"
 _CHANGE_KEY = f"UPDATE keys SET ({KEY}) = ({_PLACES}) WHERE id = ?"
 _CHANGE = "INSERT INTO changes (at, actor, of, name, action, detail) VALUES (?,?,?,?,?,?)"
-_BUDGET = f"INSERT OR REPLACE INTO budgets ({BUDGET}) VALUES ({','.join('?' * 10)})"
+_BUDGET = f"INSERT OR REPLACE INTO budgets ({BUDGET}) VALUES ({','.join('?' * len(BudgetRow.__struct_fields__))})"
 _BUDGETS = f"SELECT {BUDGET} FROM budgets"
 _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excluded.budget"
 

@@ -41,7 +41,8 @@ def first_id(prefix: str, since: datetime) -> str:
 ATTEMPT = ", ".join(AttemptRow.__struct_fields__)
 ASSET = ", ".join("position" if name == "index" else name for name in AssetRow.__struct_fields__)
 KEY = ", ".join(KeyRow.__struct_fields__)
-BUDGET = ", ".join("amount" if name == "limit" else name for name in BudgetRow.__struct_fields__)
+_WORDS_OF_SQL = {"limit": "amount", "then": "soft_then"}
+BUDGET = ", ".join(_WORDS_OF_SQL.get(name, name) for name in BudgetRow.__struct_fields__)
 IDEMPOTENCY = ", ".join(IdempotencyRow.__struct_fields__)
 
 encode = msgspec.json.Encoder().encode
@@ -216,6 +217,8 @@ def budget_columns(row: BudgetRow) -> tuple[object, ...]:
         row.extra,
         _stamp(row.extra_until),
         _stamp(row.removed),
+        row.soft,
+        row.then,
     )
 
 

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
 from gateway.money.focus import COLUMNS, row_of
 from gateway.money.periods import Period, month_of
-from gateway.money.reconcile import Reconciliation, drift
+from gateway.money.reconcile import EndpointDrift, Reconciliation, drift
 from gateway.settings import Settings
 from gateway.storage.audit import Audit
 from gateway.storage.rows import EntryRow
@@ -49,13 +49,17 @@ def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int
         orders = sum(account.orders for account in accounts.values())
         print_json({"drift_nano_usd": drift, "suspended": suspended, "orders": orders, "accounts": accounts})
     else:
-        rows = [("account", "orders", "ledger", "provider", "drift", "suspended")]
-        rows += [
-            (name, str(a.orders), dollars(a.ours), dollars(a.theirs), dollars(a.drift), str(a.suspended))
-            for name, a in accounts.items()
-        ]
+        rows: list[tuple[str, ...]] = [("account", "orders", "ledger", "provider", "drift", "suspended")]
+        for name, account in accounts.items():
+            rows.append((name, *_sums(account)))
+            rows += [(f"  {' '.join(each.models)} ({each.endpoint})", *_sums(each)) for each in account.endpoints]
         print(table(rows, right=frozenset({1, 2, 3, 4, 5})))
     return 1 if differs or suspended else 0
+
+
+def _sums(found: Reconciliation | EndpointDrift) -> tuple[str, ...]:
+    amounts = (dollars(found.ours), dollars(found.theirs), dollars(found.drift))
+    return (str(found.orders), *amounts, str(found.suspended))
 
 
 def audit(*, json: Json = False, where: Where = HERE) -> int:

@@ -53,6 +53,19 @@ class Resolution(Struct, frozen=True, kw_only=True):
     """Lines of no order of ours: somebody else uses this account."""
 
 
+class EndpointDrift(Struct, frozen=True, kw_only=True):
+    """Our book beside a provider's bill for one endpoint, in nano-dollars."""
+
+    endpoint: str
+    models: tuple[str, ...]
+    """What it is sold as."""
+    ours: int
+    theirs: int | None
+    drift: int | None
+    suspended: int
+    orders: int
+
+
 class Reconciliation(Struct, frozen=True, kw_only=True):
     """Our book beside a provider's bill, in nano-dollars."""
 
@@ -65,6 +78,8 @@ class Reconciliation(Struct, frozen=True, kw_only=True):
     """Orders whose cost is not known yet."""
     orders: int
     """Orders settled."""
+    endpoints: tuple[EndpointDrift, ...] = ()
+    """The same by endpoint, by name."""
 
 
 async def resolve(db: Database, account: str, provider: Provider, period: Period) -> Resolution:
@@ -126,18 +141,38 @@ async def drift(db: Database, providers: Mapping[str, Provider], since: datetime
 
 
 async def _compare(db: Database, account: str, provider: Provider, since: datetime) -> Reconciliation:
-    attempts = await db.account_attempts(account, since)
-    ours = sum(row.cost for row in attempts) + sum(mend.amount for mend in await db.corrections(account, since))
-    theirs = None
+    attempts, mends = await db.account_attempts(account, since), await db.corrections(account, since)
+    endpoints = sorted({*by_endpoint(attempts), *(mend.endpoint for mend in mends)})
+    lines = None
     if isinstance(provider, ReportsUsage):
-        endpoints = sorted(by_endpoint(attempts))
-        theirs = sum(line.nano_usd for line in await provider.usage(since, endpoints)) if endpoints else 0
+        lines = await provider.usage(since, endpoints) if endpoints else ()
+    found = tuple(_of_endpoint(endpoint, attempts, mends, lines) for endpoint in endpoints)
+    ours = sum(each.ours for each in found)
+    theirs = None if lines is None else sum(each.theirs or 0 for each in found)
     return Reconciliation(
         ours=ours,
         theirs=theirs,
         drift=None if theirs is None else ours - theirs,
-        suspended=sum(row.state == "suspended" for row in attempts),
-        orders=sum(row.state == "settled" for row in attempts),
+        suspended=sum(each.suspended for each in found),
+        orders=sum(each.orders for each in found),
+        endpoints=found,
+    )
+
+
+def _of_endpoint(
+    endpoint: str, attempts: Sequence[AttemptRow], mends: Sequence[Correction], lines: Sequence[UsageRecord] | None
+) -> EndpointDrift:
+    rows = [row for row in attempts if row.endpoint == endpoint]
+    ours = sum(row.cost for row in rows) + sum(mend.amount for mend in mends if mend.endpoint == endpoint)
+    theirs = None if lines is None else sum(line.nano_usd for line in lines if line.endpoint == endpoint)
+    return EndpointDrift(
+        endpoint=endpoint,
+        models=tuple(sorted({row.offer_id.partition(":")[2].partition("/")[0] for row in rows})),
+        ours=ours,
+        theirs=theirs,
+        drift=None if theirs is None else ours - theirs,
+        suspended=sum(row.state == "suspended" for row in rows),
+        orders=sum(row.state == "settled" for row in rows),
     )
 
 

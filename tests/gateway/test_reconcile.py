@@ -8,10 +8,11 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.money.ledger import Ledger
 from gateway.money.matching import Mend, Release, Settle, adding_up_to, by_request, by_total, quiet_spans
-from gateway.money.reconcile import Period, Resolution, drift, resolve
+from gateway.money.reconcile import Period, Resolution, drift, glance, resolve
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from providers.contract import Generation, OnAccepted, Order, Ticket, UsageRecord
@@ -139,6 +140,36 @@ async def test_a_total_settles_the_orders_that_add_up_to_it(
     seller = Seller(total(2400))
     assert await resolve(db, "fal", seller, period(clock)) == Resolution(settled=2, released=1)
     assert (await drift(db, {"fal": seller}, MIDNIGHT))["fal"].drift == 0
+
+
+async def test_the_drift_is_told_by_endpoint_and_model_and_adds_up(
+    db: SqliteDatabase, ledger: Ledger, clock: HandClock
+) -> None:
+    await order(ledger, clock, 1000, cost=1000, ticket="a")
+    held = replace(new_hold(700), endpoint="flux/dev", offer_id="fal:flux-dev/edit")
+    (hold,) = await ledger.hold([held])
+    await hold.settle(cost=600, charge=600, outcome=Outcome())
+    found = (await drift(db, {"fal": Seller(line(1000, "a"), line(450, "b", endpoint="flux/dev"))}, MIDNIGHT))["fal"]
+    assert [(each.endpoint, each.models, each.drift, each.orders) for each in found.endpoints] == [
+        ("flux/dev", ("flux-dev",), 150, 1), ("flux/schnell", ("flux-schnell",), 0, 1),
+    ]  # fmt: skip
+    assert found.drift == sum(each.drift or 0 for each in found.endpoints)
+
+
+@pytest.mark.parametrize("seconds", [0, 400])
+async def test_a_glance_corrects_what_the_latest_bills_say_and_nothing_else(
+    db: SqliteDatabase, ledger: Ledger, clock: HandClock, seconds: int
+) -> None:
+    await order(ledger, clock, 1000, cost=1000, ticket="a")
+    await order(ledger, clock, 1000, cost=1000, ticket="b")
+    await order(ledger, clock, 700, ticket="lost")
+    clock.forward(seconds)
+    seller = Seller(line(1200, "a"), line(5, "stranger"), line(700, "lost"))
+    found = await glance(db, "fal", seller, NOON, clock.utc())
+    assert found == Resolution(corrections=1, corrected_by=200)
+    assert await glance(db, "fal", seller, NOON, clock.utc()) == Resolution()
+    assert [row.cost for row in await db.account_attempts("fal", NOON)] == [1200, 1000, 0]
+    assert await db.audit() == []
 
 
 @pytest.mark.parametrize("reported", [2399, 900])

@@ -582,6 +582,14 @@ async def test_the_audit_notices_what_no_single_order_shows(tmp_path: Path) -> N
             "UPDATE attempts SET outcome = CAST('{\"error\":\"timed_out\"}' AS BLOB) WHERE id = 'att_a'",
             "its team was charged 600",
         ),
+        (
+            "UPDATE attempts SET outcome = CAST('{\"error\":\"overloaded\"}' AS BLOB) WHERE id = 'att_a'",
+            "was never accepted (overloaded), but fal was paid 600",
+        ),
+        (
+            "UPDATE attempts SET state = 'released', outcome = CAST('{\"delivered\":2}' AS BLOB) WHERE id = 'att_a'",
+            "delivered 2 pictures, and its money was given back",
+        ),
         ("UPDATE attempts SET account = 'together' WHERE id = 'att_b'", "is of together, but has entries of fal"),
         ("DROP TRIGGER entries_are_never_deleted", "the guard entries_are_never_deleted is gone"),
         ("DELETE FROM entries WHERE seq = 3", "entries are missing"),
@@ -591,6 +599,19 @@ async def test_the_audit_notices_what_no_single_order_shows(tmp_path: Path) -> N
         assert any(fault in sentence for sentence in await database.audit()), statement
     connection.close()
     await database.aclose()
+
+
+@pytest.mark.parametrize("before", [1000, None])
+async def test_a_budget_that_was_lowered_below_what_is_spent_breaks_no_promise(
+    db: SqliteDatabase, before: int | None
+) -> None:
+    wide, narrow = a_key(budget=before), a_key(budget=500)
+    await db.add_key(wide)
+    held = new_hold(800, key_id="key_1")
+    await db.hold("own_1", [held], [], NOON)
+    await db.close(settled(held, 800))
+    assert await db.change_key(wide, narrow, key_change(wide, narrow, "limited", "ann", NOON))
+    assert await db.audit() == []
 
 
 async def test_the_audit_says_how_much_it_looked_at_and_how_far_bills_went_beyond_their_holds(

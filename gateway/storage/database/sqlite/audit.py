@@ -84,15 +84,34 @@ _UNPAID = """
     SELECT 'picture ' || assets.id || ' is kept, but its order ' || attempt_id || ' is ' || state
     FROM assets JOIN attempts ON attempts.id = attempt_id WHERE state <> 'settled'
 """
+_GIVEN_AWAY = """
+    SELECT 'attempt ' || id || ' delivered ' || (CAST(outcome AS TEXT) ->> 'delivered')
+        || ' pictures, and its money was given back'
+    FROM attempts WHERE state = 'released' AND CAST(outcome AS TEXT) ->> 'delivered' > 0
+"""
+_NOT_FREE = """
+    SELECT 'attempt ' || id || ' was never accepted (' || error || '), but ' || account || ' was paid ' || cost
+    FROM (
+        SELECT id, account, cost, CAST(outcome AS TEXT) ->> 'error' AS error FROM attempts
+        WHERE state = 'settled' AND cost > 0 AND instr(CAST(outcome AS TEXT), '"error":"') > 0
+    ) WHERE error IN ('overloaded', 'unavailable', 'unsupported', 'retired', 'misconfigured')
+"""
 _OVERSPENT = """
-    WITH overruns AS (
+    WITH highest AS (
+        SELECT name AS of_key, MAX(detail ->> '$.budget.from') AS amount,
+            MAX(detail ->> '$.budget.from' IS NULL) AS unlimited
+        FROM (SELECT name, CAST(detail AS TEXT) AS detail FROM changes WHERE action <> 'created')
+        WHERE detail ->> '$.budget.to' IS NOT NULL GROUP BY name
+    ), overruns AS (
         SELECT key_id, SUM(amount) AS beyond FROM entries JOIN attempts ON attempts.id = attempt_id
         WHERE book = 'charge' AND (kind = 'correction' OR note = 'overrun') AND amount > 0 GROUP BY key_id
     )
     SELECT 'key ' || id || ' has spent ' || (held + posted) || ' of a budget of ' || budget
         || ', and its overruns explain only ' || COALESCE(beyond, 0)
     FROM keys JOIN balances ON book = 'key' AND party = id LEFT JOIN overruns ON key_id = id
-    WHERE budget IS NOT NULL AND held + posted > budget + COALESCE(beyond, 0)
+        LEFT JOIN highest ON of_key = id
+    WHERE budget IS NOT NULL AND COALESCE(unlimited, 0) = 0
+        AND held + posted > MAX(budget, COALESCE(amount, 0)) + COALESCE(beyond, 0)
 """
 
 
@@ -118,7 +137,8 @@ class _Auditing:
         """Everything that is wrong, and what was looked at."""
         faults = list(islice(self._of_attempts(), MOST))
         faults += self._of_balances()
-        for query in (_GAPS, _UNGUARDED, _TWICE, _UNPAID, _OVERSPENT, _MISCOUNTED):
+        queries = (_GAPS, _UNGUARDED, _TWICE, _UNPAID, _GIVEN_AWAY, _NOT_FREE, _OVERSPENT, _MISCOUNTED)
+        for query in queries:
             faults += [fault for (fault,) in islice(self._connection.execute(query), MOST)]
         (entries,) = self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()
         overruns, beyond, large = self._overruns

@@ -39,7 +39,10 @@ WAVES = 8
 PATIENCE_S = 600.0
 """Seconds a caller waits; so do the calls: what is measured is money, not speed."""
 SETTLE_S = 120.0
-SELLERS: Mapping[str, Mapping[str, object]] = {"fal": {"concurrency": 20_000}, "together": {"rate": 1e6, "burst": 20_000}}
+SELLERS: Mapping[str, Mapping[str, object]] = {
+    "fal": {"concurrency": 20_000},
+    "together": {"rate": 1e6, "burst": 20_000},
+}
 """Limits that nobody reaches: here nothing but money may run out."""
 FAULTS = (
     {"provider": "*", "when": {"share": 0.05}, "do": "500"},

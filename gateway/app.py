@@ -20,6 +20,7 @@ from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
+from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
@@ -61,6 +62,7 @@ from policies.catalog import Catalog
 from policies.engine import CostEngine
 from policies.policy import Policy
 from policies.types import Engine, Offer
+from policies.velocity import Brake
 from providers import registry
 from providers.contract import LoadsFirst, Provider
 from providers.transport import Http
@@ -152,6 +154,7 @@ class App:
         )
         self.spend_watch = SpendWatch(db, clock, self.alerts)
         self.pressure_watch = PressureWatch(db, clock, self.alerts, self._full)
+        self.key_brake = self._brake()
         self.recovery = self._recovery()
         self.soft_limits = SoftLimits()
         self._services = self._make_services()
@@ -290,6 +293,17 @@ class App:
             on_failure=hook.on_failure,
         )
 
+    def _brake(self) -> KeyBrake:
+        terms = self.settings.brake
+        return KeyBrake(
+            self.db,
+            self.ledger.charged_keys,
+            self.keys.refresh,
+            self.clock,
+            self.alerts,
+            Terms(rule=Brake(factor=terms.factor, floor=terms.floor, hours=terms.hours), pause=terms.pause),
+        )
+
     def _recovery(self) -> Recovery:
         return Recovery(
             db=self.db,
@@ -402,6 +416,8 @@ class App:
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("log", TICK_S, self._flush_log),
         ]
+        if not self.settings.brake.off:
+            self._loops.append(self._every("brake", LOOK_S, self.key_brake.work))
         if self.reloading is not None:
             self._loops.append(asyncio.get_running_loop().create_task(self.reloading.follow(), name="reloading"))
         if self.canaries is not None:

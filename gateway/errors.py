@@ -11,6 +11,7 @@
     |-- TooLarge               413
     |-- BudgetSpent            429 insufficient_quota, waiting will not cure it
     |-- RateLimited            429 rate_limit_exceeded
+    |-- KeyPaused              429 key_paused
     |-- Undeliverable          502
     |-- NoCapacity             503
     |-- NotReady               503
@@ -144,6 +145,15 @@ class RateLimited(GatewayError):
     code = "rate_limit_exceeded"
     should_retry = True
     usual_wait: ClassVar[float | None] = 1.0
+
+
+class KeyPaused(GatewayError):
+    """This API key spent far more than it usually does, and is paused for a while."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "key_paused"
+    should_retry = False
 
 
 class Undeliverable(GatewayError):

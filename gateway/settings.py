@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
 from policies.billing_file import BillingEntry
 from policies.catalog_file import AgreedPrice
+from policies.money import USD
 from policies.policy_file.values import Dollars, Duration
 
 PREFIX = "PIXELGATE_"
@@ -298,6 +299,21 @@ class AlertSettings(_Typed):
     )
 
 
+class BrakeSettings(_Typed):
+    """When a key spends so fast that it is paused."""
+
+    factor: float = Field(default=10.0, ge=2, description="How many times its usual hour a key may spend in an hour.")
+    floor: Dollars = Field(default=25 * USD, gt=0, description="What it may spend in an hour in any case.")
+    hours: int = Field(
+        default=24,
+        ge=1,
+        le=168,
+        description="Hours of the last seven days in which it must have spent anything before an hour is usual.",
+    )
+    pause: Duration = Field(default=3600.0, ge=60, description="For how long it is paused.")
+    off: bool = Field(default=False, description="Pause no key.")
+
+
 class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
@@ -315,6 +331,7 @@ class Settings(_Typed):
     c2pa: C2paSettings = C2paSettings()
     content_hook: ContentHookSettings = ContentHookSettings()
     limits: Limits = Limits()
+    brake: BrakeSettings = BrakeSettings()
     alerts: AlertSettings = AlertSettings()
     inputs: Inputs = Inputs()
     orders: Orders = Orders()

@@ -49,6 +49,7 @@ GROUPS = {
             "show": ("gateway.cli.keys:show", "One key: its terms, what it spent, what was changed last."),
             "limit": ("gateway.cli.keys:limit", "Changes what a key may do."),
             "rotate": ("gateway.cli.keys:rotate", "Gives a key a fresh secret; the one it had stays good for a while."),
+            "release": ("gateway.cli.keys:release", "Lets a key go on that was paused for spending too fast."),
             "revoke": ("gateway.cli.keys:revoke", "Ends a key for good."),
             "history": ("gateway.cli.keys:history", "Who changed what of keys, and when."),
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 from msgspec.structs import replace
@@ -253,6 +253,34 @@ def rotate(
     say(f"the secret it had {until}")
 
 
+def release(
+    key_id: str,
+    /,
+    *,
+    time: Annotated[str, Parameter(name="--for")] = "1h",
+    author: str | None = None,
+    where: Where = HERE,
+) -> None:
+    """Let a key go on that was paused since it spent far more than usual; or see to it that it will not be paused.
+
+    Parameters
+    ----------
+    key_id
+        Its id, as `keys list` shows it (the middle of pg_<id>_...).
+    time
+        For how long it is not paused again, whatever it spends: 1h, 24h.
+    author
+        Who releases it; whoever types this when left out.
+    """
+    until = datetime.now(UTC) + timedelta(seconds=_typed("--for", parse_duration, time))
+
+    def released(row: KeyRow) -> KeyRow:
+        return replace(row, paused_until=None, unbraked_until=until)
+
+    row = _change(where.settings(), key_id, "released", author, released)
+    print(f"released {row.id}; it is not paused before {until:%Y-%m-%d %H:%M} UTC, whatever it spends")
+
+
 def revoke(key_id: str, /, *, author: str | None = None, where: Where = HERE) -> None:
     """End a key for good; requests that carry it get 401.
 
@@ -421,6 +449,8 @@ def _public(row: KeyRow) -> dict[str, object]:
         "expires": row.expires,
         "revoked": row.revoked,
         "former_until": row.former_until,
+        "paused_until": row.paused_until,
+        "unbraked_until": row.unbraked_until,
     }
 
 
@@ -434,6 +464,8 @@ def _state(row: KeyRow) -> str:
         return "revoked"
     if row.expires is not None and row.expires <= now:
         return "expired"
+    if row.paused_until is not None and row.paused_until > now:
+        return "paused"
     return "rotating" if row.former_until is not None and row.former_until > now else "good"
 
 
@@ -444,13 +476,14 @@ def _line(row: KeyRow, spent: int) -> tuple[str, ...]:
 
 def _told(row: KeyRow, spent: Spending) -> list[tuple[str, str]]:
     """What a key is and may do, in words."""
-    until = "" if row.former_until is None else f"{row.former_until:%Y-%m-%d %H:%M} UTC"
     rows = [
         ("id", row.id),
         ("team", row.team),
         ("name", row.name or "-"),
         ("state", _state(row)),
-        ("secret it had", f"good until {until}" if _state(row) == "rotating" else "-"),
+        ("secret it had", f"good {_until(row.former_until)}" if _state(row) == "rotating" else "-"),
+        ("paused", _until(row.paused_until) if _state(row) == "paused" else "-"),
+        ("not paused", _until(row.unbraked_until)),
         ("expires", "never" if row.expires is None else f"{row.expires:%Y-%m-%d %H:%M} UTC"),
         ("scopes", ", ".join(row.scopes) or "none"),
         ("models", "all" if row.models is None else ", ".join(row.models)),
@@ -463,6 +496,10 @@ def _told(row: KeyRow, spent: Spending) -> list[tuple[str, str]]:
     ]
     counts = {"requests a minute": row.rpm, "pictures a minute": row.ipm, "calls in flight": row.concurrency}
     return [*rows, *((what, "-" if count is None else str(count)) for what, count in counts.items())]
+
+
+def _until(at: datetime | None) -> str:
+    return "-" if at is None else f"until {at:%Y-%m-%d %H:%M} UTC"
 
 
 def _changes_table(changes: Sequence[ChangeRow]) -> str:

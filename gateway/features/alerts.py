@@ -34,7 +34,7 @@ from gateway.storage.budgets import (
     window_at,
 )
 from gateway.storage.database import Database, Spending
-from gateway.storage.rows import AlertRow, BudgetRow
+from gateway.storage.rows import AlertRow, BudgetRow, KeyRow
 from policies.alarms import Pressure
 from policies.money import to_usd
 from providers.transport import Http, WireError
@@ -52,6 +52,7 @@ KINDS: Mapping[str, str] = {
     "budget_soft": "a budget that is past its soft limit",
     "budget_forecast": "a budget that will be spent before its window is over",
     "unusual_spend": "an hour that costs far more than usual",
+    "key_paused": "a key that is paused, since it spent far more than usual",
     "rate_pressure": "an account whose limits stand in the way",
     "bill_drift": "a seller that bills other than our prices say",
     "strange_bill": "a seller that bills orders which are none of ours",
@@ -95,6 +96,16 @@ def hooks_of(settings: Settings) -> list[Hook]:
         for hook in settings.alerts.hooks
         if hook.url is not None
     ]
+
+
+class PausedKey(Struct, frozen=True, kw_only=True):
+    """Why a key was paused; nano-dollars."""
+
+    hour: int
+    """Hours since 1970, in UTC."""
+    spent: int
+    """What it spent in it so far."""
+    usual: int
 
 
 class Alerts:
@@ -150,6 +161,24 @@ class Alerts:
         )
         facts = {"account": account, "corrections": found.corrections, "nano_usd": found.corrected_by}
         await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
+
+    async def paused(self, key: KeyRow, why: PausedKey) -> None:
+        """Raise an alert where a key was paused, since it spent far more than usual."""
+        assert key.paused_until is not None
+        named = f" ({key.name})" if key.name else ""
+        text = (
+            f"The key {key.id}{named} of team {key.team} is paused until {key.paused_until:%Y-%m-%d %H:%M} UTC: it "
+            f"spent {to_usd(why.spent)} USD within an hour, and usually spends {to_usd(why.usual)}. If that was meant, "
+            f"`pixelgate keys release {key.id}`; if not, `pixelgate keys rotate {key.id} --overlap none`."
+        )
+        facts = {
+            "key": key.id,
+            "team": key.team,
+            "until": key.paused_until,
+            "spent_nano_usd": why.spent,
+            "usual_nano_usd": why.usual,
+        }
+        await self.tell(_alert("key_paused", (key.id, str(why.hour)), self._clock.utc(), text, facts))
 
     async def listed(self, finding: Finding) -> None:
         """Raise an alert where a seller's own list says another price than ours, or than before."""

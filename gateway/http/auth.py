@@ -13,7 +13,7 @@ from math import ceil
 from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.errors import Forbidden, InvalidApiKey, InvalidRequest, RateLimited
+from gateway.errors import Forbidden, InvalidApiKey, InvalidRequest, KeyPaused, RateLimited
 from gateway.keys import hash_secret, mask, split_key
 from gateway.requests.call import Caller, Limits
 from gateway.storage.rows import KeyRow
@@ -104,7 +104,8 @@ class Key:
         self.rate = None if row.rpm is None else Rate(row.rpm, now, before=rate)
         self.images = None if row.ipm is None else Rate(row.ipm, now, b"images", before=images)
         self.flights = flights
-        self.ends = row.revoked is not None or row.expires is not None
+        self.ends = not (row.revoked is None and row.expires is None and row.paused_until is None)
+        """Whether it must be looked at what time it is."""
 
     def __repr__(self) -> str:
         return f"<Key {self.row.id} of {self.row.team}>"
@@ -253,6 +254,13 @@ class KeyRing:
             raise InvalidApiKey(f"The API key {mask(shown)} was revoked. Ask your administrator for a new one.")
         if key.row.expires is not None and key.row.expires <= self._clock.utc():
             raise InvalidApiKey(f"The API key {mask(shown)} has expired. Ask your administrator for a new one.")
+        if key.row.paused_until is not None and key.row.paused_until > self._clock.utc():
+            raise KeyPaused(
+                f"The API key {mask(shown)} is paused until {key.row.paused_until:%Y-%m-%d %H:%M} UTC: it spent far "
+                "more in an hour than it usually does. If that was meant, have it released "
+                f"(pixelgate keys release {key.row.id}); if not, have it rotated (pixelgate keys rotate {key.row.id} "
+                "--overlap none)."
+            )
 
 
 def shown_key(headers: Mapping[bytes, bytes]) -> bytes:

@@ -7,14 +7,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from gateway.errors import Forbidden, GatewayError, InvalidApiKey, InvalidRequest, NoCapacity, TooLarge
+from gateway.errors import Forbidden, GatewayError, InvalidApiKey, InvalidRequest, KeyPaused, NoCapacity, TooLarge
 from gateway.http.errors import TooSlow, Unexpected, UnsupportedMediaType
 from gateway.http.field_kinds import Schema
 
 Method = Literal["get", "post", "put", "patch", "delete"]
 Raised = tuple[type[GatewayError], ...]
 
-UNFIT_KEY: Raised = (InvalidApiKey, Forbidden)
+UNFIT_KEY: Raised = (InvalidApiKey, Forbidden, KeyPaused)
 BAD_BODY: Raised = (InvalidRequest, TooSlow, TooLarge, UnsupportedMediaType, NoCapacity)
 """What any endpoint that reads a JSON body may answer."""
 

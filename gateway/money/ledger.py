@@ -94,6 +94,10 @@ class Ledger:
         left = [spending.left for spending in (key, group) if spending is not None]
         return min((amount for amount in left if amount is not None), default=None)
 
+    def charged_keys(self) -> Mapping[str, int]:
+        """Nano-dollars that every key was charged in all, as of the last sign of life."""
+        return {key: spending.posted for key, spending in self._keys.items()}
+
     def take_refusals(self) -> frozenset[str]:
         """The budgets that refused an order since this was asked last, by what `BudgetSpent.budget` says."""
         taken = frozenset(self._refusals)

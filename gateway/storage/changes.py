@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.storage.rows import KeyRow
 
-KeyAction: TypeAlias = Literal["created", "limited", "rotated", "revoked"]
+KeyAction: TypeAlias = Literal["created", "limited", "rotated", "paused", "released", "revoked"]
 
 _SECRET = frozenset({"hash", "former"})
 """Fields of a key of which no record says more than that they changed."""

@@ -239,6 +239,20 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     former: bytes | None = None
     """What was `hash` before the last rotation; good until `former_until`."""
     former_until: datetime | None = None
+    paused_until: datetime | None = None
+    """It spent far more than usual, and is refused until then; see `policies.velocity`."""
+    unbraked_until: datetime | None = None
+    """Somebody released it: it is not paused again before."""
+
+
+class KeyHour(Struct, frozen=True, kw_only=True):
+    """That an hour began in which a key spent anything."""
+
+    key_id: str
+    hour: int
+    """Hours since 1970, in UTC."""
+    opened: int
+    """What the key had been charged in all, in nano-dollars."""
 
 
 class BudgetRow(Struct, frozen=True, kw_only=True):

@@ -351,6 +351,8 @@ async def test_every_field_of_a_key_comes_back_as_it_was_kept(db: SqliteDatabase
         concurrency=6,
         former=b"before",
         former_until=NOON,
+        paused_until=NOON,
+        unbraked_until=NOON,
         expires=NOON,
         revoked=NOON,
     )

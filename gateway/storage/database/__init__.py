@@ -28,6 +28,7 @@ from gateway.storage.rows import (
     EntryRow,
     ErasureRow,
     IdempotencyRow,
+    KeyHour,
     KeyRow,
     NewHold,
     Outcome,
@@ -287,6 +288,12 @@ class Database(Protocol):
 
     async def key_spent(self, key_id: str) -> Spending:
         """What a key has used of its budget."""
+
+    async def key_hours(self, since: int) -> Sequence[KeyHour]:
+        """Where hours began in which keys spent anything, from one of them on (hours since 1970)."""
+
+    async def open_key_hours(self, hours: Sequence[KeyHour], *, forget_before: int) -> None:
+        """Keep where hours of keys begin, each once, and forget those before one of them."""
 
     async def set_team_budget(self, team: str, budget: int | None) -> None:
         """Set, change or (None) lift a team's hard limit."""

@@ -37,6 +37,7 @@ from gateway.storage.rows import (
     EntryRow,
     ErasureRow,
     IdempotencyRow,
+    KeyHour,
     KeyRow,
     NewHold,
     Outcome,
@@ -306,6 +307,14 @@ class SqliteDatabase:
     async def key_spent(self, key_id: str) -> Spending:
         """What a key has used of its budget."""
         return (await self._spending("keys", "id", "key")).get(key_id, Spending())
+
+    async def key_hours(self, since: int) -> Sequence[KeyHour]:
+        """Where hours of keys began."""
+        return await self._all(values.key_hour, "SELECT key_id, hour, opened FROM key_hours WHERE hour >= ?", since)
+
+    async def open_key_hours(self, hours: Sequence[KeyHour], *, forget_before: int) -> None:
+        """Keep where hours of keys begin."""
+        await self._writer.submit(self._books.open_key_hours, hours, forget_before)
 
     async def set_team_budget(self, team: str, budget: int | None) -> None:
         """Set, change or lift a team's hard limit."""

@@ -50,6 +50,7 @@ from gateway.storage.rows import (
     DecisionRow,
     ErasureRow,
     IdempotencyRow,
+    KeyHour,
     KeyRow,
     NewHold,
     Outcome,
@@ -374,6 +375,12 @@ class Books:
         self._budgets.pop(("key", before.id), None)
         self._execute(_CHANGE, change_columns(change))
         return True
+
+    def open_key_hours(self, hours: Sequence[KeyHour], forget_before: int) -> None:
+        """Keep where hours of keys begin, and forget old ones."""
+        rows = [(hour.key_id, hour.hour, hour.opened) for hour in hours]
+        self._executemany("INSERT OR IGNORE INTO key_hours VALUES (?,?,?)", rows)
+        self._execute("DELETE FROM key_hours WHERE hour < ?", (forget_before,))
 
     def set_team_budget(self, team: str, budget: int | None) -> None:
         """Set a team's hard limit."""

@@ -20,6 +20,7 @@ from gateway.storage.rows import (
     EntryRow,
     ErasureRow,
     IdempotencyRow,
+    KeyHour,
     KeyRow,
     Outcome,
     RecipeRow,
@@ -155,7 +156,8 @@ def key(row: Columns) -> KeyRow:
     fields["created"] = moment(fields["created"])
     fields["expires"] = _maybe(fields["expires"])
     fields["revoked"] = _maybe(fields["revoked"])
-    fields["former_until"] = _maybe(fields["former_until"])
+    for until in ("former_until", "paused_until", "unbraked_until"):
+        fields[until] = _maybe(fields[until])
     return KeyRow(**fields)
 
 
@@ -181,7 +183,14 @@ def key_columns(key: KeyRow) -> tuple[object, ...]:
         key.concurrency,
         key.former,
         _stamp(key.former_until),
+        _stamp(key.paused_until),
+        _stamp(key.unbraked_until),
     )
+
+
+def key_hour(row: Columns) -> KeyHour:
+    """From key_id, hour, opened."""
+    return KeyHour(**dict(zip(KeyHour.__struct_fields__, row, strict=True)))
 
 
 def change(row: Columns) -> ChangeRow:

@@ -87,7 +87,12 @@ async def _read(where: Where, period: Period) -> Report:
     catalog = load_revision(settings, every_account=True).catalog
     db = open_records(settings)
     try:
-        return await report(db, catalog, period)
+        billing = {
+            name: account.billing.billing()
+            for name, account in settings.accounts.items()
+            if account.billing is not None
+        }
+        return await report(db, catalog, period, billing)
     finally:
         await db.aclose()
 

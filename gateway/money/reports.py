@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from gateway.money.periods import DAY, Period
 from gateway.money.savings import Baseline, baselines
-from gateway.money.suggestions import Suggestion, suggestions
+from gateway.money.suggestions import Prepaid, Suggestion, suggestions
 from gateway.storage.activity import Activity, Open, Source, Spent
 from gateway.storage.database import Database
+from policies.billing import Billing, credit_left
 from policies.catalog import Catalog
 
 UNKNOWN = "-"
@@ -57,12 +58,30 @@ class Report(Struct, frozen=True, kw_only=True):
     suspended: Mapping[str, Open]
 
 
-async def report(db: Database, catalog: Catalog, period: Period) -> Report:
-    """Read the ledger once and look at it from every side."""
-    return report_of(await db.activity(period.start, period.end, period.zone), catalog, period)
+async def report(
+    db: Database, catalog: Catalog, period: Period, billing: Mapping[str, Billing] | None = None
+) -> Report:
+    """Read the ledger once and look at it from every side; `billing` says how accounts' invoices are made."""
+    prepaid = [each for name, terms in (billing or {}).items() for each in await _left(db, name, terms, period)]
+    return report_of(await db.activity(period.start, period.end, period.zone), catalog, period, prepaid)
 
 
-def report_of(activity: Activity, catalog: Catalog, period: Period) -> Report:
+async def _left(db: Database, account: str, terms: Billing, period: Period) -> Sequence[Prepaid]:
+    """What is left of an account's credit now."""
+    counters = await db.billing_counters(account)
+    return [
+        Prepaid(
+            account=account,
+            lot=lot.name,
+            left=left,
+            days=None if lot.expires is None else (lot.expires - period.now) / DAY,
+        )
+        for lot, left in credit_left(terms, lambda name: counters.get(name, 0), period.now)
+        if left > 0
+    ]
+
+
+def report_of(activity: Activity, catalog: Catalog, period: Period, prepaid: Sequence[Prepaid] = ()) -> Report:
     """The report of an activity; pure."""
     models = {(offer.account, offer.endpoint): offer.model for offer in catalog.offers.values()}
 
@@ -97,7 +116,7 @@ def report_of(activity: Activity, catalog: Catalog, period: Period) -> Report:
         tags=_tags(activity),
         days=_days(activity, period),
         baselines=baselines(activity, catalog),
-        suggestions=suggestions(activity, catalog, period.months),
+        suggestions=suggestions(activity, catalog, period.months, prepaid),
         suspended=activity.suspended,
     )
 

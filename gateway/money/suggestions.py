@@ -8,6 +8,7 @@ from math import isqrt
 
 from msgspec import Struct
 
+from gateway.money.periods import MONTH_DAYS
 from gateway.money.savings import request_of
 from gateway.storage.activity import Activity, Drawn, Spent
 from policies.catalog import Catalog
@@ -46,14 +47,30 @@ class Suggestion(Struct, frozen=True, kw_only=True):
     """The same for a month at this pace."""
 
 
-def suggestions(activity: Activity, catalog: Catalog, months: float) -> Sequence[Suggestion]:
-    """Everything worth doing, dearest first; `months` is how much of a month the activity covers."""
+class Prepaid(Struct, frozen=True, kw_only=True):
+    """What is left of credit that was paid for ahead. Money is nano-dollars."""
+
+    account: str
+    lot: str
+    left: int
+    days: float | None
+    """Until the rest of it is lost; None: never."""
+
+
+def suggestions(
+    activity: Activity, catalog: Catalog, months: float, prepaid: Sequence[Prepaid] = ()
+) -> Sequence[Suggestion]:
+    """Everything worth doing, dearest first; `months` is how much of a month the activity covers.
+
+    `prepaid` is what is left of each account's credit, in the order in which it is drawn from.
+    """
     found = [
         *_preview_first(activity, catalog, months),
         *_keep_repeats(activity, months),
         *_negotiate(activity, months),
         *_smaller_sizes(activity, catalog, months),
         *_billed_failures(activity, months),
+        *_prepaid(activity, prepaid, months),
         *_unknown_costs(activity),
     ]
     return sorted(found, key=lambda each: -(each.nano_usd or 0))
@@ -162,6 +179,30 @@ def _billed_failures(activity: Activity, months: float) -> Iterator[Suggestion]:
         evidence = f"{spent.orders} orders at {account} were billed and delivered nothing a team could be charged for"
         do = f"Ask {account} for a refund, or send it less of what it refuses after billing."
         yield _worth(f"billed-failures-{account}", do, evidence, spent.cost, months)
+
+
+def _prepaid(activity: Activity, prepaid: Sequence[Prepaid], months: float) -> Iterator[Suggestion]:
+    """Credit that will be lost at this pace, and credit that nobody draws from."""
+    pace: defaultdict[str, int] = defaultdict(int)
+    for source, spent in activity.posted.items():
+        pace[source.account] += spent.cost
+    drawn: defaultdict[str, float] = defaultdict(float)
+    for each in prepaid:
+        monthly = max(pace[each.account], 0) / months
+        name, left = f"credit-{each.account}-{each.lot}", f"${to_usd(each.left)} of {each.lot} at {each.account}"
+        if each.days is None:
+            if not monthly:
+                do = f"Send orders to {each.account} that it draws as cheaply as others, or ask for the money back."
+                evidence = f"{left} is paid for, and nothing was ordered there"
+                yield Suggestion(name=name, do=do, evidence=evidence, nano_usd=each.left, per_month=None)
+            continue
+        until = monthly * each.days / MONTH_DAYS - drawn[each.account]
+        lost = round(each.left - max(until, 0.0))
+        drawn[each.account] += min(each.left, max(until, 0.0))
+        if lost > 0:
+            do = f"Send more to {each.account} before {each.lot} ends, or ask for more time; buy less next time."
+            evidence = f"{left} ends in {each.days:.0f} days; at ${to_usd(round(monthly))} a month this much is lost"
+            yield Suggestion(name=name, do=do, evidence=evidence, nano_usd=lost, per_month=None)
 
 
 def _unknown_costs(activity: Activity) -> Iterator[Suggestion]:

@@ -26,7 +26,9 @@ from gateway.settings import load_settings
 from gateway.storage.database import Closing, Correction
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
+from policies.billing import Billing, Lot
 from policies.catalog import Catalog
+from policies.money import USD
 from tests.support.books import NOON, new_hold
 from tests.support.months import order
 
@@ -271,6 +273,30 @@ async def test_above_50_000_pictures_a_month_negotiating_is_suggested(db: Sqlite
     found = {each.name: each for each in (await report(db, CATALOG, period)).suggestions}
     assert found["negotiate-fal"].nano_usd == 15_000_000  # 5 % of $0.30
     assert "60,875 pictures a month" in found["negotiate-fal"].evidence
+
+
+async def test_credit_that_will_be_lost_and_credit_that_nobody_draws_from_are_pointed_out(db: SqliteDatabase) -> None:
+    in_ten_days = NOW + timedelta(days=10)
+    terms = {
+        "fal": Billing(
+            lots=(
+                Lot(name="spring", amount=30 * USD, expires=in_ten_days),
+                Lot(name="summer", amount=20 * USD, expires=in_ten_days + timedelta(days=10)),
+            )
+        ),
+        "together": Billing(lots=(Lot(name="gift", amount=5 * USD),)),
+    }
+    await db.set_billing(terms)
+    catalog, _ = november()
+    period = period_of("daily", NOON.date(), UTC_ZONE, NOW)
+    for second in range(2):
+        await order(db, NOON + timedelta(seconds=second), cost=USD)
+    found = {each.name: each for each in (await report(db, catalog, period, terms)).suggestions}
+    # $2 are drawn already; at $2 a day $20 more go in ten days, and the next lot gets the ten days after.
+    assert found["credit-fal-spring"].nano_usd == 8 * USD
+    assert "credit-fal-summer" not in found
+    assert found["credit-together-gift"].nano_usd == 5 * USD
+    assert "nothing was ordered there" in found["credit-together-gift"].evidence
 
 
 async def filled(folder: Path) -> None:

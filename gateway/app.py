@@ -414,6 +414,7 @@ class App:
             self._every("soft limits", TICK_S, self._look_at_soft_limits),
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
             self._every("experiments", TICK_S, self.shadowing.look),
+            self._every("fetches", HEARTBEAT_S, self._keep_fetches),
             self._every("log", TICK_S, self._flush_log),
         ]
         if not self.settings.brake.off:
@@ -443,6 +444,7 @@ class App:
         for provider in list(self.providers.values()):
             await provider.aclose()
         await self._http.aclose()
+        await self._keep_fetches()
         await self.ledger.stop()
         await self.db.aclose()
         log.info("gateway_stopped")
@@ -490,6 +492,9 @@ class App:
             await drop(now - timedelta(seconds=seconds), team=team)
         if usual is not None:
             await drop(now - timedelta(seconds=usual), team=None, but=tuple(teams))
+
+    async def _keep_fetches(self) -> None:
+        await self._services.fetches.keep(self.db)
 
     async def _flush_log(self) -> None:
         telemetry.flush()

@@ -56,6 +56,8 @@ def assets(services: Services) -> HTTPRouteHandler:
         left = _seconds_left(asset, services)
         if asset is None or left <= 0:
             raise NotFound("There is no picture here, or no longer.")
+        if request.method == "GET":
+            services.fetches.note(asset.id)
         headers = _headers(asset, left)
         if asset.sha256 in request.headers.get("if-none-match", ""):
             return Response(content=b"", status_code=304, headers=headers)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.features.fetches import Fetches
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition
 from gateway.features.soft_limits import SoftLimits
@@ -64,6 +65,8 @@ class Services:
     """What is in force, and what is wrong with the files on disk."""
     soft_limits: SoftLimits = field(default_factory=SoftLimits)
     """The budgets that act on calls now."""
+    fetches: Fetches = field(default_factory=Fetches)
+    """Counts the pictures that are fetched."""
     names: Names = field(init=False)
     terms: RepeatedTerms = field(init=False)
     """Reads generation bodies under these names."""

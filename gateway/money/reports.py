@@ -23,7 +23,7 @@ from policies.catalog import Catalog
 UNKNOWN = "-"
 """What a posting belongs to when nobody knows: a correction that names no order, a model no longer in the catalogue."""
 
-NOT_RECORDED = ("sizes that are downloaded: pictures are fetched by their address, and nobody counts how large",)
+NOT_RECORDED = ("sizes that are shown: pictures are fetched whole, and how large they appear is known to nobody here",)
 """What a suggestion would need and the records do not hold."""
 
 Of: TypeAlias = Callable[[Source], str]

@@ -28,6 +28,9 @@ REBATE_PERCENT = 5
 ENOUGH = 20
 """Previews from which their rate of promotion means something."""
 
+FETCHERS = 0.5
+"""Share of its pictures that a team fetches from which one that is not fetched means that nobody looked."""
+
 JUST_ABOVE = 0.15
 """Share of a megapixel above a whole number that is taken for a size chosen without looking at the price."""
 
@@ -70,6 +73,7 @@ def suggestions(
         *_negotiate(activity, months),
         *_smaller_sizes(activity, catalog, months),
         *_billed_failures(activity, months),
+        *_never_fetched(activity, months),
         *_prepaid(activity, prepaid, months),
         *_unknown_costs(activity),
     ]
@@ -179,6 +183,28 @@ def _billed_failures(activity: Activity, months: float) -> Iterator[Suggestion]:
         evidence = f"{spent.orders} orders at {account} were billed and delivered nothing a team could be charged for"
         do = f"Ask {account} for a refund, or send it less of what it refuses after billing."
         yield _worth(f"billed-failures-{account}", do, evidence, spent.cost, months)
+
+
+def _never_fetched(activity: Activity, months: float) -> Iterator[Suggestion]:
+    """Pictures nobody fetched, of teams that fetch most of theirs here; others get theirs within the answer."""
+    by_team: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for (team, _), each in activity.fetched.items():
+        by_team[team][0] += each.kept
+        by_team[team][1] += each.fetched
+    kept, fetched, wasted = defaultdict[str, int](int), defaultdict[str, int](int), defaultdict[str, int](int)
+    for (team, tier), each in activity.fetched.items():
+        of_team, fetched_by_team = by_team[team]
+        if of_team >= ENOUGH and fetched_by_team >= FETCHERS * of_team:
+            kept[tier] += each.kept
+            fetched[tier] += each.fetched
+            wasted[tier] += each.wasted
+    for tier, nano in wasted.items():
+        if nano > 0:
+            evidence = f"{kept[tier] - fetched[tier]} of {kept[tier]} pictures of the {tier} tier were never fetched"
+            do = f"Draw fewer pictures of the {tier} tier: nobody looks at these."
+            if tier == Tier.EXPORT.word:
+                do = "Draw previews, and export the ones that are wanted: nobody looks at these exports."
+            yield _worth(f"never-fetched-{tier}", do, evidence, nano, months)
 
 
 def _prepaid(activity: Activity, prepaid: Sequence[Prepaid], months: float) -> Iterator[Suggestion]:

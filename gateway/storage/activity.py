@@ -75,6 +75,16 @@ class Repeats(Struct):
     """How often that was drawn."""
 
 
+class Fetched(Struct):
+    """Pictures of one team and tier that were drawn in a period and are kept here. Money is nano-dollars."""
+
+    kept: int
+    fetched: int
+    """Of these, how many somebody fetched by their address."""
+    wasted: int
+    """What the others were charged."""
+
+
 class Open(Struct):
     """Money that is still set aside."""
 
@@ -96,6 +106,8 @@ class Activity(Struct, kw_only=True):
     repeats: Repeats = field(default_factory=Repeats)
     promoted_from: int = 0
     """Pictures of any age that were promoted within the period."""
+    fetched: Mapping[tuple[str, str], Fetched] = {}
+    """(team, tier) -> the pictures of the period that are still kept."""
     suspended: Mapping[str, Open] = {}
     """Provider account -> orders whose cost nobody knows yet, whenever they were placed."""
     keys: Mapping[str, str] = {}

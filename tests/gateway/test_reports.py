@@ -275,6 +275,20 @@ async def test_above_50_000_pictures_a_month_negotiating_is_suggested(db: Sqlite
     assert "60,875 pictures a month" in found["negotiate-fal"].evidence
 
 
+async def test_exports_that_nobody_fetched_are_pointed_out_where_their_team_fetches_most(db: SqliteDatabase) -> None:
+    for number in range(40):
+        team = "acme" if number < 30 else "inline"
+        picture = await order(db, NOON, offer="fal:flux-2-pro", cost=30_000_000, team=team, tier="export")
+        if number < 21:
+            await db.count_fetches({picture.id: 1 + number})
+    found = {each.name: each for each in (await read(db)).suggestions}
+    told = found["never-fetched-export"]
+    assert (told.nano_usd, told.evidence) == (
+        9 * 30_000_000, "9 of 30 pictures of the export tier were never fetched",
+    )  # fmt: skip
+    assert "export the ones that are wanted" in told.do
+
+
 async def test_credit_that_will_be_lost_and_credit_that_nobody_draws_from_are_pointed_out(db: SqliteDatabase) -> None:
     in_ten_days = NOW + timedelta(days=10)
     terms = {

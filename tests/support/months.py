@@ -28,6 +28,7 @@ async def order(
     prompt: str | None = None,
     parent: str | None = None,
     operation: str = "generate",
+    tier: str = "preview",
 ) -> AssetRow:
     """Place and settle one order; its first picture."""
     charge = cost if charge is None else charge
@@ -37,7 +38,8 @@ async def order(
         offer_id=offer, width=size[0], height=size[1], count=max(images, 1),
     )  # fmt: skip
     await db.hold("own_1", [hold], [], at - timedelta(seconds=1))
-    picture = replace(asset(hold.attempt_id, team=team, parent=parent), created=at, offer_id=offer)
+    picture = asset(hold.attempt_id, team=team, parent=parent)
+    picture = replace(picture, created=at, offer_id=offer, tier=tier, cost=charge)
     request: dict[str, object] = {
         "operation": operation,
         "prompt": prompt or hold.attempt_id,

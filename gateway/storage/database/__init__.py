@@ -229,6 +229,9 @@ class Database(Protocol):
     async def drop_asset(self, asset_id: str) -> None:
         """Forget a picture that was deleted; what it cost stays in the books."""
 
+    async def count_fetches(self, times: Mapping[str, int]) -> None:
+        """Add to how often pictures were fetched, by id."""
+
     # Privacy.
 
     async def user_calls(self, user: str, team: str | None) -> Sequence[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,25 @@ async def test_what_is_no_plain_range_gets_the_whole_picture(door: Door, asked: 
 async def test_a_range_beyond_the_picture_is_not_satisfiable(door: Door, asked: str) -> None:
     answer = await door.http.get(await url_of(door), headers={"range": asked})
     assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(PIXEL)}")
+
+
+async def test_fetches_are_counted_while_the_picture_is_kept_and_looks_at_its_head_are_not(door: Door) -> None:
+    (fetched, gone), db = [await url_of(door) for _ in range(2)], door.services.db
+    await url_of(door)
+    for url in (fetched, fetched, gone):
+        assert (await door.http.get(url)).status_code == 200
+    assert (await door.http.head(fetched)).status_code == 200
+    await door.services.fetches.keep(db)
+    now = door.services.clock.utc()
+    day = timedelta(days=1)
+    counted = (await db.activity(now - day, now + day, UTC)).fetched
+    assert [(each.kept, each.fetched) for each in counted.values()] == [(3, 2)]
+    asset = await db.asset_by_path(gone.removeprefix("/assets/"))
+    assert asset is not None
+    await db.drop_asset(asset.id)
+    await db.count_fetches({asset.id: 1})
+    counted = (await db.activity(now - day, now + day, UTC)).fetched
+    assert [(each.kept, each.fetched) for each in counted.values()] == [(2, 1)]
 
 
 async def test_a_range_of_another_version_gets_the_whole_picture(door: Door) -> None:

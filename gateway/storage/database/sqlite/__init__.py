@@ -173,6 +173,10 @@ class SqliteDatabase:
         rows = await self._all(tuple, _PLACED, values.first_id("att", since))
         return {account: (orders, refused) for account, orders, refused in rows}
 
+    async def count_fetches(self, times: Mapping[str, int]) -> None:
+        """Add to how often pictures were fetched, by id."""
+        await self._writer.submit(self._books.count_fetches, times)
+
     async def spent_hours(self, after_seq: int, since: datetime) -> SpentHours:
         """What was posted after one entry, added up by the hour."""
         return await self._read(spent_hours, self._reader, after_seq, since)

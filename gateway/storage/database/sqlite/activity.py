@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.storage.activity import Activity, Drawn, Open, PostedCost, Source, Spent, SpentHour, SpentHours
+from gateway.storage.activity import Activity, Drawn, Fetched, Open, PostedCost, Source, Spent, SpentHour, SpentHours
 from gateway.storage.database.sqlite.values import micros, moment
 
 _POSTED = """
@@ -33,6 +33,8 @@ _COSTS = """
     WHERE seq > ? AND book = 'cost' AND kind IN ('settle', 'correction') ORDER BY seq LIMIT ?
 """
 _PROMOTED = """SELECT attempt_id, parent_id FROM assets WHERE parent_id IS NOT NULL AND created >= ? AND created < ?"""
+_FETCHED = """SELECT team, tier, COUNT(*), COUNT(asset_id), SUM(CASE WHEN asset_id IS NULL THEN cost ELSE 0 END)
+    FROM assets LEFT JOIN fetches ON asset_id = id WHERE created >= ? AND created < ? GROUP BY team, tier"""
 # The first two conditions are those of the partial index.
 _SUSPENDED = """SELECT account, COUNT(*), SUM(hold_cost) FROM attempts
     WHERE state <> 'settled' AND state <> 'released' AND state = 'suspended' GROUP BY account"""
@@ -160,6 +162,8 @@ class _Gathering:
         found.promoted_from = len(set(promoted.values()))
         for row in read(_POSTED, (start, end, account, account)):
             self._take(row, promoted)
+        if account is None:
+            found.fetched = {(team, tier): Fetched(*counts) for team, tier, *counts in read(_FETCHED, (start, end))}
         found.suspended = {name: Open(orders, held) for name, orders, held in read(_SUSPENDED)}
         found.keys = dict(read("SELECT id, name FROM keys"))
         (found.last_seq,) = read("SELECT COALESCE(MAX(seq), 0) FROM entries").fetchone()

@@ -392,6 +392,12 @@ class Books:
         self._execute(_BUDGET, budget_columns(budget))
         self._windowed = None
 
+    def count_fetches(self, times: Mapping[str, int]) -> None:
+        """Add to how often pictures were fetched; one that is gone meanwhile is left out."""
+        sql = """INSERT INTO fetches SELECT id, ? FROM assets WHERE id = ?
+            ON CONFLICT DO UPDATE SET times = times + excluded.times"""
+        self._executemany(sql, [(count, asset_id) for asset_id, count in times.items()])
+
     def keep_listed_prices(self, account: str, prices: Sequence[ListedPrice], at: datetime) -> None:
         """Put what a list says in place of what it said."""
         self._execute("DELETE FROM listed_prices WHERE account = ?", (account,))

@@ -41,6 +41,16 @@ GROUPS = {
             "rollback": ("gateway.cli.policy_rollback:rollback", "Puts an earlier revision in force again."),
         },
     ),
+    "shadow": (
+        "Experiments: sellers compared on copies of live calls.",
+        {
+            "plan": ("gateway.cli.shadow_plan:plan", "What experiments will cost, and when they can say something."),
+            "list": ("gateway.cli.shadow_report:list_experiments", "Every experiment, and what it says so far."),
+            "report": ("gateway.cli.shadow_report:report", "Switch, stay or not yet decided; what a switch is worth."),
+            "adopt": ("gateway.cli.shadow_adopt:adopt", "The policy a verdict asks for, played over recorded calls."),
+            "migrate": ("gateway.cli.shadow_migrate:migrate", "The experiment that tests a move between accounts."),
+        },
+    ),
     "keys": (
         "API keys: make them, say what they may do, give them fresh secrets, end them.",
         {

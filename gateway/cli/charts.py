@@ -25,7 +25,9 @@ th:first-child, td:first-child { text-align: left } th { color: var(--soft); fon
 svg { width: 100%; height: auto } svg text { fill: var(--ink); font-size: 12px } svg .soft { fill: var(--soft) }
 svg rect, svg circle { fill: var(--bar) } svg .other { fill: var(--other) } svg line { stroke: var(--line) }
 svg .bound { stroke: var(--other); stroke-dasharray: 5 4 } svg circle.faint { fill: var(--soft) }
-svg .whisker { stroke: var(--ink) }
+svg .whisker { stroke: var(--ink) } svg circle.other { fill: var(--other) } svg .band { fill: var(--line); opacity: .5 }
+.gallery { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem 1rem } .gallery img { width: 100%; height: auto }
+.gallery figure { margin: 0 } .gallery figcaption { color: var(--soft); font-size: .85rem }
 """
 
 
@@ -130,4 +132,49 @@ def pairs(bars: Sequence[Pair], old: str, new: str) -> str:
             parts.append(f'<rect{look} x="{label}" y="{y + 5 + 15 * place}" width="{width:.1f}" height="12" rx="2"/>')
         ends = label + wide * max(bar.old, bar.new, 0.0) / most
         parts.append(f'<text class="soft" x="{ends + 8:.1f}" y="{y + 22}">{escape(bar.shown)}</text>')
+    return "".join((*parts, "</svg>"))
+
+
+class Whisker(NamedTuple):
+    """A difference with its interval, in units of the margin below which nobody minds."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    shown: str
+    good: bool | None
+    """Whether it is surely to the good; None: not sure."""
+
+
+def whiskers(lines: Sequence[Whisker], below: str, above: str, most: float = 4.0) -> str:
+    """Differences one under the other, beside the band in which nobody minds; what lies further out is cut off."""
+    row, label, right, top = 34, 110, 190, 22
+    wide = WIDTH - label - right
+    height = top + row * max(len(lines), 1) + 8
+
+    def across(value: float) -> float:
+        return label + wide * (max(-most, min(most, value)) + most) / (2 * most)
+
+    band = f'x="{across(-1):.1f}" y="{top}" width="{across(1) - across(-1):.1f}" height="{height - top}"'
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(below)}, {escape(above)}">',
+        f'<rect class="band" {band}/>',
+        f'<line x1="{across(0):.1f}" x2="{across(0):.1f}" y1="{top}" y2="{height}"/>',
+        f'<text class="soft" x="{label}" y="12">{escape(below)}</text>',
+        f'<text class="soft" x="{label + wide}" y="12" text-anchor="end">{escape(above)}</text>',
+    ]
+    for number, line in enumerate(lines):
+        y = top + row * number + row / 2
+        look = {True: "", False: ' class="other"', None: ' class="faint"'}[line.good]
+        parts.append(f'<text x="0" y="{y + 4:.1f}">{escape(line.name)}</text>')
+        parts.append(
+            f'<line class="whisker" x1="{across(line.low):.1f}" x2="{across(line.high):.1f}" '
+            f'y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<circle{look} cx="{across(line.value):.1f}" cy="{y:.1f}" r="5">'
+            f"<title>{escape(line.shown)}</title></circle>"
+        )
+        parts.append(f'<text class="soft" x="{label + wide + 8}" y="{y + 4:.1f}">{escape(line.shown)}</text>')
     return "".join((*parts, "</svg>"))

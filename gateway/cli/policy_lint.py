@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from gateway.cli.shell import HERE, Stop, Where, print_json, say
 from gateway.revisions import PolicyText, Revision, faults_of_policy, load_revision, placed, policy_path
 from gateway.settings import Settings
-from gateway.yaml_files import BadFile, Fault, read
+from gateway.yaml_files import BadFile, Document, Fault, read, read_bytes
 from policies.policy_file.lint import CODES, Linter
 from policies.policy_file.schema import PolicyFile, compile_policy
 
@@ -76,6 +76,17 @@ def faults_of(path: Path, settings: Settings, base: Revision) -> Sequence[Fault]
         document = read(path)
     except BadFile as error:
         return error.faults
+    return _faults_in(document, settings, base)
+
+
+def faults_of_text(text: PolicyText, settings: Settings) -> Sequence[Fault]:
+    """Everything that is wrong in a policy that stands in no file yet; warnings are left out."""
+    document = read_bytes(text.content, text.path)
+    found = _faults_in(document, settings, without_policy(settings))
+    return [fault for fault in found if fault.level == "error"]
+
+
+def _faults_in(document: Document, settings: Settings, base: Revision) -> Sequence[Fault]:
     try:
         file = document.parse(PolicyFile)
     except BadFile as error:

@@ -18,6 +18,13 @@ from policies.tariffs import Unpriced
 from policies.types import Ask, Constraints, Offer
 from providers.contract import ImageRequest, Operation
 
+SELLERS_WORDS: Mapping[str, frozenset[str]] = {
+    "fal": frozenset({"acceleration"}),
+    "replicate": frozenset({"go_fast", "output_quality"}),
+    "together": frozenset({"guidance_scale", "prompt_upsampling"}),
+}
+"""Kind of seller -> fields that change pixels or speed and that its API reference has, beside those the catalogue fixes
+for an offer."""
 _REQUEST_WORDS = ("steps", "guidance")
 
 
@@ -31,7 +38,7 @@ class Match(Struct, frozen=True):
 
 def champions(experiment: Experiment, catalog: Catalog) -> list[Offer]:
     """The offers whose calls an experiment is about."""
-    return [offer for offer in catalog.offers.values() if experiment.champion.served(offer)]
+    return [offer for offer in catalog.offers.values() if experiment.champion.served(offer) and not offer.retired]
 
 
 def matches(experiment: Experiment, challenger: Challenger, catalog: Catalog) -> list[Match]:
@@ -138,14 +145,15 @@ def _wrong_params(here: Loc, challenger: Challenger, offers: Sequence[Offer]) ->
                 message=f"{offers[0].id} takes {f'{name} of {accepted}, not {value}' if taken else f'no {name}'}",
                 hint=f"write {accepted}" if taken else "leave it out",
             )
-    fixed = sorted({name for offer in offers for name in offer.abilities.fixed})
+    fixed = sorted({name for offer in offers for name in offer.abilities.fixed}
+                   | {name for offer in offers for name in SELLERS_WORDS.get(offer.kind, ())})  # fmt: skip
     for name in fields_of(challenger):
         if name not in fixed:
             known = ", ".join([*(word for word in _REQUEST_WORDS if any(ranges[word])), *fixed])
             yield Finding(
                 loc=(*here, "params", name),
                 code="challenger",
-                message=f"{offers[0].id} has no parameter {name!r} in the catalogue",
+                message=f"{offers[0].id} takes no {name!r} that we know of",
                 hint=f"write one of {known}" if known else "leave it out, or add it under `fixed` of the offer",
                 at_key=True,
             )

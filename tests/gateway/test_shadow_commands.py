@@ -1,0 +1,248 @@
+"""What experiments cost, what they say, and what becomes of it: the commands `pixelgate shadow`."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from PIL import Image
+
+from gateway.assets import FolderBlobs, blob_key
+from gateway.cli import run
+from gateway.cli.policy_text import flow, with_item, with_revision
+from gateway.cli.shell import Stop
+from gateway.settings import default_config, load_settings
+from gateway.storage.database import open_database
+from gateway.storage.rows import AssetRow
+from gateway.storage.shadows import ShadowRow, party
+from policies.experiments.pairs import Pair
+from tests.support.books import asset
+from tests.support.homes import small_home
+from tests.support.pairs import Sellers
+
+NAME = "dev-elsewhere"
+EXPERIMENT = f"""
+experiments:
+  - experiment: {NAME}            # asked by finance
+    champion: {{provider: fal, model: flux-dev}}
+    challengers: [{{name: rep, account: replicate}}]
+    sample: {{share: 10%, never: [{{tags: {{privacy: strict}}}}]}}
+    budget: {{day: $5, total: $200}}
+"""
+
+
+class Desk:
+    """Somebody who types commands over a gateway's records."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home = small_home(folder)
+        shutil.copy(default_config() / "gateway.yaml", self.home)
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.policy = self.home / "policies/default.yaml"
+        self.policy.write_text(self.policy.read_text() + EXPERIMENT)
+        self._capsys = capsys
+
+    def types(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """A command about experiments: what it answers, and what it remarks."""
+        self._capsys.readouterr()
+        told = run(["shadow", *words, "--config", str(self.home), "--state", str(self.state)])
+        out, err = self._capsys.readouterr()
+        assert told == code, err
+        return out, err
+
+    def reads(self, *words: str) -> dict[str, Any]:
+        """The same, as JSON."""
+        said: dict[str, Any] = json.loads(self.types(*words, "--json")[0])
+        return said
+
+    def recorded(self, pairs: Sequence[Pair], pictures: Sequence[AssetRow] = ()) -> None:
+        """Keep pairs as a gateway would."""
+        settings = load_settings(self.home, flags={"state": self.state})
+
+        async def keep() -> None:
+            db = open_database(settings.database_url, "process")
+            blobs = FolderBlobs(settings.assets_folder)
+            for picture in pictures:
+                await blobs.put(blob_key(picture.path), drawn())
+            rows = [
+                ShadowRow(pair=pair, shadow_call=f"call_s{at}", team="acme", measured=True)
+                for at, pair in enumerate(pairs)
+            ]
+            if rows:
+                await db.keep_pair(rows[0], pictures)
+            await asyncio.gather(*(db.keep_pair(row) for row in rows[1:]))
+            await db.aclose()
+
+        asyncio.run(keep())
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
+
+
+def drawn() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(out, "PNG")
+    return out.getvalue()
+
+
+def pairs(count: int, seed: int = 1, **differ: float) -> list[Pair]:
+    """Pairs of the experiment, fal against Replicate."""
+    found = []
+    for pair in Sellers(seed, **differ).pairs(count, challenger="rep"):
+        sides = replace(pair.challenger_side, offer="replicate:flux-dev", account="replicate")
+        found.append(replace(pair, experiment=NAME, challenger_side=sides, at=1.79e9 + pair.at))
+    return found
+
+
+def test_a_plan_prices_an_experiment_and_says_when_it_can_be_decided(desk: Desk) -> None:
+    out, _ = desk.types("plan", NAME, "--a-day", "4000")
+    assert "4,000 calls a day, 400.0 of them copied: $5.0000 a day (budget $5)" in out
+    assert "50 % of the copies are drawn" in out
+    (plan,) = desk.reads("plan", "--all", "--a-day", "1500")["plans"]
+    assert plan["copied_a_day"] == 150
+    assert plan["a_day"] == 150 * 25_000_000
+    measures = {each["measure"]: each for each in plan["challengers"][0]["measures"]}
+    assert measures["latency"]["days"] == pytest.approx(measures["latency"]["pairs"] / 150)
+
+
+def test_what_traffic_cannot_decide_is_said_before_it_is_paid_for(desk: Desk) -> None:
+    out, _ = desk.types("plan", NAME, "--a-day", "20", code=1)
+    assert "undecidable" in out
+    assert "out of reach" in out
+
+
+def test_a_misspelt_experiment_is_told_from_those_there_are(desk: Desk) -> None:
+    _, err = desk.types("plan", "dev-elsewere", "--a-day", "9", code=2)
+    assert f"did you mean '{NAME}'?" in err
+
+
+def test_a_report_says_what_pairs_add_up_to(desk: Desk) -> None:
+    desk.recorded(pairs(4_000, dearer=0.8))
+    out, _ = desk.types("report", NAME)
+    assert "rep: SWITCH. Nothing is worse by more than its margin, and cost is " in out
+    assert "A switch saves $" in out
+    said = desk.reads("report", NAME)
+    (challenger,) = said["challengers"]
+    assert (challenger["verdict"], challenger["pairs"], said["champion"]) == ("switch", 4_000, "fal:flux-dev")
+    listed, _ = desk.types("list")
+    assert "switch" in listed
+    assert "running" in listed
+
+
+def test_a_report_without_pairs_is_no_fault(desk: Desk) -> None:
+    desk.recorded([])
+    out, _ = desk.types("report", NAME)
+    assert "NOT YET DECIDED. There are no pairs yet." in out
+
+
+def test_the_page_shows_pictures_side_by_side_and_fetches_nothing(desk: Desk, tmp_path: Path) -> None:
+    team = party(NAME)
+    ours, theirs = asset("att_1", team=team), asset("att_2", team=team)
+    first, *others = pairs(200)
+    whole = replace(
+        first,
+        champion=replace(first.champion, asset=ours.id),
+        challenger_side=replace(first.challenger_side, asset=theirs.id),
+        measures={"score": 0.25},
+    )
+    desk.recorded([whole, *others], [ours, theirs])
+    page = tmp_path / "report.html"
+    desk.types("report", NAME, "--html", str(page))
+    text = page.read_text()
+    assert text.count('<img src="data:image/jpeg;base64,') == 2
+    assert "score +0.250" in text
+    assert "NOT YET DECIDED" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert "<script" not in text
+
+
+def test_adopting_writes_a_rule_and_leaves_the_rest_of_the_policy_as_it_is(desk: Desk, tmp_path: Path) -> None:
+    desk.recorded(pairs(4_000, dearer=0.8))
+    before = desk.policy.read_text()
+    out, err = desk.types("adopt", NAME)
+    assert "+      - {offer: replicate:flux-dev, over: fal:flux-dev}" in out
+    assert "+    unless: {tags: {privacy: [strict]}}" in out
+    assert "no call was recorded" in err
+    written = tmp_path / "adopted.yaml"
+    desk.types("adopt", NAME, "--output", str(written))
+    after = written.read_text()
+    assert desk.policy.read_text() == before
+    kept = [line for line in before.splitlines() if not line.startswith("revision:")]
+    assert [line for line in after.splitlines() if line in kept][: len(kept)] == kept
+    assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
+    assert run(["policy", "apply", str(written), "--config", str(desk.home), "--state", str(desk.state)]) == 0
+
+
+def test_without_a_switch_nothing_is_adopted_unless_it_is_meant(desk: Desk) -> None:
+    desk.recorded(pairs(2_000, dearer=1.3))
+    _, err = desk.types("adopt", NAME, code=1)
+    assert f"{NAME}, rep: stay. Cost is" in err
+    out, _ = desk.types("adopt", NAME, "--anyway")
+    assert "rule: adopt-dev-elsewhere" in out
+
+
+def test_a_migration_is_sized_priced_and_ready_to_paste(desk: Desk, tmp_path: Path) -> None:
+    written = tmp_path / "migrating.yaml"
+    out, err = desk.types("migrate", "--from", "fal", "--to", "replicate", "--days", "60", "--a-day", "2000")
+    assert out.startswith("  - experiment: migrate-fal-to-replicate\n")
+    assert "A verdict in about" in err
+    desk.types(
+        "migrate", "--from", "fal", "--to", "replicate", "--days", "60", "--a-day", "2000", "--output", str(written)
+    )
+    assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
+    assert desk.policy.read_text().splitlines()[-1] in written.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--from", "fal", "--to", "fal"), "that is where calls are drawn now"),
+        (("--from", "fal", "--to", "nobody"), "--to nobody: there is none of that name"),
+        (("--from", "fal", "--to", "together", "--model", "flux-dev"), "together sells nothing of what fal sells"),
+    ],
+)
+def test_a_migration_that_cannot_be_is_refused_in_words(desk: Desk, words: tuple[str, ...], said: str) -> None:
+    code = 1 if "sells nothing" in said else 2
+    assert said in desk.types("migrate", *words, "--a-day", "9", code=code)[1]
+
+
+def test_an_item_goes_to_the_end_of_its_list_and_remarks_stay() -> None:
+    text = "policy: a\nrevision: 3   # ours\nrules:\n  - rule: one   # first\n    deny: {}\n\n# below\nexamples: []\n"
+    changed = with_item(with_revision(text, 4), "rules", ["rule: two", "deny: {}"])
+    assert changed == (
+        "policy: a\nrevision: 4   # ours\nrules:\n  - rule: one   # first\n    deny: {}\n"
+        "  - rule: two\n    deny: {}\n\n# below\nexamples: []\n"
+    )
+    assert with_item(text, "examples", ["example: x"]).endswith("examples:\n  - example: x\n")
+    assert with_item("policy: a\n", "rules", ["rule: two"]) == "policy: a\n\nrules:\n  - rule: two\n"
+
+
+def test_a_list_between_brackets_is_not_guessed_at() -> None:
+    with pytest.raises(Stop, match="line 1: `rules` is written between brackets"):
+        with_item("rules: [{rule: a}]\n", "rules", ["rule: two"])
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("fal:flux-dev", "fal:flux-dev"),
+        ("no", '"no"'),
+        ("two: words", '"two: words"'),
+        ({"size": "1024x1024", "share": "5%"}, "{size: 1024x1024, share: 5%}"),
+        (["$5", 3, True], "[$5, 3, true]"),
+        ("22:00-06:00", '"22:00-06:00"'),
+    ],
+)
+def test_values_are_written_as_yaml_reads_them(value: object, written: str) -> None:
+    assert flow(value) == written

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.money import NanoUsd, to_usd
 
@@ -169,6 +171,32 @@ def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
     )
 
 
+class Expected(Struct, frozen=True, kw_only=True):
+    """What orders will cost if the next ones of their account are they."""
+
+    amount: NanoUsd
+    """Of the orders themselves, with what their weights cost."""
+    certain: bool
+    """Whether every discount in it is published."""
+    why: tuple[str, ...]
+    """Why it is not their list price, a sentence each; empty where it is."""
+
+
+def expect(billing: Billing, counted: Counted, orders: Sequence[Billable]) -> Expected:
+    """Forecast what orders will cost, one after the other; nothing is counted."""
+    moved: dict[str, int] = {}
+    amount, certain = 0, True
+    why: dict[str, None] = {}
+    for order in orders:
+        billed = settle(billing, lambda name: counted(name) + moved.get(name, 0), order)
+        for name, move in billed.moves.items():
+            moved[name] = moved.get(name, 0) + move
+        amount += billed.amount + billed.overage
+        certain = certain and billed.certain
+        why |= dict.fromkeys(reasons(billing, billed, order))
+    return Expected(amount=amount, certain=certain, why=tuple(why))
+
+
 def mend(billing: Billing, counted: Counted, amount: NanoUsd, at: datetime) -> Mapping[str, int]:
     """How the counters move when the seller changes what it billed by `amount`; a refund is negative.
 
@@ -180,16 +208,22 @@ def mend(billing: Billing, counted: Counted, amount: NanoUsd, at: datetime) -> M
     return moves.made
 
 
-def month_cost(billing: Billing, listed: NanoUsd, pictures: int, count: int, at: datetime, model: str = "") -> NanoUsd:
-    """What `count` equal orders of a fresh month cost in all, with rebates and fees; allowances at their full."""
+def costs(billing: Billing, order: Billable, count: int, months: Sequence[datetime]) -> Sequence[NanoUsd]:
+    """What `count` orders like one cost in each of some months, with rebates and licences.
+
+    A month is given by a moment in it, at which all its orders are billed. Nothing was counted before the first.
+    """
     counters: dict[str, int] = {}
+    return [_month(billing, counters, replace(order, at=month), count) for month in months]
+
+
+def _month(billing: Billing, counters: dict[str, int], order: Billable, count: int) -> NanoUsd:
+    """One of them: order by order where they differ, at once where they are alike."""
     total, made = 0, 0
-    order = Billable(listed=listed, pictures=pictures, at=at, model=model)
     while made < count:
         billed = settle(billing, lambda name: counters.get(name, 0), order)
-        times = (
-            1 if billed.rebate or billed.free or billed.fee else _alike(billing, counters, billed, order, count - made)
-        )
+        single = billed.rebate or billed.free or billed.fee
+        times = 1 if single else _alike(billing, counters, billed, order, count - made)
         for name, move in billed.moves.items():
             counters[name] = counters.get(name, 0) + move * times
         total += (billed.amount + billed.overage) * times - billed.rebate + billed.fee
@@ -230,6 +264,25 @@ def reasons(billing: Billing, billed: Billed, order: Billable) -> Iterator[str]:
 def percent(parts: int) -> str:
     """Hundredths of a percent as people read them: `7.5 %`."""
     return f"{parts / 100:g} %"
+
+
+def misplaced(billing: Billing) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Tiers that overlap, sink or come too late, each with its place in `billing:` of the account."""
+    for at, (before, tier) in enumerate(pairwise(billing.tiers), start=1):
+        if tier.first <= before.first:
+            message = (
+                f"request {tier.first:,} overlaps the tier above it, from request {before.first:,}: "
+                "list them ascending, each once"
+            )
+            yield ("volume", at, "from_request"), message
+        elif tier.parts <= before.parts:
+            yield (
+                ("volume", at, "discount"),
+                f"{percent(tier.parts)} is not above the {percent(before.parts)} before it",
+            )
+    if billing.tiers and billing.certain_to is not None and billing.certain_to < billing.tiers[-1].first:
+        message = f"{billing.certain_to:,} lies before the last tier, which begins at {billing.tiers[-1].first:,}"
+        yield ("certain_to",), message
 
 
 class _Moves:

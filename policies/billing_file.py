@@ -136,16 +136,6 @@ class BillingEntry(Document):
             raise ValueError("volume also needs applies: `marginal` or `whole`; sellers differ, so nothing is assumed")
         if not self.volume and (self.applies or self.certain_to):
             raise ValueError("applies and certain_to mean nothing without volume")
-        for before, tier in zip(self.volume, self.volume[1:], strict=False):
-            if tier.from_request <= before.from_request:
-                raise ValueError(
-                    f"the tier from request {tier.from_request} overlaps the one above, from {before.from_request}; "
-                    "list them ascending, each once"
-                )
-            if tier.discount <= before.discount:
-                raise ValueError(f"the discount from request {tier.from_request} is not above the one before it")
-        if self.volume and self.certain_to is not None and self.certain_to < self.volume[-1].from_request:
-            raise ValueError(f"certain_to {self.certain_to} lies before the last tier begins")
         _once([entry.name for entry in self.free], "free")
         _once([entry.name for entry in self.credit], "credit")
         _once([entry.model for entry in self.licences], "licences")

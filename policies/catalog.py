@@ -14,6 +14,7 @@ from typing import TypeAlias, TypedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
+from policies import billing
 from policies.billing import Billing
 from policies.catalog_file import ModelFile, OfferEntry
 from policies.listed_prices import Synced, synced_over
@@ -349,6 +350,8 @@ def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _F
     for model in sorted(account.models or ()):
         if model not in known:
             yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, known)}"
+    for loc, message in billing.misplaced(account.billing):
+        yield ("billing", *loc), message
     for at, licence in enumerate(account.billing.licences):
         if licence.model not in known:
             message = f"no {account.kind} offer of {licence.model!r} in the catalogue{_nearest(licence.model, known)}"

@@ -19,7 +19,7 @@ from gateway.requests.admission import Admission
 from gateway.requests.call import Call, Caller
 from gateway.requests.journal import DecisionNote, decision_row
 from gateway.requests.market import Market
-from gateway.requests.quoting import QuotedOffer
+from gateway.requests.quoting import Invoices, QuotedOffer
 from gateway.requests.terms import under_rules
 from gateway.revisions import Revision
 from policies.engine import CostEngine
@@ -37,9 +37,9 @@ class Weighed(Struct, frozen=True, kw_only=True):
     weighed: quoting.Weighed
     market: Market
 
-    def quotes(self) -> list[QuotedOffer]:
+    def quotes(self, invoices: Invoices) -> list[QuotedOffer]:
         """What every offer would charge, cheapest feasible first."""
-        return quoting.quoted(self.call.request.count, self.weighed, self.market)
+        return quoting.quoted(self.call.request.count, self.weighed, self.market, invoices)
 
     def explanation(self) -> Explanation:
         """The decision in the shape of `GET /v1/decisions/{id}`."""

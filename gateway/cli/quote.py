@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from gateway.cli.shell import HERE, Json, Stop, Where, dollars, print_json, say, table
-from gateway.requests.quoting import QuotedOffer, quoted_service
+from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.requests.quoting import Invoices, QuotedOffer, invoices_of, quoted_service
 from gateway.revisions import load_revision, load_services
+from gateway.settings import Settings
+from policies.billing import Billing
 from policies.catalog_file import moment_of
 from policies.types import Tier
 from providers.contract import Operation
@@ -74,8 +78,25 @@ def quote(  # noqa: PLR0913 - the terms of a request
     if transparent:
         fields["background"] = "transparent"
     revision = load_revision(settings, every_account=True, at=moment(at))
-    offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None, work=work).quotes()
+    invoices = _invoices(settings, revision.catalog.billings, moment(at) or datetime.now(UTC))
+    offers = weigh(revision, fields, tier=Tier[tier.upper()] if tier else None, work=work).quotes(invoices)
     return _show(offers, json=json, found=any(offer.feasible for offer in offers))
+
+
+def _invoices(settings: Settings, billings: Mapping[str, Billing], at: datetime) -> Invoices:
+    """How the invoices stand by the records of a gateway that has run here; anew, where none has."""
+    path = Path(settings.database_url.partition(":///")[2])
+    if not billings or not path.exists():
+        return Invoices(at=at, billings=billings)
+
+    async def read() -> Invoices:
+        db = open_records(settings)
+        try:
+            return await invoices_of(db, billings, at)
+        finally:
+            await db.aclose()
+
+    return run_async(read())
 
 
 def moment(text: str | None) -> datetime | None:
@@ -115,11 +136,20 @@ def _print(offers: list[QuotedOffer]) -> None:
         rows = [("offer", "price", "charged for", "tariff")]
         rows += [_row(offer) for offer in feasible]
         print(table(rows, right=frozenset({1})))
+        _print_expected(feasible)
     else:
         say("no offer can serve this request")
     if others:
         print("\nnot for this request:")
         print(table([(f"  {offer.offer}", dollars(offer.nano_usd), _short(offer.reason)) for offer in others]))
+
+
+def _print_expected(offers: list[QuotedOffer]) -> None:
+    """What the accounts' invoices will make of these prices, where that is something else."""
+    others = [offer for offer in offers if offer.why]
+    if others:
+        print("\nas the invoices stand:")
+        print(table([(f"  {offer.offer}", dollars(offer.expected_nano_usd), "; ".join(offer.why)) for offer in others]))
 
 
 def _short(reason: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.requests.attempts import Attempts, House
 from gateway.requests.call import Call, Delivery
 from gateway.requests.orders import Salvage
-from gateway.requests.quoting import QuotedOffer, quoted, weigh
+from gateway.requests.quoting import QuotedOffer, invoices_of, quoted, weigh
 from gateway.requests.terms import under_rules
 from policies.catalog import Catalog
 from policies.policy import Policy
@@ -56,7 +56,8 @@ class Pipeline:
             house.market,
             lambda ask: house.shop.engine.decide(ask, house.market, house.shop.clock.now(), "new"),
         )
-        return quoted(call.request.count, weighed, house.market)
+        invoices = await invoices_of(house.ledger.db, self._catalog.billings, house.shop.clock.utc())
+        return quoted(call.request.count, weighed, house.market, invoices)
 
     def _under_rules(self, call: Call) -> Call:
         return under_rules(call, self._policy, self._catalog.resolve, self._house.shop.clock.utc())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -10,17 +11,44 @@ from msgspec.structs import replace
 
 from gateway.errors import sentences
 from gateway.requests.call import Call, terms_of_removal
+from gateway.storage.database import Database
 from policies import services
+from policies.billing import Billable, Billing, Expected, expect
 from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
 from policies.money import to_usd
 from policies.offer_prices import quote_at
 from policies.services import ServiceEntry, price_of
-from policies.tariffs import Unpriced, describe
+from policies.tariffs import Quote, Unpriced, describe
 from policies.types import Ask, Candidate, Decision, Offer, Submit, View, Wait
 from providers.contract import ImageRequest
 
 Decide: TypeAlias = Callable[[Ask], Decision]
 """What the engine says to an ask."""
+
+
+class Invoices(Struct, frozen=True, kw_only=True):
+    """How the invoices of accounts stand at a moment."""
+
+    at: datetime
+    billings: Mapping[str, Billing] = {}
+    """Account -> what its invoice makes of list prices."""
+    counters: Mapping[str, Mapping[str, int]] = {}
+    """Account -> what it has counted."""
+
+    def expect(self, offer: Offer, orders: Sequence[Quote], pictures: Sequence[int]) -> Expected:
+        """What orders at an offer will come to, of so many pictures each."""
+        counters = self.counters.get(offer.account, {})
+        billables = [
+            Billable(listed=order.amount, pictures=count, at=self.at, model=offer.model)
+            for order, count in zip(orders, pictures, strict=True)
+        ]
+        return expect(self.billings.get(offer.account, Billing()), lambda name: counters.get(name, 0), billables)
+
+
+async def invoices_of(db: Database, billings: Mapping[str, Billing], at: datetime) -> Invoices:
+    """How the invoices stand that are more than their list prices."""
+    counters = {account: await db.billing_counters(account) for account in billings}
+    return Invoices(at=at, billings=billings, counters=counters)
 
 
 class QuotedOffer(Struct, frozen=True, kw_only=True):
@@ -30,7 +58,16 @@ class QuotedOffer(Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     nano_usd: int | None
+    """By the list: what the caller is charged."""
     usd: str | None
+    hold_nano_usd: int | None
+    """What is set aside for it, by the list and at most."""
+    expected_nano_usd: int | None
+    """What it will cost us as the invoice of the account stands, if it is the next on it."""
+    why: Sequence[str]
+    """Why that is not the list price, a sentence each."""
+    revision: int | None
+    """Of the prices; None for what is no part of the catalogue."""
     certain: bool
     unit: str
     tariff: str
@@ -97,7 +134,7 @@ def first_order(call: Call, per_order: int, budget_left: int | None = None) -> A
     )
 
 
-def quoted(count: int, weighed: Weighed, view: View) -> list[QuotedOffer]:
+def quoted(count: int, weighed: Weighed, view: View, invoices: Invoices) -> list[QuotedOffer]:
     """Every offer that could be meant, cheapest feasible first, for a call of `count` pictures.
 
     A call is priced as it would be ordered, so many pictures at a time, because each order is rounded by itself.
@@ -107,48 +144,83 @@ def quoted(count: int, weighed: Weighed, view: View) -> list[QuotedOffer]:
     reasons = {rejection.offer: rejection.reason for rejection in decision.rejected}
     request = replace(ask.request, count=count)
     rows = [
-        _row(offer, request, weighed.per_order, offer.id in feasible, reasons.get(offer.id, ""))
+        replace(
+            _row(offer, request, weighed.per_order, invoices),
+            revision=view.prices,
+            feasible=offer.id in feasible,
+            reason=reasons.get(offer.id, ""),
+        )
         for offer in view.offers(ask.constraints.models)
     ]
     if weighed.then is not None:
-        rows = [_with_second(row, count, weighed.after, weighed.then[1]) for row in rows]
+        rows = [_with_second(row, count, weighed.after, weighed.then[1], invoices) for row in rows]
     return sorted(rows, key=lambda row: (not row.feasible, row.nano_usd is None, row.nano_usd or 0, row.offer))
 
 
-def _row(offer: Offer, request: ImageRequest, per_order: int, feasible: bool, reason: str) -> QuotedOffer:
+def _row(offer: Offer, request: ImageRequest, per_order: int, invoices: Invoices) -> QuotedOffer:
+    """What an offer would charge, whether or not it may serve."""
+    counts = [min(per_order, request.count - first) for first in range(0, request.count, per_order)]
+    amount = hold = expected = None
+    certain = False
+    why: tuple[str, ...] = ()
     try:
-        amount, certain, unit = price(offer, request, per_order)
+        orders = [quote_at(offer, replace(request, count=count)) for count in counts]
     except Unpriced as error:
-        amount, certain, unit = None, False, str(error)
+        unit = str(error)
+    else:
+        unit = orders[0].unit if len(orders) == 1 else f"{len(orders)} orders, the first of {orders[0].unit}"
+        amount, hold = sum([order.amount for order in orders]), sum([order.hold for order in orders])
+        certain = all(order.certain for order in orders)
+        forecast = invoices.expect(offer, orders, counts)
+        expected, why = forecast.amount, forecast.why
     return QuotedOffer(
         offer=offer.id,
         provider=offer.kind,
         model=offer.model,
         nano_usd=amount,
         usd=None if amount is None else to_usd(amount),
+        hold_nano_usd=hold,
+        expected_nano_usd=expected,
+        why=why,
+        revision=None,
         certain=certain,
         unit=unit,
         tariff=describe(offer.tariff),
         source=offer.source,
-        feasible=feasible,
-        reason=reason,
+        feasible=False,
+        reason="",
     )
 
 
-def _with_second(row: QuotedOffer, count: int, after: Candidate | None, decision: Decision) -> QuotedOffer:
+def _with_second(
+    row: QuotedOffer, count: int, after: Candidate | None, decision: Decision, invoices: Invoices
+) -> QuotedOffer:
     """A drawing's price with that of the order that finishes it; without one, nobody may serve."""
     if after is None:
         why = sentences([rejection.reason for rejection in decision.rejected]) or "no offer removes backgrounds"
+        reason = f"its background stays: {why}"
         return replace(
-            row, nano_usd=None, usd=None, certain=False, feasible=False, reason=f"its background stays: {why}"
+            row,
+            nano_usd=None,
+            usd=None,
+            hold_nano_usd=None,
+            expected_nano_usd=None,
+            why=(),
+            certain=False,
+            feasible=False,
+            reason=reason,
         )
-    if row.nano_usd is None:
+    if row.nano_usd is None or row.hold_nano_usd is None or row.expected_nano_usd is None:
         return row
     amount = row.nano_usd + count * after.quote.amount
+    second = invoices.expect(after.offer, [after.quote] * count, [1] * count)
     return replace(
         row,
         nano_usd=amount,
         usd=to_usd(amount),
+        hold_nano_usd=row.hold_nano_usd + count * after.quote.hold,
+        expected_nano_usd=row.expected_nano_usd + second.amount,
+        why=(*row.why, *(f"{after.offer.id}: {sentence}" for sentence in second.why)),
         certain=row.certain and after.quote.certain,
         unit=f"{row.unit}, then {count} x {after.quote.unit}",
         then=after.offer.id,
@@ -168,6 +240,10 @@ def quoted_service(service: ServiceEntry, count: int, seconds: int | None) -> Qu
         model=service.name,
         nano_usd=amount,
         usd=None if amount is None else to_usd(amount),
+        hold_nano_usd=amount,
+        expected_nano_usd=amount,
+        why=(),
+        revision=None,
         certain=amount is not None,
         unit=unit,
         tariff=services.describe(charge),
@@ -179,14 +255,3 @@ def quoted_service(service: ServiceEntry, count: int, seconds: int | None) -> Qu
 
 def _length(charge: services.Charge, seconds: int | None) -> str:
     return f"{seconds} s" if isinstance(charge, services.ByLength) else "1"
-
-
-def price(offer: Offer, request: ImageRequest, per_order: int) -> tuple[int, bool, str]:
-    """Nano-dollars for all pictures of a request, whether that is certain, and what is charged for."""
-    amount, certain, unit = 0, True, ""
-    for first in range(0, request.count, per_order):
-        count = min(per_order, request.count - first)
-        one = quote_at(offer, replace(request, count=count))
-        amount, certain, unit = amount + one.amount, certain and one.certain, unit or one.unit
-    orders = -(-request.count // per_order)
-    return amount, certain, unit if orders == 1 else f"{orders} orders, the first of {unit}"

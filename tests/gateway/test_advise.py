@@ -154,8 +154,13 @@ def test_the_calculator_multiplies_to_the_nano_dollar(capsys: pytest.CaptureFixt
     assert run(["calculator", "--model", "flux-schnell:together", "--volumes", "100,100000", "--json"]) == 0
     (offer,) = json.loads(capsys.readouterr().out)["offers"]
     assert offer["volumes"] == [
-        {"images_per_month": 100, "month_nano_usd": 283_115_500, "year_nano_usd": 3_397_386_000},
-        {"images_per_month": 100_000, "month_nano_usd": 283_115_500_000, "year_nano_usd": 3_397_386_000_000},
+        {"images_per_month": 100, "month_nano_usd": 283_115_500, "year_nano_usd": 3_397_386_000, "certain": True},
+        {
+            "images_per_month": 100_000,
+            "month_nano_usd": 283_115_500_000,
+            "year_nano_usd": 3_397_386_000_000,
+            "certain": True,
+        },
     ]
     assert run(["calculator", "--model", "flux-dev:fal"]) == 0
     assert "2,500.00" in capsys.readouterr().out

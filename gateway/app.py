@@ -82,6 +82,8 @@ class Drop(Protocol):
 HEARTBEAT_S = 5.0
 TICK_S = 1.0
 EXPIRY_S = 60.0
+FIRST_LISTS_S = 60.0
+"""Seconds after a start until sellers' lists are read: one that restarts daily reads them, too."""
 EXPIRE_AT_ONCE = 1_000
 
 
@@ -118,7 +120,8 @@ class App:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._last: dict[str, float] = {}
+        self._last: dict[str, tuple[float, float]] = {}
+        """Work beside requests -> when it was done last, and every how many seconds it is."""
         self.running: set[RunningOrder] = set()
         self.reloading: Reloading | None = None
         self.canaries: Canaries | None = None
@@ -412,7 +415,7 @@ class App:
             self._every("spending", LOOK_S, self.spend_watch.work),
             self._every("pressure", LOOK_S, self.pressure_watch.work),
             self._every("soft limits", TICK_S, self._look_at_soft_limits),
-            self._every("prices", self.settings.recovery.price_lists, self.price_watch.work),
+            self._every("prices", self.settings.recovery.price_lists, self.price_watch.work, first=FIRST_LISTS_S),
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("fetches", HEARTBEAT_S, self._keep_fetches),
             self._every("log", TICK_S, self._flush_log),
@@ -452,9 +455,10 @@ class App:
 
     def ready(self) -> Mapping[str, str]:
         """Part -> "ok", or why it is not."""
+        now = self.clock.now()
         behind = {
-            name: "ok" if self.clock.now() - last < 10 * HEARTBEAT_S else "has not run for a while"
-            for name, last in self._last.items()
+            name: "has not run for a while" if overdue(now - last, every) else "ok"
+            for name, (last, every) in self._last.items()
         }
         sellers = "ok" if self.providers else "no provider account is on"
         return {"providers": sellers, "accepting": "stopping" if self._stopping else "ok", **behind}
@@ -499,18 +503,29 @@ class App:
     async def _flush_log(self) -> None:
         telemetry.flush()
 
-    def _every(self, name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+    def _every(
+        self, name: str, seconds: float, work: Callable[[], Awaitable[object]], *, first: float | None = None
+    ) -> asyncio.Task[None]:
+        """Do something again and again, for the first time after `first` seconds."""
+
         async def repeat() -> None:
+            wait = seconds if first is None else min(first, seconds)
             while True:
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(wait)
+                wait = seconds
                 try:
                     await work()
                 except Exception:
                     log.exception("background_work_failed", work=name)
                 else:
-                    self._last[name] = self.clock.now()
+                    self._last[name] = self.clock.now(), seconds
 
         return asyncio.get_running_loop().create_task(repeat(), name=name)
+
+
+def overdue(since: float, every: float) -> bool:
+    """Whether work that is to be done every so many seconds has not been done for too long; `since` are seconds."""
+    return since > 2 * every + 10 * HEARTBEAT_S
 
 
 def _calm_the_collector() -> None:

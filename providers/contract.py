@@ -322,7 +322,11 @@ class FindsOrders(Protocol):
 
 @runtime_checkable
 class ListsPrices(Protocol):
-    """Publishes prices over its API."""
+    """Tells prices over its API."""
+
+    @property
+    def names_every_price(self) -> bool:
+        """Whether a price that it named before and names no longer is news; not where it tells only what was used."""
 
     async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
         """Today's price per billing unit of each endpoint it knows."""

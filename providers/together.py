@@ -22,7 +22,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from yarl import URL
 
-from providers.contract import Generation, OnAccepted, Order, Ticket, UsageRecord
+from providers.contract import Generation, ListedPrice, OnAccepted, Order, Ticket, UsageRecord
 from providers.errors import (
     BadDelivery,
     ContentRefused,
@@ -127,6 +127,7 @@ class _Model(Struct):
 class _Line(Struct):
     product_name: str
     cost: Decimal
+    unit_price: Decimal | None = None
 
 
 class _Window(Struct):
@@ -192,6 +193,27 @@ class Together:
         """Those of some endpoints that stand in Together's list of models."""
         known = {model.id for model in _decode(await self._get("/v1/models", {}), list[_Model])}
         return [endpoint for endpoint in endpoints if endpoint in known]
+
+    names_every_price: Final = False
+
+    async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
+        """Price per unit of each model that was used this month, as it was billed last; Together has no price list.
+
+        A model that was billed at two prices within its last hour is left out until the next one.
+        """
+        wanted, last = frozenset(endpoints), dict[str, set[Decimal]]()
+        windows = [window async for window in self._windows(datetime.now(UTC).strftime("%Y-%m"))]
+        for window in sorted(windows, key=lambda window: window.start_time):
+            told: dict[str, set[Decimal]] = {}
+            for line in window.line_items:
+                if line.product_name in wanted and line.unit_price is not None:
+                    told.setdefault(line.product_name, set()).add(line.unit_price)
+            last |= told
+        return [
+            ListedPrice(endpoint=endpoint, unit="unit billed", nano_usd=_nano(prices.pop()))
+            for endpoint, prices in last.items()
+            if len(prices) == 1
+        ]
 
     async def check(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Ask for the list of models, which costs nothing and needs a good key."""

@@ -78,9 +78,13 @@ async def look(
             raise Unavailable("its list of models names nothing that we sell")
         findings += no_longer_sold(account, sold, still)
         sold = [offer for offer in sold if offer.endpoint in still]
+        endpoints = sorted(still)
     if sold and isinstance(provider, ListsPrices):
-        listed = await provider.list_prices(sorted({offer.endpoint for offer in sold}))
-        findings += compared(account, sold, listed, await db.listed_prices(account))
+        listed, earlier = list(await provider.list_prices(endpoints)), await db.listed_prices(account)
+        if not provider.names_every_price:
+            told = {price.endpoint for price in listed}
+            listed += [price for name, price in earlier.items() if name not in told]
+        findings += compared(account, sold, listed, earlier)
         await db.keep_listed_prices(account, listed, clock.utc())
     return findings
 

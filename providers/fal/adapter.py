@@ -200,6 +200,8 @@ class Fal:
         except (TimeoutError, WireError):
             return "unknown"
 
+    names_every_price: Final = True
+
     async def list_prices(self, endpoints: Sequence[str]) -> Sequence[ListedPrice]:
         """List fal's own price per billing unit; its `unit` may say "image" where pages say megapixel."""
         return await self._platform.prices(endpoints)

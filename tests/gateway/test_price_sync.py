@@ -128,6 +128,21 @@ async def test_what_is_rejected_is_not_proposed_again_until_the_list_says_someth
             await m.apply()
 
 
+async def test_a_seller_without_a_list_tells_a_price_by_what_it_billed_last(tmp_path: Path) -> None:
+    async with market(tmp_path, sellers=("together",)) as m:
+        assert await m.sync() == {}
+        m.sandbox.script({"prices": {"together": {"black-forest-labs/FLUX.1-schnell": "0.003"}}})
+        assert await m.sync() == {}  # nothing was billed yet
+        await m.app.serve(m.call())
+        proposed = await m.sync()
+        assert {name: each.change.listed for name, each in proposed.items()} == {"together:flux-schnell": 3_000_000}
+        m.sandbox.script({"prices": {"together": {"black-forest-labs/FLUX.1-schnell": "0.004"}}})
+        await m.app.serve(m.call())
+        assert set(await m.sync()) == {"together:flux-schnell"}  # two prices within the hour: the one before stands
+        await m.apply()
+        assert unit_price(m.offer("together:flux-schnell").tariff) == 3_000_000
+
+
 async def test_a_price_may_come_into_force_later_and_orders_before_keep_theirs(tmp_path: Path) -> None:
     async with market(tmp_path) as m:
         m.lists(prices={DEV: "0.03"})

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway.app import overdue
 from gateway.money.price_list import Verdict, compared
 from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, Tariff
 from policies.types import Offer, Tier
@@ -49,6 +50,13 @@ def test_each_difference_has_its_word(
     assert finding.verdict == verdict
     assert says in finding.says
     assert finding.alarming == (verdict not in ("same", "apart"))
+
+
+@pytest.mark.parametrize(
+    ("since", "every", "late"), [(3500, 3600, False), (8000, 3600, True), (59, 5, False), (61, 5, True)]
+)
+def test_what_is_done_every_hour_is_not_missed_after_a_minute(since: float, every: float, *, late: bool) -> None:
+    assert overdue(since, every) == late
 
 
 async def test_a_silent_change_in_bills_is_told_with_the_first_of_them_and_corrected(tmp_path: pathlib.Path) -> None:

@@ -29,6 +29,7 @@ from providers.contract import (
     ImageRequest,
     Input,
     InputDialect,
+    ListedPrice,
     Lora,
     Order,
     ReportsUsage,
@@ -335,6 +336,26 @@ async def test_usage_is_read_page_by_page_exactly(seller: Start, serve: Serve) -
     assert {record.nano_usd for record in records} == {5_662_310}
     assert {record.request_id for record in records} == {None}
     assert records[0].at == datetime(2026, 11, 20, 1, tzinfo=UTC)
+
+
+async def test_a_price_is_what_was_billed_last_and_not_told_while_two_were(seller: Start, serve: Serve) -> None:
+    hours: list[list[tuple[str, str]]] = [[(MODEL, "0.003"), ("other", "1")], [(MODEL, "0.0027")]]
+
+    async def usage(_: web.Request) -> web.Response:
+        windows = [
+            {
+                "start_time": f"2026-11-20T{hour:02}:00:00Z",
+                "end_time": f"2026-11-20T{hour + 1:02}:00:00Z",
+                "line_items": [{"product_name": name, "unit_price": price, "cost": "1"} for name, price in lines],
+            }
+            for hour, lines in reversed(list(enumerate(hours)))
+        ]
+        return web.json_response({"object": "list", "data": windows, "next_cursor": None})
+
+    together = await seller(await serve(usage))
+    assert await together.list_prices([MODEL]) == [ListedPrice(endpoint=MODEL, unit="unit billed", nano_usd=2_700_000)]
+    hours.append([(MODEL, "0.0027"), (MODEL, "0.004")])
+    assert await together.list_prices([MODEL]) == []
 
 
 def test_months_run_over_the_end_of_a_year() -> None:

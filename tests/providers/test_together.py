@@ -352,7 +352,7 @@ async def test_a_price_is_what_was_billed_last_and_not_told_while_two_were(selle
         ]
         return web.json_response({"object": "list", "data": windows, "next_cursor": None})
 
-    together = await seller(await serve(usage))
+    together = seller(await serve(usage))
     assert await together.list_prices([MODEL]) == [ListedPrice(endpoint=MODEL, unit="unit billed", nano_usd=2_700_000)]
     hours.append([(MODEL, "0.0027"), (MODEL, "0.004")])
     assert await together.list_prices([MODEL]) == []

@@ -144,7 +144,9 @@ def load_revision(
     document, file, written = found
     terms = [with_synced(account_terms(name, account), over) for name, account in accounts.items()]
     try:
-        catalog = compile_offers([file for _, file in models], terms, 0, at or datetime.now(UTC))
+        catalog = compile_offers(
+            [file for _, file in models], terms, 0, at or datetime.now(UTC), _absent(settings, accounts)
+        )
     except BadCatalog as error:
         raise BadFile([_placed(fault, models, settings) for fault in error.faults]) from None
     compiled = compile_policy(file)
@@ -170,6 +172,15 @@ def fault_in(text: PolicyText, loc: Loc, message: str, *, hint: str | None = Non
     return read_bytes(text.content, text.path).fault(loc, message, hint=hint, at_key=at_key)
 
 
+def _absent(settings: Settings, here: Mapping[str, Account]) -> list[AccountTerms]:
+    """Accounts that a team has and cannot use just now; those that were set aside are none."""
+    return [
+        account_terms(name, account)
+        for name, account in settings.accounts.items()
+        if name not in here and not account.off and account.team is not None
+    ]
+
+
 def account_terms(name: str, account: Account) -> AccountTerms:
     """What an account's settings mean for choosing."""
     retention, unstored = account.retention, account.unstored
@@ -186,6 +197,7 @@ def account_terms(name: str, account: Account) -> AccountTerms:
             trains=account.training != "never",
         ),
         team=account.team,
+        team_calls=account.team_calls,
         prices={model: price.row(name) for model, price in account.prices.items()},
         billing=Billing() if account.billing is None else account.billing.billing(),
         models=None if account.models is None else frozenset(account.models),

@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
 from policies.billing_file import BillingEntry
+from policies.catalog import TeamCalls
 from policies.catalog_file import AgreedPrice
 from policies.money import USD
 from policies.policy_file.values import Dollars, Duration
@@ -100,6 +101,11 @@ class Account(_Typed):
         default="allowed", description="Whether the seller may train on them. Unless the contract forbids it: allowed."
     )
     team: str | None = Field(default=None, description="The one team that may use this account; anyone when left out.")
+    team_calls: TeamCalls = Field(
+        default="models",
+        description="With `team`, what else its calls may use. `models`: what this account sells they buy here alone; "
+        "`all`: nothing anywhere else; `also`: this is one account among the others.",
+    )
     models: tuple[str, ...] | None = Field(
         default=None, description="Sell only these models through it; all when left out."
     )
@@ -127,6 +133,12 @@ class Account(_Typed):
         default_factory=dict, description="Passed on to the adapter, which checks it."
     )
     off: bool = Field(default=False, description="Set aside: the account is known but not used.")
+
+    @model_validator(mode="after")
+    def _has_a_team(self) -> Account:
+        if "team_calls" in self.model_fields_set and self.team is None:
+            raise ValueError("team_calls: says what calls of a `team` may use; name the team, too")
+        return self
 
     @model_validator(mode="after")
     def _can_be_told(self) -> Account:

@@ -7,9 +7,10 @@ the right shape but makes no sense: `BadCatalog` names every fault and the place
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from difflib import get_close_matches
-from typing import TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,6 +29,11 @@ Loc: TypeAlias = tuple[str | int, ...]
 """Where something stands in a document: ("offers", 0, "price")."""
 
 
+TeamCalls: TypeAlias = Literal["also", "models", "all"]
+"""How far an account of a team's own stands in the place of others, for calls of that team. also: it is one among them.
+models: what it sells is bought there and nowhere else. all: nothing is bought elsewhere."""
+
+
 class AccountTerms(Struct, frozen=True, kw_only=True):
     """A provider account that is on: what limits it, who may use it, what it pays, what it does with data."""
 
@@ -40,6 +46,8 @@ class AccountTerms(Struct, frozen=True, kw_only=True):
     burst: int = 1
     data: DataTerms = DataTerms()
     team: str | None = None
+    team_calls: TeamCalls = "models"
+    """With a team: what else its calls may use."""
     prices: Mapping[str, PriceRow] = {}
     """Model, or `model/operation` as in an offer's id -> what this account pays instead of the listed price."""
     synced: Mapping[str, tuple[Synced, ...]] = {}
@@ -144,10 +152,15 @@ _Found: TypeAlias = Iterator[tuple[Loc, str]]
 
 
 def compile_offers(
-    models: Sequence[ModelFile], accounts: Sequence[AccountTerms], revision: int, at: datetime = LONG_AGO
+    models: Sequence[ModelFile],
+    accounts: Sequence[AccountTerms],
+    revision: int,
+    at: datetime = LONG_AGO,
+    absent: Sequence[AccountTerms] = (),
 ) -> Catalog:
     """Join documents and accounts into offers, in the order both are given, with the prices in force at a moment.
 
+    Accounts that are `absent` sell nothing just now, for want of a key; that does not send their teams elsewhere.
     An offer that draws from words is `account:model`; any other adds its first operation, `account:model/edit`.
     Raises `BadCatalog` with every fault of sense: names used twice, an account that names a model nobody sells,
     a table that ends below the largest size sold, a size rule its dialect cannot express.
@@ -156,6 +169,7 @@ def compile_offers(
     if faults:
         raise BadCatalog(faults)
     by_model = {file.model: tuple(_offers_of(file, accounts, at)) for file in models}
+    by_model = _kept_apart(models, by_model, [*accounts, *absent])
     changes = [next_change(book, at) for file in models for _, _, book in _books_of(file, accounts)]
     changes += [each.retires for some in by_model.values() for each in some if each.retires and each.retires > at]
     return Catalog(
@@ -168,6 +182,33 @@ def compile_offers(
         billings={account.name: account.billing for account in accounts if account.billing != Billing()},
         changes_at=min((change for change in changes if change is not None), default=None),
     )
+
+
+def _kept_apart(
+    models: Sequence[ModelFile], by_model: Mapping[str, tuple[Offer, ...]], accounts: Sequence[AccountTerms]
+) -> dict[str, tuple[Offer, ...]]:
+    """The offers, each kept from the teams that buy it through an account of their own."""
+    owners = [account for account in accounts if account.team is not None and account.team_calls != "also"]
+    if not owners:
+        return dict(by_model)
+    whole = {account.team for account in owners if account.team_calls == "all"}
+    return {file.model: tuple(_kept(by_model[file.model], file, owners, whole)) for file in models}
+
+
+def _kept(
+    offers: Sequence[Offer], file: ModelFile, owners: Sequence[AccountTerms], whole: AbstractSet[str | None]
+) -> Iterator[Offer]:
+    sold = [
+        (account.team, operation)
+        for entry, account, _ in _books_of(file, owners)
+        for operation in entry.abilities.operations
+    ]
+    for offer in offers:
+        if offer.team is not None:
+            yield offer
+            continue
+        teams = whole | {team for team, operation in sold if operation in offer.abilities.operations}
+        yield replace(offer, kept_from=frozenset(team for team in teams if team is not None)) if teams else offer
 
 
 def _books_of(file: ModelFile, accounts: Sequence[AccountTerms]) -> Iterator[tuple[OfferEntry, AccountTerms, Book]]:

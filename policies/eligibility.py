@@ -76,7 +76,9 @@ def barred(offer: Offer, bar: Bar) -> str | None:
 
 
 def team(offer: Offer, ask: Ask) -> str | None:
-    """A team's own account serves nobody else."""
+    """A team's own account serves nobody else, and a team that has one does not buy elsewhere what it sells."""
+    if ask.team in offer.kept_from:
+        return f"team {ask.team} buys {offer.model} at accounts of its own alone"
     if offer.team is None or offer.team == ask.team:
         return None
     return f"the account {offer.account} belongs to another team"

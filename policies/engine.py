@@ -226,7 +226,8 @@ class CostEngine:
         """Sell these offers, within these capacities."""
         policy = self.policy
         self._stopped = {}
-        self._special = frozenset({offer.team for offer in offers.values() if offer.team is not None})
+        owners = {offer.team for offer in offers.values() if offer.team is not None}
+        self._special = frozenset(owners.union(*(offer.kept_from for offer in offers.values())))
         """Teams with accounts of their own."""
         self._limit(capacities)
         before, self._shared = self._shared, {}

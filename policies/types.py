@@ -98,6 +98,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     data: DataTerms = DataTerms()
     team: str | None = None
     """Set when the account belongs to one team; nobody else may use it."""
+    kept_from: frozenset[str] = frozenset()
+    """Teams that have an account of their own for this, and so do not buy it here."""
     counted: float = 1.0
     """Share of the quote that weighs in the choice: less than 1 for machines that run anyway. Bills are whole."""
     source: str = ""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.yaml_files import BadFile, read_bytes
-from policies.catalog import AccountTerms, BadCatalog, Catalog, compile_offers
+from policies.catalog import AccountTerms, BadCatalog, Catalog, TeamCalls, compile_offers
 from policies.catalog_file import ModelFile, Price
 from policies.money import USD, to_usd
 from policies.price_book import PriceRow
@@ -108,6 +108,23 @@ def test_limits_data_terms_and_team_come_from_the_account() -> None:
     assert catalog.capacities["ours"] == Capacity(id="ours", slots=4)
     assert catalog.capacities["ours/rate"] == Capacity(id="ours/rate", rate=2.5, burst=5)
     assert (sold.data, sold.team) == (terms, "brand")
+
+
+@pytest.mark.parametrize(
+    ("calls", "kept"), [("also", (False, False)), ("models", (True, False)), ("all", (True, True))]
+)
+@pytest.mark.parametrize("absent", [False, True])
+def test_what_a_teams_own_account_sells_is_kept_from_it_elsewhere_as_the_account_says(
+    calls: TeamCalls, kept: tuple[bool, bool], *, absent: bool
+) -> None:
+    own = AccountTerms(name="own", kind="fal", team="acme", team_calls=calls, models=frozenset({"flux-dev"}))
+    here, away = ((FAL,), (own,)) if absent else ((FAL, own), ())
+    files = (model(), model(model="flux-pro"))
+    offers = compile_offers(files, here, 1, absent=away).offers
+    assert tuple("acme" in offers[name].kept_from for name in ("fal:flux-dev", "fal:flux-pro")) == kept
+    assert all(offer.kept_from <= {"acme"} for offer in offers.values())
+    assert ("own:flux-dev" in offers) is not absent
+    assert absent or not offers["own:flux-dev"].kept_from
 
 
 def test_an_account_can_have_its_own_price_and_its_own_models() -> None:

@@ -46,6 +46,11 @@ def requiring(**terms: object) -> Ask:
         (PLAIN, ask(only=frozenset({"b", "c"})), "provider: a is not among the allowed providers: b, c"),
         (PLAIN, ask(ignore=frozenset({"a"})), "provider: a is to be ignored"),
         (offer("a:m", team="red"), ask(), "team: the account a belongs to another team"),
+        (
+            offer("a:m", kept_from=frozenset({"red"})),
+            replace(ask(), team="red"),
+            "team: team red buys m at accounts of its own alone",
+        ),
         (PLAIN, drawing(operation="remove_background"), "ability: a:m does not remove background"),
         (offer("a:m", abilities=Abilities(seed=False)), drawing(seed=7), "ability: a:m takes no seed"),
         (PLAIN, drawing(transparent=True), "ability: a:m paints no transparent background"),

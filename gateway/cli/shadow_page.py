@@ -22,6 +22,7 @@ from gateway.cli.shadow_report import (
     left_out,
     money_of,
     outcome_rows,
+    pictures_of_pairs,
     reason,
     state_of,
     stratum_rows,
@@ -151,6 +152,9 @@ def _challenger(found: Verdict, exhibits: Sequence[Exhibit]) -> Iterator[str]:
     yield "<h2>What came</h2>"
     head, *lines = outcome_rows(found)
     yield rows(head, lines)
+    if found.pictures:
+        told = escape(pictures_of_pairs(found))
+        yield f'<p class="soft">Between the pictures of a pair, on average: {told}. Likeness is no quality.</p>'
     if found.strata:
         yield "<h2>By kind of call</h2>"
         yield from (f"<p><strong>{escape(line)}</strong></p>" for line in warnings(found))

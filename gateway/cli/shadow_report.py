@@ -161,6 +161,9 @@ def _of_challenger(found: Verdict) -> Iterable[str]:
         yield table(tail_rows(found), right=frozenset({1, 2}))
     yield ""
     yield table(outcome_rows(found), right=frozenset({1, 2}))
+    if found.pictures:
+        yield ""
+        yield "Between the pictures of a pair, on average: " + pictures_of_pairs(found)
     if found.strata:
         yield ""
         yield table(stratum_rows(found), right=frozenset(range(1, 2 + len(found.readings))))
@@ -275,6 +278,11 @@ def _count(counts: Mapping[str, int], name: str) -> str:
 def _billed(side: Tally) -> str:
     off = f" ({100 * (side.billed / side.quoted - 1):+.1f} %)" if side.quoted else ""
     return f"${usd(side.billed)}{off}"
+
+
+def pictures_of_pairs(found: Verdict) -> str:
+    """What was measured between pictures, in a line; likeness is no quality."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.pictures.items())
 
 
 def stratum_rows(found: Verdict) -> list[tuple[str, ...]]:

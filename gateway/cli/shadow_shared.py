@@ -206,13 +206,16 @@ def _pooled(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 async def calls_a_day(db: Database, experiment: Experiment, revision: Revision, since: datetime) -> float | None:
-    """Pictures that the champion delivered lately, in a day; None where there were none."""
-    offers = {each.id: each for each in revision.catalog.offers.values() if experiment.champion.served(each)}
-    accounts = sorted({each.account for each in offers.values()})
-    rows = chain.from_iterable([await db.account_attempts(account, since) for account in accounts])
-    live = [row for row in rows if row.offer_id in offers and not row.team.startswith(PARTY)]
-    pictures = sum(row.outcome.delivered for row in live if row.outcome is not None)
+    """Pictures that the champion delivered to callers lately, in a day; None where there were none."""
+    now = datetime.now(UTC)
+    offers = {each.id for each in revision.catalog.offers.values() if experiment.champion.served(each)}
+    seen = await db.activity(since, now, UTC)
+    pictures = sum(
+        spent.images
+        for source, spent in seen.posted.items()
+        if source.offer_id in offers and not source.team.startswith(PARTY)
+    )
     if not pictures:
         return None
-    spanned = datetime.now(UTC) - min(row.started for row in live)
-    return pictures / max(spanned / timedelta(days=1), 1 / 24)
+    (first,) = await db.entries(0, 1)
+    return pictures / max((now - max(since, first.at)) / timedelta(days=1), 1 / 24)

@@ -99,6 +99,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     pairs: int
     days: float
     """From the first pair to the last."""
+    pictures: Mapping[str, float]
+    """What was measured between the pictures of pairs, by name: means over those that have it."""
     other_sizes: int
     """Pairs whose challenger's picture has other pixels."""
     champion: Tally
@@ -163,6 +165,7 @@ def _judge(
         disagree=_disagreements(strata),
         pairs=len(pairs),
         days=days,
+        pictures=_means_of(pairs),
         other_sizes=sum(of_another_size(pair) for pair in pairs),
         champion=_counted([pair.champion for pair in pairs]),
         challenger_side=_counted([pair.challenger_side for pair in pairs]),
@@ -244,6 +247,14 @@ def _disagreements(strata: Sequence[Stratum]) -> Mapping[Measure, tuple[str, str
         if measure in highest:
             found[measure] = (name, highest[measure])
     return found
+
+
+def _means_of(pairs: Sequence[Pair]) -> Mapping[str, float]:
+    seen: dict[str, list[float]] = {}
+    for pair in pairs:
+        for name, value in pair.measures.items():
+            seen.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(seen.items())}
 
 
 def _counted(sides: Sequence[Side]) -> Tally:

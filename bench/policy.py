@@ -1,4 +1,4 @@
-"""What rules cost in a decision, and what checking a policy of a thousand of them takes.
+"""What rules cost in a decision, what checking a policy of a thousand of them takes, and what one quote takes.
 
 The policy is made from a seed: a thousand rules by team, key, tag, model, intent, size and hour, as somebody with two
 hundred teams would write them. Calls are drawn from the same names, so that some rules are about each; those that
@@ -29,9 +29,12 @@ from gateway.requests.terms import under_rules
 from gateway.revisions import Revision
 from gateway.settings import default_config, load_settings
 from gateway.yaml_files import read_bytes
+from policies.billing import Allowance, Billable, Billing, Lot, VolumeTier, expect
 from policies.engine import CostEngine
+from policies.offer_prices import quote_at
 from policies.policy import Policy
 from policies.policy_file.schema import PolicyFile, compile_policy
+from policies.tariffs import Unpriced
 from policies.types import Constraints
 from providers.contract import ImageRequest
 
@@ -42,6 +45,15 @@ CALLS = 10_000
 SEEN = 5_000
 ROUNDS = 5
 TEAMS = 200
+QUOTES = 20_000
+MANY_TERMS = Billing(
+    zone="Europe/Berlin",
+    tiers=(VolumeTier(1_000, 500), VolumeTier(5_001, 1_000)),
+    certain_to=10_000,
+    allowances=(Allowance(name="a", images=100), Allowance(name="b", amount=10**9, monthly=False)),
+    lots=(Lot(name="a", amount=10**9), Lot(name="b", amount=10**12, expires=datetime(2027, 11, 1, tzinfo=UTC))),
+)
+"""An invoice with some of everything."""
 MODELS = ("flux-schnell", "flux-dev", "flux-1.1-pro", "flux-2-pro", "flux-kontext-pro")
 _BARE = Constraints()
 HEAD = """policy: bench
@@ -133,6 +145,34 @@ def decisions_us(
     return ruled[len(before) :], whole[len(before) :]
 
 
+def quotes_us(base: Revision, count: int, draw: random.Random) -> tuple[list[float], list[float]]:
+    """Microseconds of CPU of each quote of an offer by its list; and with what an invoice of many terms makes of it."""
+    offers = list(base.catalog.offers.values())
+    asks = [
+        (draw.choice(offers), ImageRequest(prompt="-", width=side, height=side, count=draw.randrange(1, 5)))
+        for side in draw.choices([512, 1024, 1024, 1280], k=count)
+    ]
+    counters = {"2026-11/requests": 4_999, "2026-11/listed": 10**11, "credit/a": 5 * 10**8}
+    at = datetime(2026, 11, 23, tzinfo=UTC)
+    listed, expected = [], []
+    for offer, request in asks:
+        began = time.thread_time_ns()
+        try:
+            quoted = quote_at(offer, request)
+        except Unpriced:
+            continue
+        between = time.thread_time_ns()
+        expect(MANY_TERMS, lambda name: counters.get(name, 0), [_billable(quoted.amount, request, at)])
+        ended = time.thread_time_ns()
+        listed.append((between - began) / 1e3)
+        expected.append((ended - began) / 1e3)
+    return listed, expected
+
+
+def _billable(listed: int, request: ImageRequest, at: datetime) -> Billable:
+    return Billable(listed=listed, pictures=request.count, at=at)
+
+
 def least(work: Callable[[], object], rounds: int = ROUNDS) -> float:
     """Seconds of CPU that work takes, the best of some rounds."""
     best = float("inf")
@@ -180,6 +220,9 @@ def main() -> int:
         found = faults_of(path, settings, base)
         lint_ms = 1e3 * least(lambda: faults_of(path, settings, base))
     reading_ms = 1e3 * least(lambda: read_bytes(text.encode(), "bench.yaml"))
+    quotes = [quotes_us(base, QUOTES, random.Random(13)) for _ in range(ROUNDS)]
+    quote_p99_us = min(quantile(listed, 0.99) for listed, _ in quotes)
+    expected_p99_us = min(quantile(expected, 0.99) for _, expected in quotes)
     reference = reference_us()
     print(f"{RULES} rules, {matched:.1f} of them about a call; {len(found)} findings in the made-up policy")
     pace = REFERENCE_US / reference
@@ -190,6 +233,10 @@ def main() -> int:
         Figure(name="decision_10_rules_p99_us", value=few_p99_us, unit="us"),
         Figure(name="decision_1000_rules_p99_us", value=p99_us, unit="us"),
         Figure(name="decision_1000_rules_p99_scaled_us", value=p99_us * pace, unit="us", must=100.0),
+        Figure(name="quote_p99_us", value=quote_p99_us, unit="us"),
+        Figure(name="quote_p99_scaled_us", value=quote_p99_us * pace, unit="us", must=20.0),
+        Figure(name="quote_as_invoiced_p99_us", value=expected_p99_us, unit="us"),
+        Figure(name="quote_as_invoiced_p99_scaled_us", value=expected_p99_us * pace, unit="us", aim=20.0),
         Figure(name="lint_1000_rules_ms", value=lint_ms, unit="ms"),
         Figure(name="lint_1000_rules_scaled_ms", value=lint_ms * pace, unit="ms", must=200.0),
         Figure(name="reading_1000_rules_ms", value=reading_ms, unit="ms"),

@@ -26,6 +26,8 @@ from policies.money import NanoUsd, to_usd
 WHOLE = 10_000
 """Parts that discounts are typed in: hundredths of a percent."""
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 Applies: TypeAlias = Literal["marginal", "whole"]
 Counted: TypeAlias = Callable[[str], int]
 """What a counter stands at; 0 for one that never moved."""
@@ -145,15 +147,16 @@ def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
     """Bill an order as the next one of its account."""
     month = month_of(billing, order.at)
     moves = _Moves(counted)
-    charged = _without_free_pictures(billing, moves, month, order)
+    charged = _without_free_pictures(billing, moves, month, order) if billing.allowances else order.listed
     request, discount, rebate = _discount(billing, moves, month, charged if order.listed else None)
     if order.told is not None:
         rebate = 0  # the seller's word has it in, or in that of another order
     discounted = _parts_of(charged, WHOLE - discount)
-    free_money = _from_allowances(billing, moves, month, order.at, discounted)
+    free_money = _from_allowances(billing, moves, month, order.at, discounted) if billing.allowances else 0
     owed = discounted - free_money if order.told is None else order.told
     credit = _draw(billing, moves, owed, order.at)
-    credit -= _give_back(billing, moves, rebate, order.at)
+    if rebate:
+        credit -= _give_back(billing, moves, rebate, order.at)
     moves.add(f"{month}/due", owed - rebate - credit)
     overage, fee = _licence(billing, moves, month, order)
     return Billed(
@@ -193,6 +196,8 @@ def expect(billing: Billing, counted: Counted, orders: Sequence[Billable]) -> Ex
             moved[name] = moved.get(name, 0) + move
         amount += billed.amount + billed.overage
         certain = certain and billed.certain
+        if billed.amount == order.listed and not (billed.credit or billed.overage or billed.fee or billed.rebate):
+            continue
         why |= dict.fromkeys(reasons(billing, billed, order))
     return Expected(amount=amount, certain=certain, why=tuple(why))
 
@@ -398,7 +403,11 @@ def _lots_at(billing: Billing, at: datetime) -> list[Lot]:
     if not billing.lots:
         return []
     held = [lot for lot in billing.lots if _holds(lot.since, lot.expires, at)]
-    return sorted(held, key=lambda lot: (lot.expires is None, 0.0 if lot.expires is None else lot.expires.timestamp()))
+    return sorted(held, key=_end) if len(held) > 1 else held
+
+
+def _end(lot: Lot) -> datetime:
+    return lot.expires or _NEVER
 
 
 def _holds(since: datetime | None, until: datetime | None, at: datetime) -> bool:

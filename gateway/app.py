@@ -20,6 +20,7 @@ from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
+from gateway.features.credit import slots_of_credit, with_slots
 from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
@@ -122,6 +123,8 @@ class App:
         self._stopping = False
         self._last: dict[str, tuple[float, float]] = {}
         """Work beside requests -> when it was done last, and every how many seconds it is."""
+        self._bought: Mapping[str, int] = {}
+        """Account -> orders in flight that its credit bought, when that was last looked at."""
         self.running: set[RunningOrder] = set()
         self.reloading: Reloading | None = None
         self.canaries: Canaries | None = None
@@ -188,7 +191,7 @@ class App:
                 self.providers[name] = provider
                 if isinstance(provider, LoadsFirst):
                     self._loading[name] = provider
-        policy, catalog = revision.policy, revision.catalog
+        policy, catalog = revision.policy, with_slots(revision.catalog, self._bought)
         self.spawn(self.ledger.set_billing(catalog.billings))
         self.settings, self.revision = settings, revision
         self._offers |= catalog.offers
@@ -403,6 +406,7 @@ class App:
         """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
         await self.ledger.beat()
         await self.recovery.sweep()
+        await self._look_at_credit()
         self._loops = [
             self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
             self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
@@ -410,6 +414,7 @@ class App:
             self._every("bills", self.settings.recovery.bills, self.recovery.glance),
             self._every("keys", TICK_S, self.keys.follow),
             self._every("tick", TICK_S, self._tick),
+            self._every("credit", TICK_S, self._look_at_credit),
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),
             self._every("spending", LOOK_S, self.spend_watch.work),
@@ -428,6 +433,14 @@ class App:
             self._loops.append(self._every("canary", TICK_S, self.canaries.look))
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
+
+    async def _look_at_credit(self) -> None:
+        """Accounts allow what the credit left on them buys."""
+        bought = await slots_of_credit(self.db, self.revision.catalog.billings, self.clock.utc())
+        if bought != self._bought:
+            log.info("credit_buys_slots", accounts=bought)
+            self._bought = bought
+            self.adopt(self.settings, self.revision)
 
     def leaving(self) -> None:
         """We have been asked to stop: nobody need wait any longer for what will not be ordered."""

@@ -146,6 +146,12 @@ class Account(_Typed):
             raise ValueError(f"unstored: {self.kind} cannot be told to store nothing of an order; only fal can")
         return self
 
+    @model_validator(mode="after")
+    def _slots_beyond_some(self) -> Account:
+        if self.concurrency is None and self.billing is not None and any(lot.slots for lot in self.billing.credit):
+            raise ValueError("slots of credit also need `concurrency`: what the account allows without it")
+        return self
+
     @property
     def why_off(self) -> str | None:
         """Why this account is not used, or None when it is."""

@@ -236,6 +236,20 @@ def _month(billing: Billing, counters: dict[str, int], order: Billable, count: i
     return total
 
 
+def discount_of(billing: Billing, request: int) -> int:
+    """Parts of `WHOLE` that are taken off a request of the month."""
+    return next((tier.parts for tier in reversed(billing.tiers) if tier.first <= request), 0)
+
+
+def allowances_left(billing: Billing, counted: Counted, at: datetime) -> Sequence[tuple[Allowance, int]]:
+    """Each allowance that counts at a moment, and what is left of it: pictures, or nano-dollars."""
+    month = month_of(billing, at)
+    return [
+        (each, (each.images or each.amount or 0) - counted(_counter(each, month)))
+        for each in _allowances_at(billing, at)
+    ]
+
+
 def credit_left(billing: Billing, counted: Counted, at: datetime) -> Sequence[tuple[Lot, NanoUsd]]:
     """Each lot that counts at a moment, in the order they are drawn from, and what is left of it."""
     return [(lot, lot.amount - counted(f"credit/{lot.name}")) for lot in _lots_at(billing, at)]
@@ -326,15 +340,11 @@ def _discount(billing: Billing, moves: _Moves, month: str, charged: NanoUsd | No
     request, before = moves.at(f"{month}/requests") + 1, moves.at(f"{month}/listed")
     moves.add(f"{month}/requests", 1)
     moves.add(f"{month}/listed", charged)
-    parts = _rate(billing, request)
+    parts = discount_of(billing, request)
     rebate = 0
-    if billing.applies == "whole" and parts != (earlier := _rate(billing, request - 1)):
+    if billing.applies == "whole" and parts != (earlier := discount_of(billing, request - 1)):
         rebate = _parts_of(before, parts - earlier)
     return request, parts, rebate
-
-
-def _rate(billing: Billing, request: int) -> int:
-    return next((tier.parts for tier in reversed(billing.tiers) if tier.first <= request), 0)
 
 
 def _from_allowances(billing: Billing, moves: _Moves, month: str, at: datetime, amount: NanoUsd) -> NanoUsd:

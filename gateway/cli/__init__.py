@@ -123,6 +123,10 @@ GROUPS = {
         "The books: do they agree, with themselves and with the providers?",
         {
             "reconcile": ("gateway.cli.ledger:reconcile", "Our books against what each provider says it bills."),
+            "invoices": (
+                "gateway.cli.invoices:invoices",
+                "How accounts' invoices stand: discounts, what is free, credit.",
+            ),
             "audit": ("gateway.cli.ledger:audit", "Every promise about money, recomputed from the entries."),
             "machines": ("gateway.cli.machines:machines", "What our own GPUs cost, busy and idle."),
             "export": ("gateway.cli.ledger:export", "The entries, as CSV or JSON lines."),

@@ -148,6 +148,31 @@ def test_the_calculator_counts_discounts_and_what_is_free_month_by_month(
     assert f"about {big / 1e9:.2f}" in capsys.readouterr().out
 
 
+def test_the_command_shows_how_invoices_stand_and_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAL_KEY", "sandbox-fal")
+    credit = "      credit: [{name: autumn, amount: $1, expires: 2999-01-01}]\n"
+    folder = home(tmp_path, FAL.replace("    billing:\n", f"    billing:\n{credit}"))
+    asyncio.run(_spend(folder, 2))
+    assert run(["ledger", "invoices", "--config", str(folder), "--json"]) == 0
+    (standing,) = json.loads(capsys.readouterr().out)["invoices"]
+    assert standing == {
+        "account": "fal",
+        "month": f"{datetime.now(UTC):%Y-%m}",
+        "requests": 2,
+        "listed_nano_usd": 25_000_000,
+        "due_nano_usd": 0,
+        "discount": "5 %",
+        "left": [
+            {"name": "one", "what": "free images", "left": 0, "of": 1, "ends": None},
+            {"name": "autumn", "what": "credit", "left": 975_000_000, "of": 10**9, "ends": "2999-01-01T00:00:00Z"},
+        ],
+    }
+    assert run(["ledger", "invoices", "--config", str(folder)]) == 0
+    assert "$0.975  credit autumn    $1  2999-01-01T00:00Z" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("before", "after", "place", "said"),
     [
@@ -162,6 +187,12 @@ def test_the_calculator_counts_discounts_and_what_is_free_month_by_month(
         ),
         ("images: 1", "pictures: 1", "14:23", "unknown key 'pictures'"),
         ("images: 1", "amount: 5 EUR", "14:31", "write dollars"),
+        (
+            "      free:",
+            "      credit: [{name: a, amount: $5, slots: 9}]\n      free:",
+            "5:5",
+            "also need `concurrency`",
+        ),
         ("certain_to: 1001", "certain_to: 9", "12:19", "9 lies before the last tier, which begins at 1,000"),
     ],
 )

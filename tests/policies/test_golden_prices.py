@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -17,14 +18,15 @@ from msgspec.structs import replace
 from gateway.yaml_files import load, read
 from policies import eligibility
 from policies.catalog import AccountTerms, Catalog, compile_offers
-from policies.catalog_file import ModelFile, Price
+from policies.catalog_file import DatedPrice, ModelFile, Price
+from policies.price_book import in_force
 from policies.services import ServicesFile, price_of
 from policies.tariffs import ComputeSecond, MachineSecond, Tariff, Unpriced, bill, quote
 from policies.types import Ask, Constraints, Offer
 from providers.contract import ImageRequest, Operation, Tokens, Usage
 from providers.sandbox.endpoints import TOGETHER, Endpoint
 from providers.sandbox.fal_endpoints import FAL
-from providers.sandbox.invoice import BESIDE_PICTURES, PUBLISHED, Work, charge, machine_hour
+from providers.sandbox.invoice import BESIDE_PICTURES, PUBLISHED, PriceList, Work, charge, machine_hour
 from providers.sandbox.invoice import Price as ListPrice
 from providers.sandbox.replicate_endpoints import REPLICATE
 
@@ -246,6 +248,56 @@ def test_a_price_of_another_source_can_be_put_in_force_and_is_quoted_exactly(oth
     usage = Usage(images=(request.size,) * other.count, steps=other.steps)
     assert quote(tariff, request).amount == bill(tariff, usage) == other.nano_usd
     assert other.model in CATALOG.models
+
+
+class Moment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order placed at a moment, and what it costs then; None: nobody sells it."""
+
+    at: datetime
+    usd: str
+    """Of a unit, by the seller's own list at that moment."""
+    width: int = 1024
+    height: int = 1024
+    nano_usd: int | None = None
+
+
+class Changing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of an endpoint in time."""
+
+    endpoint: str
+    rows: tuple[dict[str, object], ...]
+    cases: tuple[Moment, ...]
+
+
+CHANGES = [
+    (book, moment)
+    for book in msgspec.convert(read(ROOT / "tests" / "prices" / "changes.yaml").data, dict[str, list[Changing]])[
+        "books"
+    ]
+    for moment in book.cases
+]
+
+
+@pytest.mark.parametrize(
+    ("book", "moment"),
+    CHANGES,
+    ids=[f"{book.endpoint}-{one.at:%Y-%m-%dT%H:%M:%S}-{one.width}" for book, one in CHANGES],
+)
+def test_the_minute_a_price_changes_quote_bill_and_invoice_change_with_it(book: Changing, moment: Moment) -> None:
+    rows = [DatedPrice.model_validate(row) for row in book.rows]
+    ends = [row.valid_from for row in rows[1:]]
+    prices = tuple(row.row(until) for row, until in zip(rows, (*ends, None), strict=True))
+    row = in_force(prices, moment.at)
+    if moment.nano_usd is None:
+        assert row is None
+        return
+    assert row is not None
+    request = ImageRequest(width=moment.width, height=moment.height)
+    list_prices = PriceList()
+    list_prices.change("fal", book.endpoint, moment.usd)
+    invoiced = charge(list_prices.of("fal", book.endpoint), Work(pictures=[request.size])).nano_usd
+    assert quote(row.tariff, request).amount == bill(row.tariff, Usage(images=(request.size,))) == moment.nano_usd
+    assert invoiced == moment.nano_usd
 
 
 class Metered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

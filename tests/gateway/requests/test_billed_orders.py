@@ -22,12 +22,14 @@ BILLING: Mapping[str, Mapping[str, object]] = {
     "whole": {"volume": [{"from_request": 3, "discount": "7.25%"}], "applies": "whole"},
     "free": {"free": [{"name": "a", "images": 2, "per": "month"}, {"name": "b", "amount": "$0.004", "per": "once"}]},
     "credit": {"credit": [{"name": "a", "amount": "$0.01"}]},
+    "slots": {"credit": [{"name": "a", "amount": "$0.006", "slots": 40}]},
 }
 CONTRACTS: Mapping[str, Mapping[str, object]] = {
     "marginal": {"off": [[3, "50"]]},
     "whole": {"off": [[3, "7.25"]], "backdated": True},
     "free": {"free": [{"pictures": 2}, {"usd": "0.004", "every": "lifetime"}]},
     "credit": {"prepaid": [{"usd": "0.01"}]},
+    "slots": {"prepaid": [{"usd": "0.006"}]},
 }
 
 
@@ -100,6 +102,17 @@ async def test_a_refund_reaches_the_ledger_and_fills_the_credit_again(tmp_path: 
         await t.app.recovery.reconcile()
         assert (await t.app.db.billing_counters("fal"))["credit/a"] == 7_000_000
         assert (await t.costs())["fal"] == 9_000_000
+        await t.assert_books_agree()
+
+
+async def test_credit_buys_slots_until_it_is_spent(tmp_path: Path) -> None:
+    async with market(tmp_path, "slots") as t:
+        slots = []
+        for seed in range(3):
+            slots.append(t.app.regime.catalog.capacities["fal"].slots)
+            await draw(t, seed)
+            await t.app._look_at_credit()
+        assert slots == [40, 40, 10]
         await t.assert_books_agree()
 
 

@@ -22,6 +22,7 @@ from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.credit import slots_of_credit, with_slots
 from gateway.features.key_brake import KeyBrake, Terms
+from gateway.features.measuring import MEASURE_S, Measuring
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
@@ -139,6 +140,7 @@ class App:
         self._house = self._make_house()
         self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
+        self.measuring = Measuring(db, assets)
         self._carry_out_experiments()
         self.coalescing = Coalescing(
             self.serve,
@@ -423,6 +425,7 @@ class App:
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work, first=FIRST_LISTS_S),
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("fetches", HEARTBEAT_S, self._keep_fetches),
+            self._every("measuring", MEASURE_S, self._measure),
             self._every("log", TICK_S, self._flush_log),
         ]
         if not self.settings.brake.off:
@@ -484,6 +487,10 @@ class App:
             room = self.engine.room(capacity, self.admission.in_flight(capacity), self.clock.now())
             full[account] = full.get(account, False) or room > 0
         return full
+
+    async def _measure(self) -> None:
+        if not self.shadowing.idle:
+            await self.measuring.some(1)
 
     async def _tick(self) -> None:
         self.engine.tick(self.market, self.clock.now())

@@ -1,4 +1,4 @@
-"""`python -m bench.shadow`: thousands of simulated comparisons, each looked at after every pair.
+"""`python -m bench.shadow`: thousands of simulated comparisons, each looked at after every pair; and live calls.
 
 The naive test beside ours is the usual one (1.96 standard errors), looked at as often.
 """
@@ -15,7 +15,9 @@ from pathlib import Path
 from msgspec import Struct
 from rich.progress import Progress
 
+from bench.processes import raise_file_limit, scratch
 from bench.report import Figure, conclude
+from bench.shadow import live
 from policies.experiments.definition import MARGINS, Allowance, Challenger, Decide, Experiment
 from policies.experiments.pairs import Pair, Side
 from policies.experiments.significance import (
@@ -241,6 +243,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--power-runs", type=int, default=500, help="comparisons of unequal things (default 500)")
     parser.add_argument("--verdict-runs", type=int, default=200, help="whole experiments of each kind (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same pairs (default 1)")
+    parser.add_argument("--live-rounds", type=int, default=6, help="rounds on live gateways (default 6; 0: none)")
+    parser.add_argument("--live-seconds", type=float, default=3.0, help="seconds of load in each (default 3)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     with Progress(transient=True) as progress:
@@ -248,6 +252,10 @@ def main(arguments: Sequence[str]) -> int:
         figures = figures_of(
             options.runs, options.power_runs, options.verdict_runs, options.seed, lambda: progress.advance(task)
         )
+    if options.live_rounds:
+        raise_file_limit()
+        with scratch() as folder:
+            figures += live.figures(folder, rounds=options.live_rounds, seconds=options.live_seconds)
     context = {name: getattr(options, name) for name in ("runs", "power_runs", "verdict_runs", "seed")}
     return conclude(figures, context=context, json_file=options.json)
 

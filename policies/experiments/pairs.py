@@ -56,7 +56,7 @@ class Pair(Struct, frozen=True, kw_only=True):
     champion: Side
     challenger_side: Side
     measures: Mapping[str, float] = {}
-    """`score` is challenger minus champion, between -1 and 1, and more is better; others by name: `similarity`,
-    `sharpness_diff`, `colour_diff`."""
+    """`score` is challenger minus champion, between -1 and 1, and more is better; the others are those of
+    `picture_measures.measures`. Empty until somebody has measured the pictures, or where there are none."""
     expires: float
     """Unix seconds after which it is erased."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from gateway.features.measuring import measured
 from gateway.features.privacy import Eraser
 from gateway.requests.call import Caller
 from policies.experiments.definition import Allowance, Calls, Challenger, Sample
+from policies.experiments.pairs import Pair, Side
 from policies.rules import Condition
 from tests.support.town import Town
 from tests.support.trials import NAME, experiment, revised, trial
@@ -167,6 +171,39 @@ async def test_both_pictures_are_kept_for_the_pair_and_go_when_the_call_is_erase
         assert [await t.app.assets.read(each.path) for each in pictures] == [None, None]
         (left,) = await t.pairs()
         assert left.champion.asset is left.challenger_side.asset is None
+
+
+async def test_the_pictures_of_a_pair_are_measured_afterwards(tmp_path: Path) -> None:
+    async with trial(tmp_path, experiment(Challenger(name="again", account="fal"))) as t:
+        await t.asks()
+        (before,) = await t.pairs()
+        while await t.app.measuring.some(10):
+            pass
+        (pair,) = await t.pairs()
+        assert before.measures == {}
+        assert pair.measures["ssim"] == pytest.approx(1)  # the sandbox draws the same for the same words and seed
+        assert pair.measures["score"] == 0
+        assert pair.champion.outcome == pair.challenger_side.outcome == "delivered"
+
+
+def test_a_picture_of_one_colour_was_no_delivery() -> None:
+    side = Side(offer="fal:a", account="fal", quoted=1, billed=1, latency_s=1.0)
+    pair = Pair(
+        id="pair_1",
+        experiment="e",
+        challenger="c",
+        call_id="call_1",
+        at=0,
+        champion=side,
+        challenger_side=side,
+        expires=1,
+    )
+    grey, drawn = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (512, 256), (90, 90, 90)).save(grey, "PNG")
+    Image.effect_noise((512, 256), 80).save(drawn, "JPEG")
+    told = measured(pair, drawn.getvalue(), grey.getvalue())
+    assert (told.champion.outcome, told.challenger_side.outcome) == ("delivered", "blank")
+    assert told.measures["score"] < 0
 
 
 async def test_without_experiments_a_call_is_served_by_the_path_itself(tmp_path: Path) -> None:

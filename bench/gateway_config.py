@@ -97,8 +97,16 @@ def hurry_policy(home: Home, pace: float) -> None:
 
 def write_own_gpu(folder: Path, upstream_url: str) -> Home:
     """One account of kind `selfhosted` that sells one model at a price per image; commits survive the process."""
+    return write_own_gpus(folder, {"gpu": (upstream_url, 10_000)})
+
+
+def write_own_gpus(folder: Path, accounts: Mapping[str, tuple[str, int]]) -> Home:
+    """Accounts of kind `selfhosted`, by the address of their server and their slots, that sell the same model."""
     settings = {
-        "accounts": {"gpu": {"kind": "selfhosted", "base_url": upstream_url, "concurrency": 10_000}},
+        "accounts": {
+            name: {"kind": "selfhosted", "base_url": url, "concurrency": slots}
+            for name, (url, slots) in accounts.items()
+        },
         "database": {"durability": "process"},
     }
     offer = {
@@ -122,6 +130,14 @@ def write_own_gpu(folder: Path, upstream_url: str) -> Home:
         "offers": [offer],
     }
     return write_home(folder, settings=settings, catalog={"bench": model})
+
+
+def add_to_policy(home: Home, **sections: object) -> None:
+    """Say something more in a home's policy."""
+    file = home.folder / "policies" / "default.yaml"
+    document = read(file).data
+    assert isinstance(document, dict)
+    _write_yaml(file, {**document, **sections})
 
 
 def _forget_models(policy: Path) -> None:

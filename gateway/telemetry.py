@@ -32,7 +32,8 @@ atexit.register(lambda: flush())  # noqa: PLW0108  (defined below)
 
 FIELDS = frozenset(
     {
-        "account", "accounts", "at", "attempt", "attempts", "call", "capacity", "code", "detail", "error", "event",
+        "account", "accounts", "at", "attempt", "attempts", "call", "capacity", "challenger", "code", "detail", "error",
+        "event", "experiment",
         "in_flight", "intent", "key_id", "latency", "level", "method", "model", "nano_usd", "offer", "offers",
         "outcome", "path", "pictures", "pid", "policy", "prices", "queue_s", "reason", "request_id", "resolved",
         "retry_after", "revision", "run_s", "seconds", "sizes", "state", "status", "suspended", "team", "tier", "url",

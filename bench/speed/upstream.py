@@ -1,8 +1,9 @@
 """A mock GPU server as fast as Python allows, so that what is measured is the gateway and not the upstream.
 
 `python -m bench.speed.upstream PORT` answers every POST with the same images response after the delay in force.
-`GET /_mock/delay/SECONDS` sets the delay; `GET /_mock/stats` answers `{"served", "in_flight", "peak"}`, `peak` being
-the most requests held at once since the delay was last set; any other GET lists one model.
+`GET /_mock/delay/SECONDS` sets the delay; `GET /_mock/refuse/1` has every POST answered with 429 from now on, and `/0`
+no longer; `GET /_mock/stats` answers `{"served", "in_flight", "peak"}`, `peak` being the most requests held at once
+since the delay was last set; any other GET lists one model.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bench.processes import raise_file_limit
 from bench.speed.picture import images_response
 
 MODELS = b'{"object":"list","data":[{"id":"bench","object":"model","created":0,"owned_by":"bench"}]}'
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
 class State(Struct):
@@ -25,6 +27,7 @@ class State(Struct):
 
     answer: bytes
     delay: float = 0.0
+    refusing: bool = False
     served: int = 0
     in_flight: int = 0
     peak: int = 0
@@ -69,6 +72,9 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Send the picture, if the client is still there."""
         self.state.in_flight -= 1
+        if self.state.refusing:
+            self.write(TOO_MANY)
+            return
         self.state.served += 1
         self.write(self.state.answer)
 
@@ -82,6 +88,8 @@ class Connection(asyncio.Protocol):
         state = self.state
         if path.startswith("/_mock/delay/"):
             state.delay, state.peak = float(path.rpartition("/")[2]), state.in_flight
+        elif path.startswith("/_mock/refuse/"):
+            state.refusing = path.endswith("1")
         elif not path.startswith("/_mock/"):
             return MODELS
         return msgspec.json.encode({"served": state.served, "in_flight": state.in_flight, "peak": state.peak})

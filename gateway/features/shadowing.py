@@ -221,7 +221,7 @@ class Shadowing:
         self._under_way -= 1
         error = None if task.cancelled() else task.exception()
         if isinstance(error, NotReady):
-            log.warning("copy_not_made", detail=error.message)
+            log.warning("copy_not_made", reason=error.message)
         elif error is not None:
             log.error("copy_broke", exc_info=error)
 
@@ -398,7 +398,7 @@ class Shadowing:
             experiment=experiment.name,
             challenger=challenger.name,
             call=call.id,
-            shadow=copy.id,
+            attempt=attempt.id,
             outcome=side.outcome,
             nano_usd=side.billed,
         )

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from bench.processes import raise_file_limit, scratch
 from bench.report import Figure, conclude
-from bench.shadow import live
+from bench.shadow.live import figures as live_figures
 from policies.experiments.definition import MARGINS, Allowance, Challenger, Decide, Experiment
 from policies.experiments.pairs import Pair, Side
 from policies.experiments.significance import (
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.live_rounds:
         raise_file_limit()
         with scratch() as folder:
-            figures += live.figures(folder, rounds=options.live_rounds, seconds=options.live_seconds)
+            figures += live_figures(folder, rounds=options.live_rounds, seconds=options.live_seconds)
     context = {name: getattr(options, name) for name in ("runs", "power_runs", "verdict_runs", "seed")}
     return conclude(figures, context=context, json_file=options.json)
 

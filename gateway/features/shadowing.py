@@ -22,16 +22,16 @@ from msgspec.structs import replace
 
 from gateway.assets import Assets
 from gateway.clock import Clock
-from gateway.errors import BudgetSpent, GatewayError, NotReady
+from gateway.errors import BudgetSpent, GatewayError, NoCapacity, NoOffer, NotReady
 from gateway.ids import new_id, sibling
-from gateway.requests.call import Call, Caller, Delivered, Delivery
+from gateway.requests.call import Call, Caller, Delivered, Delivery, Ended
 from gateway.requests.orders import RunningOrder, Spawn
 from gateway.requests.pipeline import Pipeline
 from gateway.requests.regime import Regime
 from gateway.requests.terms import about, under_rules
 from gateway.storage.budgets import window_at
 from gateway.storage.database import Database
-from gateway.storage.rows import AssetRow, AttemptRow, BudgetRow
+from gateway.storage.rows import AssetRow, BudgetRow
 from gateway.storage.shadows import ShadowRow, party
 from policies.experiments.definition import Challenger, Experiment, Facts, copied, fields_of
 from policies.experiments.pairs import Outcome, Pair, Side
@@ -95,13 +95,15 @@ class Spending(Struct, kw_only=True):
 
 
 class Served(Struct, frozen=True, kw_only=True):
-    """A live call that was picked, and its champion's side."""
+    """A live call that was picked, and what its champion made of it."""
 
     call: Call
     """On the terms that the policy's rules left it."""
     facts: Facts
-    side: Side
     picture: Delivered | None
+    """What the champion delivered."""
+    order: Ended
+    """The champion's order."""
     delivered: bool
     """Whether the caller got a picture, be it from somebody else."""
 
@@ -245,17 +247,19 @@ class Shadowing:
 
     async def _served(self, call: Call, delivery: Delivery | None) -> Served | None:
         """What became of a live call at the seller that it went to first; None where it went to nobody."""
-        attempts = [row for row in await self._db.attempts(call.id) if row.outcome is not None]
         picture = delivery.images[0] if delivery is not None else None
-        part = next((row.part for row in attempts if picture and row.id == picture.asset.attempt_id), 0)
-        told = [row for row in attempts if row.part == part and row.outcome and row.outcome.error not in _UNTOLD]
+        first: tuple[str, Ended] | None
+        if delivery is not None and picture is not None and picture.order and delivery.attempts == len(delivery.images):
+            first = picture.asset.offer_id, picture.order  # as nearly always: an order for each picture
+        else:
+            first = await self._first_order(call, picture)
+            picture = picture if first is not None and picture and picture.asset.offer_id == first[0] else None
         regime = call.regime or self._regime
-        offer = self._offers.get(told[0].offer_id) if told else None
-        if offer is None or regime is None:
+        offer = self._offers.get(first[0]) if first is not None else None
+        if first is None or offer is None or regime is None:
             return None
         arrived = self._clock.utc() - timedelta(seconds=self._clock.now() - call.arrived)
         call = under_rules(call, regime.policy, regime.catalog.resolve, arrived)
-        mine = picture if picture is not None and picture.asset.attempt_id == told[0].id else None
         facts = Facts(
             call_id=call.id,
             about=about(call, regime.catalog.resolve, arrived),
@@ -266,14 +270,17 @@ class Shadowing:
             at=arrived.timestamp(),
             minute=regime.policy.rules.minute(arrived),
         )
-        request = replace(call.request, count=told[0].count)
-        return Served(
-            call=call,
-            facts=facts,
-            side=side_of(told[0], offer, request, mine.asset if mine else None),
-            picture=mine,
-            delivered=delivery is not None,
-        )
+        mine = picture if first[1].outcome.error is None else None
+        return Served(call=call, facts=facts, picture=mine, order=first[1], delivered=delivery is not None)
+
+    async def _first_order(self, call: Call, picture: Delivered | None) -> tuple[str, Ended] | None:
+        """The order that went out first for a call's first picture, and its offer; but none that says nothing."""
+        attempts = await self._db.attempts(call.id)
+        part = next((row.part for row in attempts if picture and row.id == picture.asset.attempt_id), 0)
+        for row in attempts:
+            if row.part == part and row.outcome is not None and row.outcome.error not in _UNTOLD:
+                return row.offer_id, Ended(row.cost, row.count, row.outcome)
+        return None
 
     # -- one copy -------------------------------------------------------------------------------
 
@@ -296,15 +303,15 @@ class Shadowing:
         spending.add(stratum, estimate)
         billed = 0
         try:
-            attempt, why = await self._drawn(copy, path)
-            billed = 0 if attempt is None else attempt.cost
+            order, picture = await self._drawn(copy, path)
+            billed = order.cost
+        except BudgetSpent:
+            spending.stopped_until = _midnight_after(now)
+            raise LeftOut("its budget is spent") from None
         finally:
             spending.add(stratum, billed - estimate)
-        if attempt is None or (attempt.outcome is not None and attempt.outcome.error in _UNTOLD):
-            if isinstance(why, BudgetSpent):
-                spending.stopped_until = _midnight_after(now)
-            raise LeftOut(_reason(why, attempt))
-        return await self._keep(experiment, challenger, served, copy, (offer, attempt))
+        side = side_of(order, offer, copy.request, picture)
+        return await self._keep(experiment, challenger, served, copy, side)
 
     def _call(self, experiment: Experiment, challenger: Challenger, offer: Offer, served: Served, left: int) -> Call:
         """The copy: the same prompt, seed and size, on the caller's terms, for our own account."""
@@ -337,42 +344,42 @@ class Shadowing:
             arrived=self._clock.now(),
         )
 
-    async def _drawn(self, copy: Call, path: Pipeline) -> tuple[AttemptRow | None, GatewayError | None]:
-        """The copy's order once its end is in the books; or why there was none."""
-        why: GatewayError | None = None
+    async def _drawn(self, copy: Call, path: Pipeline) -> tuple[Ended, AssetRow | None]:
+        """Have the copy drawn; how its order ended, once that is in the books, and the picture.
+
+        Raises `LeftOut` where that says nothing of the challenger, and `BudgetSpent`.
+        """
         try:
-            await path.serve(copy)
-        except GatewayError as error:
-            why = error
+            picture = (await path.serve(copy)).images[0]
+        except BudgetSpent:
+            raise
+        except (NoCapacity, NoOffer) as error:
+            raise LeftOut(_reason(error)) from error
+        except GatewayError:
+            picture = None
+        if picture is not None and picture.order is not None:
+            return picture.order, picture.asset
         late = [order.task for order in self._orders if order.call.id == copy.id and order.task is not None]
         if late:  # nobody waits for it any more, but it is billed
             await asyncio.wait(late)
         attempts = await self._db.attempts(copy.id)
-        return (attempts[-1] if attempts else None), why
+        told = attempts[0].outcome if attempts else None
+        if told is None:
+            raise LeftOut("it could not be ordered")
+        if told.error in _UNTOLD:
+            raise LeftOut(f"{attempts[0].account} had no room for it")
+        return Ended(attempts[0].cost, attempts[0].count, told), None
 
     async def _keep(
-        self,
-        experiment: Experiment,
-        challenger: Challenger,
-        served: Served,
-        copy: Call,
-        drawn: tuple[Offer, AttemptRow],
+        self, experiment: Experiment, challenger: Challenger, served: Served, copy: Call, side: Side
     ) -> Pair:
         call, facts = served.call, served.facts
-        offer, attempt = drawn
-        pictures = await self._db.call_assets(copy.id)
-        if served.delivered and await self._db.recipe(call.id) is None:
-            # What was asked for was erased meanwhile; so goes what was drawn from it.
-            await self._assets.forget([picture.path for picture in pictures])
-            for picture in pictures:
-                await self._db.drop_asset(picture.id)
-            raise LeftOut("the call was erased")
-        mine = served.side
+        mine_drawn = served.picture.asset if served.picture is not None else None
+        mine = side_of(served.order, facts.champion, replace(call.request, count=served.order.count), mine_drawn)
         kept: list[AssetRow] = []
         if served.picture is not None and copy.kept_until is not None:
             kept.append(await self._again(served.picture, copy))
             mine = replace(mine, asset=kept[0].id)
-        side = side_of(attempt, offer, copy.request, pictures[0] if pictures else None)
         pair = Pair(
             id=sibling(copy.id, "pair"),
             experiment=experiment.name,
@@ -388,21 +395,30 @@ class Shadowing:
         row = ShadowRow(
             pair=pair,
             shadow_call=copy.id,
+            delivered=served.delivered,
             team=call.caller.team,
             user=call.user,
             measured=mine.asset is None or side.asset is None,
         )
-        await self._db.keep_pair(row, kept)
+        if not await self._db.keep_pair(row, kept):
+            await self._forget(copy, kept)
+            raise LeftOut("the call was erased")
         log.info(
             "pair_kept",
             experiment=experiment.name,
             challenger=challenger.name,
             call=call.id,
-            attempt=attempt.id,
             outcome=side.outcome,
             nano_usd=side.billed,
         )
         return pair
+
+    async def _forget(self, copy: Call, kept: Sequence[AssetRow]) -> None:
+        """Erase the pictures of a pair whose call is erased."""
+        drawn = await self._db.call_assets(copy.id)
+        await self._assets.forget([picture.path for picture in (*drawn, *kept)])
+        for picture in drawn:
+            await self._db.drop_asset(picture.id)
 
     async def _again(self, picture: Delivered, copy: Call) -> AssetRow:
         """The champion's picture, kept for the pair: the delivered one goes when its own time is over."""
@@ -486,29 +502,27 @@ def budgets_of(experiment: Experiment, now: datetime) -> tuple[BudgetRow, Budget
     return day, replace(day, id=f"bud_shadow_{name}_total", limit=experiment.budget.total, window="total")
 
 
-def side_of(attempt: AttemptRow, offer: Offer, request: ImageRequest, asset: AssetRow | None) -> Side:
+def side_of(order: Ended, offer: Offer, request: ImageRequest, picture: AssetRow | None) -> Side:
     """One side of a pair, from the order that it took. Money is for one picture."""
-    told = attempt.outcome
-    error = None if told is None else told.error
-    detail = "" if told is None else told.detail
+    told = order.outcome
     outcome: Outcome = "delivered"
-    if error is not None:
-        blank = error == "bad_delivery" and "black" in detail
-        outcome = "blank" if blank else _OUTCOMES.get(error, "failed")
-    came = _SIZE.match(detail) if asset is None else None
+    if told.error is not None:
+        blank = told.error == "bad_delivery" and "black" in told.detail
+        outcome = "blank" if blank else _OUTCOMES.get(told.error, "failed")
+    came = _SIZE.match(told.detail) if picture is None else None
     width, height = (int(came[1]), int(came[2])) if came else (0, 0)
     return Side(
-        offer=attempt.offer_id,
-        account=attempt.account,
+        offer=offer.id,
+        account=offer.account,
         quoted=_quoted(offer, request) // request.count,
-        billed=attempt.cost // attempt.count,
-        latency_s=0.0 if told is None else told.latency_s,
-        queue_s=None if told is None else told.queue_s,
+        billed=order.cost // order.count,
+        latency_s=told.latency_s,
+        queue_s=told.queue_s,
         outcome=outcome,
-        error=error,
-        width=width if asset is None else asset.width,
-        height=height if asset is None else asset.height,
-        asset=None if asset is None else asset.id,
+        error=told.error,
+        width=width if picture is None else picture.width,
+        height=height if picture is None else picture.height,
+        asset=None if picture is None else picture.id,
     )
 
 
@@ -525,12 +539,8 @@ def _most(experiment: Experiment) -> float:
     return 1.0 if sample.always else max(shares)
 
 
-def _reason(why: GatewayError | None, attempt: AttemptRow | None) -> str:
-    if attempt is not None:
-        return f"{attempt.account} had no room for it"
-    if isinstance(why, BudgetSpent):
-        return "its budget is spent"
-    reasons = why.extra.get("reasons") if why is not None and why.extra else None
+def _reason(why: GatewayError) -> str:
+    reasons = why.extra.get("reasons")
     if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict):
         code, offer = reasons[0].get("code"), reasons[0].get("offer")
         said = {"headroom": "no room to spare", "ceiling": "its budget is nearly spent"}.get(str(code), str(code))

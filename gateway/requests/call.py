@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.keys import USUAL_SCOPES
-from gateway.storage.rows import AssetRow
+from gateway.storage.rows import AssetRow, Outcome
 from policies.types import Constraints, Tier, Worth
 from providers.contract import ImageRequest, Input
 
@@ -104,11 +104,23 @@ def in_batch(call: Call) -> Call:
     return replace(call, batch=True, constraints=constraints, worth=replace(call.worth, late=0, late_second=0))
 
 
+class Ended(Struct, frozen=True):
+    """How an order ended, as it is in the books."""
+
+    cost: int
+    """Nano-dollars that its account bills."""
+    count: int
+    """Pictures it was to draw."""
+    outcome: Outcome
+
+
 class Delivered(Struct, frozen=True, kw_only=True):
     """One kept picture with its bytes at hand."""
 
     asset: AssetRow
     data: bytes
+    order: Ended | None = None
+    """Of the order that drew it; None where it is read from what was kept."""
 
 
 class Delivery(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from gateway.errors import NotReady
 from gateway.ids import sibling
 from gateway.money.ledger import Hold
 from gateway.requests.admission import Lease
-from gateway.requests.call import Call, Delivered
+from gateway.requests.call import Call, Delivered, Ended
 from gateway.requests.content_hook import ContentHook
 from gateway.requests.listeners import Listeners
 from gateway.storage.rows import AssetRow, AttemptRow, Outcome, RecipeRow
@@ -282,10 +282,11 @@ class RunningOrder:
         charged = self.wanted and not self.call.is_ours
         charge = self._charge_for_both(len(good), generation.usage, cost) if charged else 0
         rows = self._rows(good, charge)
+        outcome = self._outcome(generation, delivered=len(good))
         await self.hold.settle(
             cost=cost,
             charge=charge,
-            outcome=self._outcome(generation, delivered=len(good)),
+            outcome=outcome,
             pictures=len(generation.usage.images),
             assets=rows if self.wanted else (),
             recipe=recipe(self.call, self.shop.clock.utc()) if self.wanted and not self.call.is_ours else None,
@@ -293,7 +294,10 @@ class RunningOrder:
         if not self.wanted:
             await self.shop.assets.forget([kept.path for kept, _ in good])
         self._observe("ok", generation, cost=cost, quoted=self._comparable(generation.usage))
-        pictures = tuple(Delivered(asset=row, data=kept.data) for row, (kept, _) in zip(rows, good, strict=True))
+        ended = Ended(cost, self.plan.request.count, outcome)
+        pictures = tuple(
+            [Delivered(asset=row, data=kept.data, order=ended) for row, (kept, _) in zip(rows, good, strict=True)]
+        )
         return Drawn(pictures=pictures, charge=charge, offer=self.candidate.offer)
 
     async def _pass_on(self, generation: Generation, cost: int) -> Drawn:

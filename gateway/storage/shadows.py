@@ -21,6 +21,8 @@ class ShadowRow(Struct, frozen=True, kw_only=True):
     pair: Pair
     shadow_call: str
     """The copy's call; the pictures of both sides are kept under it."""
+    delivered: bool = True
+    """Whether the live call's caller got a picture."""
     team: str
     """Who asked for the live call."""
     user: str | None = None

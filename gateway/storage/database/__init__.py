@@ -435,8 +435,11 @@ class Database(Protocol):
 
     # Experiments.
 
-    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> None:
-        """Keep a pair, with pictures that were kept for it alone."""
+    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> bool:
+        """Keep a pair, with pictures that were kept for it alone.
+
+        False, and nothing is kept, where what the delivered live call asked for was erased meanwhile.
+        """
 
     async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
         """The pairs of an experiment, oldest first; a side's `asset` is None once its picture is gone."""

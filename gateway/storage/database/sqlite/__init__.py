@@ -482,9 +482,9 @@ class SqliteDatabase:
         """Keep how a canary stands."""
         await self._writer.submit(self._books.changed, policies.REPORT, report, canary_id)
 
-    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> None:
-        """Keep a pair."""
-        await self._writer.submit(self._books.keep_pair, row, assets)
+    async def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow] = ()) -> bool:
+        """Keep a pair, unless its call was erased."""
+        return await self._writer.submit(self._books.keep_pair, row, assets)
 
     async def shadow_pairs(self, experiment: str) -> Sequence[Pair]:
         """The pairs of an experiment, oldest first."""

@@ -340,10 +340,15 @@ class Books:
         """Keep a recipe; the first of a call stays."""
         self._rows[_RECIPE].append(recipe_columns(recipe))
 
-    def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow]) -> None:
-        """Keep a pair, and pictures for it."""
+    def keep_pair(self, row: ShadowRow, assets: Sequence[AssetRow]) -> bool:
+        """Keep a pair, and pictures for it, unless its call was erased."""
+        if row.delivered:
+            self._write(_RECIPE)
+            if self._execute(shadows.ASKED, (row.pair.call_id,)).fetchone() is None:
+                return False
         self._execute(shadows.KEEP, shadows.columns(row))
         self._rows[_ASSET] += map(asset_columns, assets)
+        return True
 
     def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
         """Keep a row unless an earlier one still counts; whichever counts."""

@@ -28,6 +28,8 @@ PAIRS = f"""SELECT {PAIR},
     EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')
     FROM shadow_pairs WHERE experiment = ? ORDER BY at, id"""
 
+ASKED = "SELECT 1 FROM recipes WHERE call_id = ?"
+
 _decode_pair = msgspec.json.Decoder(Pair).decode
 _decode_measures = msgspec.json.Decoder(Mapping[str, float]).decode
 

@@ -349,6 +349,13 @@ class ReportsUsage(Protocol):
 
 
 @runtime_checkable
+class BillsByOrder(ReportsUsage, Protocol):
+    """Its report names each order within moments, and the last minutes of it are one question away."""
+
+    bills_by_order: Literal[True]
+
+
+@runtime_checkable
 class BillsNobody(Protocol):
     """Machines of our own: paid for by the hour, so that an order whose work nobody measured is owed to nobody."""
 

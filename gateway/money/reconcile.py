@@ -26,7 +26,7 @@ from gateway.money.matching import (
 )
 from gateway.storage.database import AlreadyClosed, Closing, Correction, Database
 from gateway.storage.rows import AttemptRow, Outcome
-from providers.contract import BillsNobody, Provider, ReportsUsage, UsageRecord
+from providers.contract import BillsByOrder, BillsNobody, Provider, ReportsUsage, UsageRecord
 
 
 class Period(Struct, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ async def glance(db: Database, account: str, provider: Provider, since: datetime
     A look at few lines, so that a price which changed in silence shows at once; what it does not show (orders that are
     not billed, or of unknown outcome) is left to `resolve`. Raises the provider's `ProviderError`s.
     """
-    if not isinstance(provider, ReportsUsage):
+    if not isinstance(provider, BillsByOrder):
         return Resolution()
     endpoints = by_endpoint(await db.settled_since(account, since))
     lines = await provider.usage(since, sorted(endpoints)) if endpoints else ()

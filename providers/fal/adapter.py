@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -209,6 +209,8 @@ class Fal:
     async def still_sold(self, endpoints: Sequence[str]) -> Sequence[str]:
         """Those of some endpoints that fal lists as active."""
         return await self._platform.active(endpoints)
+
+    bills_by_order: Literal[True] = True
 
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
         """List what fal bills, request by request, discounts included."""

@@ -120,6 +120,10 @@ class Catalog(Struct, frozen=True, kw_only=True):
     changes_at: datetime | None = None
     """When the next price comes into force, or goes; the catalogue is to be compiled again then."""
 
+    def for_sale(self) -> tuple[Offer, ...]:
+        """The offers that their sellers have not retired."""
+        return tuple(offer for offer in self.offers.values() if not offer.retired)
+
     def rates(self) -> frozenset[CapacityId]:
         """Name the capacities that limit how fast orders go out, not how many are under way."""
         return frozenset(name for name, each in self.capacities.items() if each.rate is not None)
@@ -279,7 +283,7 @@ def _info(file: ModelFile, offers: Sequence[Offer]) -> ModelInfo:
         tier=Tier[file.tier.upper()],
         licence=file.licence.licence(),
         aliases=file.aliases,
-        offers=tuple(offer.id for offer in offers),
+        offers=tuple(offer.id for offer in offers if not offer.retired),
     )
 
 

@@ -135,7 +135,7 @@ def _accounts(settings: Settings, revision: Revision) -> Iterator[Finding]:
         if name in off:
             yield Finding("warn", f"account {name}", f"off: {off[name]}")
             continue
-        offers = [offer for offer in revision.catalog.offers.values() if offer.account == name]
+        offers = [offer for offer in revision.catalog.for_sale() if offer.account == name]
         yield Finding("ok" if offers else "warn", f"account {name}", f"on; {_limits(revision, name)}; {_sells(offers)}")
     if len(off) == len(settings.accounts):
         yield Finding(
@@ -172,7 +172,7 @@ async def _books(settings: Settings) -> AsyncIterator[Finding]:
     db = open_records(settings)
     try:
         faults = await db.audit()
-        suspended = await db.suspended()
+        suspended, proposed = await db.suspended(), await db.price_proposals("open")
     finally:
         await db.aclose()
     for fault in faults:
@@ -181,6 +181,9 @@ async def _books(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("warn", "books", f"{len(suspended)} orders whose cost no provider has told yet")
     if not faults:
         yield Finding("ok", "books", "hold every promise")
+    if proposed:
+        some = ", ".join(each.offer for each in proposed[:3]) + (", ..." if len(proposed) > 3 else "")
+        yield Finding("warn", "prices", f"sellers say otherwise of {some}: see `prices sync`")
 
 
 async def _providers(settings: Settings, revision: Revision) -> AsyncIterator[Finding]:
@@ -190,7 +193,7 @@ async def _providers(settings: Settings, revision: Revision) -> AsyncIterator[Fi
             provider = registry.connect(account.kind, name, account.adapter_settings(), http)
             try:
                 if isinstance(provider, ChecksAccount):
-                    endpoints = [o.endpoint for o in revision.catalog.offers.values() if o.account == name]
+                    endpoints = [o.endpoint for o in revision.catalog.for_sale() if o.account == name]
                     faults = await provider.check(endpoints)
                     for fault in faults:
                         yield Finding("fail", f"account {name}", fault)

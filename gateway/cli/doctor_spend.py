@@ -71,7 +71,7 @@ def smallest(rule: SizeRule) -> tuple[int, int]:
 
 
 async def _draw(app: App, account: str) -> Drawn:
-    found = cheapest([offer for offer in app.revision.catalog.offers.values() if offer.account == account])
+    found = cheapest([offer for offer in app.revision.catalog.for_sale() if offer.account == account])
     if found is None:
         why = "nothing of it is drawn from words, so no picture was ordered"
         return Drawn(account=account, offer=None, nano_usd=0, ordered=False, fault=why)

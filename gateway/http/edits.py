@@ -248,7 +248,7 @@ def parse_edit(given: Given, names: Names, caller: Caller) -> Wish:
     cuts_out = edit_fields.OPERATION.read(fields) == "remove_background"
     operation: Operation = "remove_background" if cuts_out else "edit"
     whole = {**fields, "prompt": fields.get("prompt") or CUT_OUT_PROMPT} if cuts_out else dict(fields)
-    able = {offer.model for offer in names.catalog.offers.values() if operation in offer.abilities.operations}
+    able = {offer.model for offer in names.catalog.for_sale() if operation in offer.abilities.operations}
     return _wish(replace(given, fields=whole), able, names, caller, warnings, operation)
 
 
@@ -256,7 +256,7 @@ def parse_variation(given: Given, names: Names, caller: Caller) -> Wish:
     """What a variation asks for; raises `NotFound` where nobody draws any."""
     fields, warnings = known_fields(given.fields, names, edit_fields.VARIATION)
     refuse_unknown(fields, edit_fields.VARIATION)
-    offers = names.catalog.offers.values()
+    offers = names.catalog.for_sale()
     able = {offer.model for offer in offers if "edit" in offer.abilities.operations and offer.abilities.strength}
     if not able or len(given.sizes) != 1 or given.masked:
         raise NotFound(
@@ -314,7 +314,7 @@ def _fidelity(fields: Fields, names: Names, meaning: Meaning, operation: Operati
     asked = edit_fields.INPUT_FIDELITY.read(fields)
     if asked != "high" or operation == "remove_background":  # what that leaves of a picture is the picture's own
         return "low" if asked == "low" else None
-    offers = [offer for offer in names.catalog.offers.values() if operation in offer.abilities.operations]
+    offers = [offer for offer in names.catalog.for_sale() if operation in offer.abilities.operations]
     meant = [offer for offer in offers if meaning.models is None or offer.model in meaning.models]
     if any(offer.abilities.fidelity is not None or offer.abilities.strength is not None for offer in meant):
         return "high"

@@ -200,7 +200,7 @@ def see_through(fields: Fields, request: ImageRequest, names: Names, caller: Cal
         )
     if request.transparent:
         return request
-    able = {offer.model for offer in names.catalog.offers.values() if _clears(offer.abilities, request.operation)}
+    able = {offer.model for offer in names.catalog.for_sale() if _clears(offer.abilities, request.operation)}
     if not able:
         raise _unsupported(
             "background",

@@ -178,7 +178,7 @@ def bought_at(question: Question, activity: Activity, catalog: Catalog) -> Bough
     """As stated, as paid for this model and size, or the cheapest listed offer, in this order."""
     if question.price is not None:
         return Bought(price=question.price, known="as stated")
-    listed = [offer for offer in catalog.by_model.get(question.model, ()) if not by_time(offer.tariff)]
+    listed = [offer for offer in catalog.for_sale() if offer.model == question.model and not by_time(offer.tariff)]
     ids = {offer.id for offer in listed}
     cost = images = 0
     for drawn, spent in activity.drawn.items():

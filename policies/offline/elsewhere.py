@@ -23,9 +23,11 @@ class Elsewhere(Struct, frozen=True):
 
 
 def fits(offer: Offer, request: ImageRequest) -> bool:
-    """Whether an offer draws this size from words."""
+    """Whether an offer is for sale and draws this size from words."""
     able = offer.abilities
-    return request.operation in able.operations and able.sizes.allows(request.width, request.height)
+    return (
+        not offer.retired and request.operation in able.operations and able.sizes.allows(request.width, request.height)
+    )
 
 
 def cheapest(offers: Iterable[Offer], request: ImageRequest, model: str | None = None) -> Elsewhere | None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from gateway.cli import run
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, NoOffer
 from gateway.features import price_sync
 from gateway.features.price_sync import Decision, Undecided
 from gateway.revisions import SYNCED, load_revision
@@ -190,7 +190,11 @@ async def test_an_announced_end_comes_by_itself_and_names_what_follows(tmp_path:
         assert (offer.retired, offer.successor) == ("", "flux-2-pro")
         assert m.app.revision.catalog.changes_at == offer.retires
         m.follow(after=timedelta(days=10))
-        assert m.offer("fal:flux-dev").retired == f"fal no longer sells flux-dev since {day:%Y-%m-%d}; use flux-2-pro"
+        why = f"fal no longer sells flux-dev since {day:%Y-%m-%d}; use flux-2-pro"
+        assert m.offer("fal:flux-dev").retired == why
+        assert m.app.revision.catalog.models["flux-dev"].offers == ("fal:flux-dev/edit",)
+        with pytest.raises(NoOffer, match="no longer sells flux-dev"):
+            await m.app.serve(m.call(models=["flux-dev"]))
 
 
 def test_the_policies_concerned_by_an_end_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

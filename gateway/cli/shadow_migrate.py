@@ -135,7 +135,7 @@ def experiment_for(revision: Revision, from_: str, to: str, model: str | None, d
 def sized(draft: Experiment, traffic: Traffic, revision: Revision, days: int) -> tuple[Experiment, Plan]:
     """The experiment at the share its verdict needs, with the money for it; and its plan."""
     past = traffic.past.get(draft.name, Past())
-    most = plan(draft, traffic.volumes, revision.catalog, past=past)
+    most = plan(draft, traffic.volumes, revision.catalog, past=past, at=draft.start or 0.0)
     if not most.calls_a_day:
         raise Stop(
             f"{draft.champion} served nobody in that time, so there is nothing to copy; --a-day tells how many calls "
@@ -146,10 +146,10 @@ def sized(draft: Experiment, traffic: Traffic, revision: Revision, days: int) ->
     share = min(max(_MOST_SHARE * needed * _SLACK, _LEAST_SHARE), _MOST_SHARE)
     share = ceil(share * 1000) / 1000
     fitted = replace(draft, sample=replace(draft.sample, share=share))
-    unlimited = plan(fitted, traffic.volumes, revision.catalog, past=past)
+    unlimited = plan(fitted, traffic.volumes, revision.catalog, past=past, at=draft.start or 0.0)
     a_day = max(ceil(unlimited.wanted * _SLACK / _CENT) * _CENT, _CENT)
     fitted = replace(fitted, budget=Allowance(day=a_day, total=a_day * days))
-    return fitted, plan(fitted, traffic.volumes, revision.catalog, past=past)
+    return fitted, plan(fitted, traffic.volumes, revision.catalog, past=past, at=draft.start or 0.0)
 
 
 def lines_of(experiment: Experiment, days: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def plan(
         traffic = Traffic(volumes, {}, {}, 1.0)
     plans = [
         planned(each, traffic.volumes, revision.catalog, past=traffic.past.get(each.name, Past()),
-                spent=traffic.spent.get(each.name, 0))
+                at=datetime.now(UTC).timestamp(), spent=traffic.spent.get(each.name, 0))
         for each in experiments
     ]  # fmt: skip
     if json:

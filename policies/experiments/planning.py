@@ -93,7 +93,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     in_all: NanoUsd
     """What it will have cost by `ends`."""
     ends: float | None
-    """Days from its start until it stops or its money is spent; None: without end, for nothing is spent."""
+    """Days from its start, or now, until it stops or its money is spent; None: without end, for it spends nothing."""
     challengers: tuple[ChallengerPlan, ...]
 
     @property
@@ -109,9 +109,12 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    experiment: Experiment, volumes: Iterable[Volume], catalog: Catalog, *, past: Past, spent: NanoUsd = 0
+    experiment: Experiment, volumes: Iterable[Volume], catalog: Catalog, *, past: Past, at: float, spent: NanoUsd = 0
 ) -> Plan:
-    """Price and size an experiment at some volumes; `spent` is what its copies have cost so far."""
+    """Price and size an experiment at some volumes, as seen at a moment (unix seconds).
+
+    `spent` is what its copies have cost so far.
+    """
     ours = [volume for volume in volumes if experiment.champion.served(volume.facts.champion)]
     taken = [(volume, volume.a_day * share_of(experiment.sample, volume.facts)) for volume in ours]
     drafts = [_draft(challenger, taken, catalog) for challenger in experiment.challengers]
@@ -120,8 +123,8 @@ def plan(
     a_day = wanted * part
     left = max(experiment.budget.total - spent, 0)
     ends = left / a_day if a_day else None
-    if experiment.stop is not None and experiment.start is not None:
-        lasts = (experiment.stop - experiment.start) / _DAY_S
+    if experiment.stop is not None:
+        lasts = max(experiment.stop - max(experiment.start or at, at), 0.0) / _DAY_S
         ends = lasts if ends is None else min(ends, lasts)
     alpha = risk_of(experiment)
     return Plan(

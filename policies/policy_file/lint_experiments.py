@@ -95,7 +95,9 @@ def _of_challenger(
     wrong = list(_wrong_params(here, challenger, [offer for _, offer in able]))
     yield from wrong
     for width, height in [] if wrong else _sizes(experiment, policy):
-        drawn = [each for each in able if _refusal(each[0], _plain(each[0], (width, height)), policy) is None]
+        drawn = [
+            each for each in able if _refusal(each[0], _plain(each[0], (width, height)), policy, each[0].team) is None
+        ]
         copies = [(theirs, copied(_plain(ours, (width, height)), challenger)) for ours, theirs in drawn]
         refused = [why for theirs, request in copies if (why := _refusal(theirs, request, policy)) is not None]
         if drawn and len(refused) == len(drawn):
@@ -118,10 +120,10 @@ def _plain(offer: Offer, size: tuple[int, int]) -> ImageRequest:
     )  # fmt: skip
 
 
-def _refusal(offer: Offer, request: ImageRequest, policy: Policy) -> str | None:
-    """Why an offer may not draw a request under a policy."""
+def _refusal(offer: Offer, request: ImageRequest, policy: Policy, team: str | None = None) -> str | None:
+    """Why an offer may not draw a request under a policy, for a team; without one for nobody's, as copies are."""
     terms = Constraints(models=frozenset({offer.model}), require=policy.require)
-    ask = Ask(call_id="", part=0, request=request, constraints=terms, team=offer.team or "", arrived=0.0)
+    ask = Ask(call_id="", part=0, request=request, constraints=terms, team=team or "", arrived=0.0)
     found = objection(offer, ask) or steps_objection(offer, request, policy.least_steps)
     return None if found is None else found.reason
 

@@ -75,7 +75,9 @@ def told(folder: Path) -> tuple[str, str, Adopted, Traffic, float, int]:
     assert verdict.money is not None
     adopted = adopted_policy(terms, revision, found, verdict, pairs, days=1.0)
     traffic = traffic_of(terms, revision, [experiment], 1.0)
-    planned = plan(experiment, traffic.volumes, revision.catalog, past=traffic.past[NAME], spent=traffic.spent[NAME])
+    planned = plan(
+        experiment, traffic.volumes, revision.catalog, past=traffic.past[NAME], at=0.0, spent=traffic.spent[NAME]
+    )
     return text(found), plan_text(planned, experiment), adopted, traffic, verdict.money.month, calls
 
 

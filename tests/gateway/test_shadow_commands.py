@@ -73,7 +73,7 @@ class Desk:
             for picture in pictures:
                 await blobs.put(blob_key(picture.path), drawn())
             rows = [
-                ShadowRow(pair=pair, shadow_call=f"call_s{at}", team="acme", measured=True)
+                ShadowRow(pair=pair, shadow_call=f"call_s{at}", delivered=False, team="acme", measured=True)
                 for at, pair in enumerate(pairs)
             ]
             if rows:

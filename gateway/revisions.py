@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.settings import Account, Settings, default_config
+from gateway.settings import ACCOUNTS, Account, Settings, account_path, default_config
 from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.billing import Billing
 from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers
@@ -101,7 +101,8 @@ class Shelf:
 def stamp_of(settings: Settings) -> Stamp:
     """What the files of a configuration look like from outside; files that cannot be looked at are left out."""
     found = set()
-    for folder in {settings.config, catalog_folder(settings), *_policy_folders(settings)}:
+    folders = {settings.config, settings.config / ACCOUNTS, catalog_folder(settings), *_policy_folders(settings)}
+    for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".yaml"):
@@ -312,28 +313,28 @@ def _parse_policy(
 
 def _faults_of_accounts(settings: Settings) -> Iterator[Fault]:
     """Kinds nobody has an adapter for, and what the adapters themselves will not have."""
-    document = _gateway_yaml(settings)
     for name, account in settings.accounts.items():
+        document, at = _written(settings, name)
         try:
             adapter = registry.settings_of(account.kind)
             if account.why_off is None:
                 adapter.model_validate(account.adapter_settings())
         except registry.UnknownKind as error:
-            yield document.fault(("accounts", name, "kind"), str(error))
+            yield document.fault((*at, "kind"), str(error))
         except ValidationError as error:
-            options = document.faults(error, adapter, ("accounts", name, "options"))
-            own = document.faults(error, adapter, ("accounts", name))
+            options = document.faults(error, adapter, (*at, "options"))
+            own = document.faults(error, adapter, at)
             for detail, *fault in zip(error.errors(include_url=False), options, own, strict=True):
                 known = not detail["loc"] or detail["loc"][0] in Account.model_fields
-                yield _of_setting(document, name, detail) or fault[known]
+                yield _of_setting(document, at, name, detail) or fault[known]
 
 
-def _of_setting(document: Document, account: str, detail: ErrorDetails) -> Fault | None:
+def _of_setting(document: Document, at: Loc, account: str, detail: ErrorDetails) -> Fault | None:
     """An adapter's fault about the key, which never stands in the file."""
     field = str(detail["loc"][0]) if detail["loc"] else ""
     if field == "key":
         hint = "write `key_env: NAME_OF_THE_VARIABLE`"
-        return document.fault(("accounts", account), f"{account} needs a key", hint=hint, at_key=True)
+        return document.fault(at, f"{account} needs a key", hint=hint, at_key=bool(at))
     return None
 
 
@@ -369,8 +370,16 @@ def known_names(settings: Settings, catalog: Catalog) -> Known:
 
 
 def _placed(fault: CatalogFault, models: Sequence[tuple[Document, ModelFile]], settings: Settings) -> Fault:
-    document = _gateway_yaml(settings) if fault.document is None else models[fault.document][0]
-    return document.fault(fault.loc, fault.message)
+    if fault.document is not None:
+        return models[fault.document][0].fault(fault.loc, fault.message)
+    document, at = _written(settings, str(fault.loc[1]))
+    return document.fault((*at, *fault.loc[2:]), fault.message)
+
+
+def _written(settings: Settings, account: str) -> tuple[Document, Loc]:
+    """The file that an account stands in, and where in it."""
+    own = account_path(settings.config, account)
+    return (read(own), ()) if own.is_file() else (_gateway_yaml(settings), ("accounts", account))
 
 
 def _gateway_yaml(settings: Settings) -> Document:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast
 
+from msgspec.structs import replace
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from gateway import sealing
 from gateway.yaml_files import BadFile, Document, Fault, dotted, fields_at, nearest, read, read_bytes, sentence
 from policies.billing_file import BillingEntry
 from policies.catalog import TeamCalls
@@ -34,13 +37,17 @@ from policies.money import USD
 from policies.policy_file.values import Dollars, Duration
 
 PREFIX = "PIXELGATE_"
+MASTER = "PIXELGATE_MASTER_KEY"
+ACCOUNTS = "accounts"
+"""Folder beside gateway.yaml with one account a file, named by it."""
 LEVEL = "__"
 CHECKOUT = Path(__file__).resolve().parent.parent
-_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
+_LINE_OF_KEY = re.compile(r"\b(key|key_env|key_sealed|master_key|pepper|secret)\b", re.IGNORECASE)
+NAME = r"^[a-z][a-z0-9_-]{0,31}$"
 
 
 Values: TypeAlias = dict[str, object]
-AccountName: TypeAlias = Annotated[str, Field(pattern=_NAME)]
+AccountName: TypeAlias = Annotated[str, Field(pattern=NAME)]
 
 
 def default_config() -> Path:
@@ -75,6 +82,11 @@ class Account(_Typed):
         default=None,
         pattern=r"^[A-Z][A-Z0-9_]*$",
         description="Variable, or file in the secrets folder, that holds the key. Without it no key is sent.",
+    )
+    key_sealed: str | None = Field(
+        default=None,
+        pattern=sealing.PATTERN,
+        description="The key, encrypted under `master_key`, as `accounts seal` and `accounts add --sealed` write it.",
     )
     key: SecretStr | None = Field(default=None, description="The key itself; only from PIXELGATE_ACCOUNTS__NAME__KEY.")
     base_url: str | None = Field(
@@ -135,6 +147,12 @@ class Account(_Typed):
     off: bool = Field(default=False, description="Set aside: the account is known but not used.")
 
     @model_validator(mode="after")
+    def _has_one_key(self) -> Account:
+        if self.key_env is not None and self.key_sealed is not None:
+            raise ValueError("key_sealed: the account has a `key_env`, too; one of them says where its key is")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_team(self) -> Account:
         if "team_calls" in self.model_fields_set and self.team is None:
             raise ValueError("team_calls: says what calls of a `team` may use; name the team, too")
@@ -159,7 +177,16 @@ class Account(_Typed):
             return "`off: true` in gateway.yaml"
         if self.key_env and self.key is None:
             return f"{self.key_env} is not set"
+        if self.key_sealed and self.key is None:
+            return f"its sealed key does not open: {MASTER} is not set, is another, or the line was altered"
         return None
+
+    @property
+    def key_from(self) -> str:
+        """Where its key comes from, in words."""
+        if self.key_env is not None:
+            return self.key_env
+        return "sealed" if self.key_sealed is not None else "none" if self.key is None else "set"
 
     @property
     def slots(self) -> int | None:
@@ -354,7 +381,7 @@ class Settings(_Typed):
     inputs: Inputs = Inputs()
     orders: Orders = Orders()
     recovery: Recovery = Recovery()
-    policy: str = Field(default="default", pattern=_NAME, description="Which file of config/policies is in force.")
+    policy: str = Field(default="default", pattern=NAME, description="Which file of config/policies is in force.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: str | None = Field(
@@ -373,6 +400,10 @@ class Settings(_Typed):
     pepper: SecretStr | None = Field(
         default=None,
         description="Secret mixed into the hashes of API keys; made and kept in the state folder when left out.",
+    )
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="Opens sealed provider keys: from PIXELGATE_MASTER_KEY, or that file in the secrets folder.",
     )
     config: Path = Field(
         default_factory=default_config, description="Folder that was read; set by --config or PIXELGATE_CONFIG."
@@ -421,14 +452,24 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     folder = config or Path(environ.get("PIXELGATE_CONFIG") or default_config())
+    try:
+        return _loaded(folder, environ, flags or {})
+    except BadFile as error:
+        raise BadFile([_without_keys(fault) for fault in error.faults]) from None
+
+
+def _loaded(folder: Path, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
     document = _file_of(folder)
     named = _named_by_environment(environ)
-    if faults := list(_unknown_variables(named, document)):
+    own = _account_files(folder, document)
+    if faults := list(_unknown_variables(named, document, own)):
         raise BadFile(faults)
     merged: Values = dict(document.data) if isinstance(document.data, dict) else {}
+    if own:
+        merged = _merge(merged, {"accounts": own})
     for path, value in named.items():
         merged = _merge(merged, _nested(path, value))
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
     merged |= given | {"config": folder}
     causes = {path: variable_of(path) for path in named} | {(name,): f"--{name}" for name in given}
     settings = _validated(document, merged, causes)
@@ -479,6 +520,38 @@ def _file_of(folder: Path) -> Document:
     return document
 
 
+def account_path(folder: Path, name: str) -> Path:
+    """The file of an account that has one of its own."""
+    return folder / ACCOUNTS / f"{name}.yaml"
+
+
+def _account_files(folder: Path, document: Document) -> Values:
+    """Accounts that have a file each, by name; raises `BadFile`."""
+    found: Values = {}
+    faults: list[Fault] = []
+    for path in sorted((folder / ACCOUNTS).glob("*.yaml")):
+        try:
+            own = read(path)
+            faults += _faults_of_account(path.stem, own, document)
+            own.parse(Account)
+            found[path.stem] = own.data
+        except BadFile as error:
+            faults += error.faults
+    if faults:
+        raise BadFile(faults)
+    return found
+
+
+def _faults_of_account(name: str, own: Document, document: Document) -> Iterator[Fault]:
+    if re.fullmatch(NAME, name) is None:
+        hint = "begin with a letter; lower case, digits, - and _, at most 32 characters"
+        yield own.fault((), f"{name!r} is no name of an account, and the file is named by it", hint=hint)
+    if isinstance(own.data, dict) and "key" in own.data:
+        yield _key_in(own, ("key",), name)
+    if document.has(("accounts", name)):
+        yield own.fault((), f"gateway.yaml has an account {name}, too", hint="keep one of them")
+
+
 def _named_by_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], object]:
     """Path of each setting that a variable names, with its value; JSON where the value is a list or mapping."""
     return {
@@ -497,9 +570,11 @@ def _value_of(text: str) -> object:
         return text
 
 
-def _unknown_variables(named: Mapping[tuple[str, ...], object], document: Document) -> Iterator[Fault]:
+def _unknown_variables(
+    named: Mapping[tuple[str, ...], object], document: Document, own: Mapping[str, object]
+) -> Iterator[Fault]:
     accounts = document.data.get("accounts") if isinstance(document.data, dict) else None
-    known = sorted(_known_variables(tuple(accounts) if isinstance(accounts, dict) else ()))
+    known = sorted(_known_variables((*(accounts if isinstance(accounts, dict) else ()), *own)))
     for path in named:
         if path[-1] not in fields_at(Settings, path[:-1]) and not _is_free(path):
             name = variable_of(path)
@@ -571,22 +646,31 @@ def _keys_in(document: Document) -> Iterator[Fault]:
     accounts = document.data.get("accounts") if isinstance(document.data, dict) else None
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         if isinstance(account, dict) and "key" in account:
-            variable = f"{name}_KEY".upper().replace("-", "_")
-            yield document.fault(
-                ("accounts", name, "key"),
-                "a key may not stand in a file",
-                hint=f"put it into the variable {variable} and write `key_env: {variable}` here",
-                at_key=True,
-            )
+            yield _key_in(document, ("accounts", name, "key"), name)
+    if document.has(("master_key",)):
+        hint = f"put it into the variable {MASTER}, or a file of that name in the secrets folder"
+        yield document.fault(("master_key",), "a key may not stand in a file", hint=hint, at_key=True)
+
+
+def _without_keys(fault: Fault) -> Fault:
+    """The fault without the line it is in, where that may hold a key."""
+    return replace(fault, text="") if _LINE_OF_KEY.search(fault.text) else fault
+
+
+def _key_in(document: Document, loc: tuple[str, ...], account: str) -> Fault:
+    """That a provider's key stands in a file, and where it should be."""
+    variable = f"{account}_KEY".upper().replace("-", "_")
+    hint = f"put it into the variable {variable} and write `key_env: {variable}` here"
+    return document.fault(loc, "a key may not stand in a file", hint=hint, at_key=True)
 
 
 def _with_keys(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """The settings with each account's key in place, where there is one."""
+    master = _master(settings)
     accounts = {
-        name: account.model_copy(update={"key": _secret(account.key_env, environ, settings.secrets)})
-        if account.key is None and account.key_env
-        else account
+        name: account if account.key is not None else account.model_copy(update={"key": key})
         for name, account in settings.accounts.items()
+        for key in (_key_of(name, account, environ, settings.secrets, master),)
     }
     hooks = tuple(
         hook.model_copy(
@@ -599,7 +683,32 @@ def _with_keys(settings: Settings, environ: Mapping[str, str]) -> Settings:
     )
     alerts = settings.alerts.model_copy(update={"hooks": hooks})
     pepper = settings.pepper or _secret("PIXELGATE_PEPPER", {}, settings.secrets)
-    return settings.model_copy(update={"accounts": accounts, "alerts": alerts, "pepper": pepper})
+    changed = {"accounts": accounts, "alerts": alerts, "pepper": pepper, "master_key": master}
+    return settings.model_copy(update=changed)
+
+
+def _master(settings: Settings) -> SecretStr | None:
+    """The master key, where there is one; raises `BadFile` for one that is none."""
+    master = settings.master_key or _secret(MASTER, {}, settings.secrets)
+    if master is not None:
+        try:
+            sealing.check_master(master.get_secret_value())
+        except sealing.BadMaster as error:
+            hint = "`pixelgate accounts master-key` makes one"
+            raise BadFile([Fault(path=MASTER, message=str(error), hint=hint)]) from None
+    return master
+
+
+def _key_of(
+    name: str, account: Account, environ: Mapping[str, str], folder: Path, master: SecretStr | None
+) -> SecretStr | None:
+    """The key that an account says where to find, if it is there."""
+    if account.key_env:
+        return _secret(account.key_env, environ, folder)
+    if account.key_sealed is None or master is None:
+        return None
+    key = sealing.unseal(master.get_secret_value(), name, account.key_sealed)
+    return None if key is None else SecretStr(key)
 
 
 def _secret(name: str, environ: Mapping[str, str], folder: Path) -> SecretStr | None:

@@ -64,6 +64,21 @@ GROUPS = {
             "history": ("gateway.cli.keys:history", "Who changed what of keys, and when."),
         },
     ),
+    "accounts": (
+        "Provider accounts with files of their own, and their keys.",
+        {
+            "list": (
+                "gateway.cli.accounts:list_accounts",
+                "Every account: whose, on or off, where its key is from.",
+            ),
+            "add": ("gateway.cli.accounts:add", "Adds an account, its key named or sealed."),
+            "remove": ("gateway.cli.accounts:remove", "Removes one."),
+            "seal": ("gateway.cli.accounts:seal_key", "Encrypts a provider key for a file."),
+            "reseal": ("gateway.cli.accounts:reseal", "Encrypts all of them anew, under a fresh master key."),
+            "master-key": ("gateway.cli.accounts:master_key", "Makes a master key."),
+            "history": ("gateway.cli.accounts:history", "Who added and removed accounts, and when."),
+        },
+    ),
     "prices": (
         "The price book, and sellers' own lists beside it.",
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
@@ -24,6 +24,7 @@ from gateway.cli.shell import (
     run_async,
     say,
     table,
+    with_records,
 )
 from gateway.keys import SCOPES, USUAL_SCOPES, make_key, rotated
 from gateway.revisions import load_revision
@@ -170,9 +171,9 @@ def show(key_id: str, /, *, json: Json = False, where: Where = HERE) -> None:
 
     async def read(db: Database) -> tuple[KeyRow, Spending, Sequence[ChangeRow]]:
         row = await _found(db, key_id)
-        return row, await db.key_spent(row.id), await db.changes(row.id, 5)
+        return row, await db.key_spent(row.id), await db.changes("key", row.id, 5)
 
-    row, spent, changes = _with_records(where.settings(), read)
+    row, spent, changes = with_records(where.settings(), read)
     if json:
         told = {**_public(row), "spent_nano_usd": spent.posted, "held_nano_usd": spent.held}
         print_json({**told, "changes": [_public_change(change) for change in changes]})
@@ -309,7 +310,7 @@ def history(key_id: str | None = None, /, *, last: int = 50, json: Json = False,
     if last < 1:
         raise Stop(f"--last {last}: at least one")
     name = None if key_id is None else _id_of(key_id)
-    changes = _with_records(where.settings(), lambda db: db.changes(name, last))
+    changes = with_records(where.settings(), lambda db: db.changes("key", name, last))
     if json:
         print_json({"changes": [_public_change(change) for change in changes]})
     else:
@@ -368,17 +369,6 @@ def _with(scopes: tuple[str, ...], *, admin: bool, moderation: bool) -> tuple[st
     return tuple(dict.fromkeys([*scopes, *(("admin",) if admin else ()), *(("moderation",) if moderation else ())]))
 
 
-def _with_records(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    async def run() -> T:
-        db = open_records(settings)
-        try:
-            return await work(db)
-        finally:
-            await db.aclose()
-
-    return run_async(run())
-
-
 async def _add(settings: Settings, row: KeyRow, author: str) -> None:
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = open_database(settings.database_url, settings.database.durability)
@@ -417,7 +407,7 @@ def _change(
             raise Stop(f"somebody else changed the key {before.id} just now; look and try again", code=1)
         return after
 
-    return _with_records(settings, work)
+    return with_records(settings, work)
 
 
 def _now() -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
@@ -59,6 +59,19 @@ def open_records(settings: Settings) -> Database:
     if not path.exists():
         raise Stop(f"there are no records at {path}; has this gateway run? `--state DIR` names another folder")
     return open_database(settings.database_url, settings.database.durability, create=False)
+
+
+def with_records(settings: Settings, work: Callable[[Database], Coroutine[object, object, T]]) -> T:
+    """What `work` brings from the records, which are closed then."""
+
+    async def run() -> T:
+        db = open_records(settings)
+        try:
+            return await work(db)
+        finally:
+            await db.aclose()
+
+    return run_async(run())
 
 
 def run_async(work: Coroutine[object, object, T]) -> T:

@@ -81,6 +81,8 @@ class Reloading:
     ) -> None:
         """`settings` and `revision` are in force, and came off `shelf`; `read` reads settings anew."""
         self._settings = settings
+        self._connected = dict(settings.accounts_on())
+        """Accounts as the connections to them were opened; one that is removed and comes back still has its own."""
         self._changes_at = revision.catalog.changes_at
         """When other prices come into force, and everything is read again."""
         self._began_with = read()
@@ -122,6 +124,7 @@ class Reloading:
             return
         restart = tuple(self._not_followed(settings))
         self._adopt(settings, revision)
+        self._connected = {**settings.accounts_on(), **self._connected}
         self._settings, self._path = settings, policy_path(settings)
         self._changes_at = revision.catalog.changes_at
         self._revision = revision
@@ -208,18 +211,17 @@ class Reloading:
     def _following(self, fresh: Settings) -> Settings:
         """The settings in force, with what a running gateway follows of the fresh ones."""
         accounts = {
-            name: self._settings.accounts[name] if self._speaks_otherwise(name, account) else account
+            name: self._connected[name] if self._speaks_otherwise(name, account) else account
             for name, account in fresh.accounts.items()
         }
         return self._settings.model_copy(update={"accounts": accounts, "policy": fresh.policy})
 
     def _speaks_otherwise(self, name: str, account: Account) -> bool:
         """Whether an account is reached in another way than the connection that is open; a new one gets its own."""
-        before = self._settings.accounts.get(name)
-        return (
-            before is not None
-            and before.why_off is None
-            and (before.kind, before.adapter_settings()) != (account.kind, account.adapter_settings())
+        before = self._connected.get(name)
+        return before is not None and (before.kind, before.adapter_settings()) != (
+            account.kind,
+            account.adapter_settings(),
         )
 
     def _not_followed(self, settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who changed what of an API key, and when; kept in the commit of the change."""
+"""Who changed what of an API key or a provider account, and when; of a key in the commit of the change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gateway.storage.rows import KeyRow
 
+AccountAction: TypeAlias = Literal["added", "resealed", "removed"]
 KeyAction: TypeAlias = Literal["created", "limited", "rotated", "paused", "released", "revoked"]
 
 _SECRET = frozenset({"hash", "former"})
@@ -23,10 +24,10 @@ class ChangeRow(Struct, frozen=True, kw_only=True):
     """1, 2, 3 ... in the order written; 0 until it is kept."""
     at: datetime
     actor: str
-    of: Literal["key"] = "key"
+    of: Literal["key", "account"] = "key"
     name: str
-    """The key's id."""
-    action: KeyAction
+    """The key's id, or the account's name."""
+    action: KeyAction | AccountAction
     detail: Mapping[str, object] = {}
     """Field -> what it was and what it is: `{"rpm": {"from": 60, "to": 120}}`; money in nano-dollars."""
 

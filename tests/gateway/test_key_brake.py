@@ -152,7 +152,7 @@ async def test_a_released_key_goes_on_at_once_and_is_not_paused_again_before_it_
     house.clock.forward(3600)
     await house.days(key, 90_000)
     assert len(await house.told()) == 2
-    did = [(change.actor, change.action) for change in await house.db.changes(key.id, 10)]
+    did = [(change.actor, change.action) for change in await house.db.changes("key", key.id, 10)]
     assert did == [("gateway", "paused"), ("ada", "released"), ("gateway", "paused"), ("gateway", "created")]
 
 

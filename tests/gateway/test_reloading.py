@@ -15,7 +15,7 @@ import pytest
 from gateway.app import build
 from gateway.errors import NoOffer
 from gateway.features import reloading
-from gateway.revisions import Shelf, load_revision
+from gateway.revisions import Shelf, load_revision, stamp_of
 from gateway.settings import Settings
 from policies.tariffs import PerImage
 from policies.types import Tier
@@ -263,6 +263,27 @@ async def test_an_account_reached_in_another_way_waits_for_a_restart(tmp_path: P
         await t.reload()
         assert t.condition.restart == ("accounts.fal",)
         assert (await t.app.serve(t.call(only=["fal"]))).offers == ("fal:flux-schnell",)
+
+
+async def test_an_account_that_comes_back_with_another_key_keeps_its_connection_and_says_so(tmp_path: Path) -> None:
+    async with edited(tmp_path) as t:
+        accounts = with_fal(t)
+        second = {**accounts["fal"], "key": "sandbox-second"}
+        for now in ({"second": second}, {}, {"second": {**second, "key": "sandbox-third"}}):
+            t.changes["accounts"] = {**accounts, **now}
+            await t.reload()
+        assert t.condition.restart == ("accounts.second",)
+        assert (await t.app.serve(t.call(only=["second"]))).offers == ("second:flux-schnell",)
+        await t.settled()
+        assert set(t.invoiced()) == {"second"}
+
+
+async def test_an_accounts_own_file_is_followed(tmp_path: Path) -> None:
+    async with edited(tmp_path) as t:
+        before = stamp_of(t.app.settings)
+        (t.home / "accounts").mkdir()
+        (t.home / "accounts" / "second.yaml").write_text("kind: fal\n")
+        assert len(stamp_of(t.app.settings) - before) == 1
 
 
 async def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:

@@ -367,14 +367,14 @@ async def test_a_change_of_a_key_is_recorded_in_its_commit_without_its_secret(db
     seen = await db.last_change()
     assert await db.change_key(before, after, key_change(before, after, "rotated", "bob", NOON))
     assert await db.last_change() > seen
-    rotated, created = await db.changes("key_1", 10)
+    rotated, created = await db.changes("key", "key_1", 10)
     assert (created.actor, created.action, created.detail["team"]) == ("ada", "created", {"from": None, "to": "acme"})
     assert (rotated.actor, rotated.action, rotated.at) == ("bob", "rotated", NOON)
     assert rotated.detail == {
         "rpm": {"from": None, "to": 60},
         "former_until": {"from": None, "to": "2026-11-21T12:00:00Z"},
     }
-    assert await db.changes("key_2", 10) == []
+    assert await db.changes("key", "key_2", 10) == []
 
 
 async def test_the_record_of_changes_is_never_edited(db: SqliteDatabase, tmp_path: Path) -> None:

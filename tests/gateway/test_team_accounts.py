@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+import structlog
 from pydantic import SecretStr
 
+from gateway import telemetry
 from gateway.app import build
 from gateway.errors import GatewayError
+from gateway.keys import make_key
 from gateway.requests.call import Caller
 from gateway.revisions import load_revision
-from gateway.settings import Account
+from gateway.settings import Account, read_pepper
 from providers.sandbox import start
 from tests.support.town import TIME_SCALE, Town, settings, single_minded
 
 ACME, ZETA = Caller(key_id="key_1", team="acme"), Caller(key_id="key_2", team="zeta")
-KEY = SecretStr("sandbox-acme-fal")
+SECRET = "sandbox-acme-fal"
+KEY = SecretStr(SECRET)
 SCHNELL, DEV = frozenset({"flux-schnell"}), frozenset({"flux-dev"})
 
 
@@ -80,3 +86,43 @@ async def test_an_account_that_is_one_among_others_leaves_the_choice_to_the_engi
 def test_what_a_teams_calls_may_use_takes_a_team() -> None:
     with pytest.raises(ValueError, match="name the team, too"):
         Account.model_validate({"kind": "fal", "team_calls": "all"})
+
+
+@pytest.fixture
+def lines() -> Iterator[io.BytesIO]:
+    """What is logged."""
+    logged = io.BytesIO()
+    telemetry.configure(logged, "debug")
+    yield logged
+    structlog.reset_defaults()
+
+
+def files_with(secret: str, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+async def test_a_teams_key_is_in_no_log_line_no_decision_no_record_and_no_answer(
+    tmp_path: Path, lines: io.BytesIO
+) -> None:
+    async with shared_and_own(tmp_path, key=KEY) as t:
+        key, shown = make_key(read_pepper(t.app.settings), team="acme", name="t", created=t.app.clock.utc())
+        await t.app.db.add_key(key)
+        await t.app.keys.refresh()
+        headers = {"authorization": f"Bearer {shown}"}
+        door = httpx.ASGITransport(t.app.asgi)  # type: ignore[arg-type]  # httpx knows ASGI by other names
+        client = httpx.AsyncClient(transport=door, base_url="http://t", headers=headers)
+        said = []
+        async with client:
+            for fault in (None, "401", "500", "refuse", "429"):
+                t.sandbox.script([] if fault is None else [{"provider": "fal", "do": fault, "when": {"share": 1}}])
+                body = {"prompt": "a", "size": "256x256", "model": "flux-schnell"}
+                answer = await client.post("/v1/images/generations", json=body)
+                said += [answer.text, repr(answer.headers)]
+                story = await client.get(f"/v1/decisions/{answer.headers['x-pixelgate-decision']}")
+                said += [story.text]
+        await t.app.idle()
+        said += [repr(t.app.settings), repr(t.app.condition())]
+    telemetry.flush()
+    assert files_with(SECRET, tmp_path) == []
+    assert lines.getvalue()
+    assert SECRET not in "".join(said) + lines.getvalue().decode()

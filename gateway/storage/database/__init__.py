@@ -283,8 +283,11 @@ class Database(Protocol):
     async def change_key(self, before: KeyRow, after: KeyRow, change: ChangeRow) -> bool:
         """Put `after` in a key's place, with the record of it; False when the key is no longer as `before`."""
 
-    async def changes(self, name: str | None, limit: int) -> Sequence[ChangeRow]:
-        """The last changes of a key, or of all, newest first."""
+    async def add_change(self, change: ChangeRow) -> None:
+        """Keep the record of a change that was made elsewhere: in a file."""
+
+    async def changes(self, of: Literal["key", "account"], name: str | None, limit: int) -> Sequence[ChangeRow]:
+        """The last changes of a key or an account, or of all of them, newest first."""
 
     async def last_change(self) -> int:
         """The number of the last change, 0 before the first: a look at it tells whether anything changed."""

@@ -298,11 +298,15 @@ class SqliteDatabase:
         """Put another record in a key's place."""
         return await self._writer.submit(self._books.change_key, before, after, change)
 
-    async def changes(self, name: str | None, limit: int) -> Sequence[ChangeRow]:
+    async def add_change(self, change: ChangeRow) -> None:
+        """Keep the record of a change that was made elsewhere."""
+        await self._writer.submit(self._books.add_change, change)
+
+    async def changes(self, of: Literal["key", "account"], name: str | None, limit: int) -> Sequence[ChangeRow]:
         """The last changes, newest first."""
         sql = """SELECT seq, at, actor, of, name, action, detail FROM changes
-            WHERE ? IS NULL OR name = ? ORDER BY seq DESC LIMIT ?"""
-        return await self._all(values.change, sql, name, name, limit)
+            WHERE of = ? AND (? IS NULL OR name = ?) ORDER BY seq DESC LIMIT ?"""
+        return await self._all(values.change, sql, of, name, name, limit)
 
     async def last_change(self) -> int:
         """The number of the last change."""

@@ -381,6 +381,10 @@ class Books:
         self._execute(_CHANGE, change_columns(change))
         return True
 
+    def add_change(self, change: ChangeRow) -> None:
+        """Keep the record of a change."""
+        self._execute(_CHANGE, change_columns(change))
+
     def open_key_hours(self, hours: Sequence[KeyHour], forget_before: int) -> None:
         """Keep where hours of keys begin, and forget old ones."""
         rows = [(hour.key_id, hour.hour, hour.opened) for hour in hours]

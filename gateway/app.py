@@ -20,7 +20,7 @@ from gateway.assets import Assets, FolderBlobs
 from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
-from gateway.features.credit import slots_of_credit, with_slots
+from gateway.features.invoices import Outlook, as_invoiced, outlooks
 from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.measuring import MEASURE_S, Measuring
 from gateway.features.policy_history import History
@@ -124,8 +124,8 @@ class App:
         self._stopping = False
         self._last: dict[str, tuple[float, float]] = {}
         """Work beside requests -> when it was done last, and every how many seconds it is."""
-        self._bought: Mapping[str, int] = {}
-        """Account -> orders in flight that its credit bought, when that was last looked at."""
+        self._ahead: Mapping[str, Outlook] = {}
+        """How accounts' invoices stood when they were last looked at."""
         self.running: set[RunningOrder] = set()
         self.reloading: Reloading | None = None
         self.canaries: Canaries | None = None
@@ -193,7 +193,7 @@ class App:
                 self.providers[name] = provider
                 if isinstance(provider, LoadsFirst):
                     self._loading[name] = provider
-        policy, catalog = revision.policy, with_slots(revision.catalog, self._bought)
+        policy, catalog = revision.policy, as_invoiced(revision.catalog, self._ahead)
         self.spawn(self.ledger.set_billing(catalog.billings))
         self.settings, self.revision = settings, revision
         self._offers |= catalog.offers
@@ -408,7 +408,7 @@ class App:
         """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
         await self.ledger.beat()
         await self.recovery.sweep()
-        await self._look_at_credit()
+        await self._look_at_invoices()
         self._loops = [
             self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
             self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
@@ -416,7 +416,7 @@ class App:
             self._every("bills", self.settings.recovery.bills, self.recovery.glance),
             self._every("keys", TICK_S, self.keys.follow),
             self._every("tick", TICK_S, self._tick),
-            self._every("credit", TICK_S, self._look_at_credit),
+            self._every("invoices", TICK_S, self._look_at_invoices),
             self._every("expiry", EXPIRY_S, self._expire),
             self._every("alerts", LOOK_S, self.alerts.work),
             self._every("spending", LOOK_S, self.spend_watch.work),
@@ -437,12 +437,12 @@ class App:
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 
-    async def _look_at_credit(self) -> None:
-        """Accounts allow what the credit left on them buys."""
-        bought = await slots_of_credit(self.db, self.revision.catalog.billings, self.clock.utc())
-        if bought != self._bought:
-            log.info("credit_buys_slots", accounts=bought)
-            self._bought = bought
+    async def _look_at_invoices(self) -> None:
+        """Accounts allow what their credit buys, and offers weigh by what the invoice will make of them."""
+        ahead = await outlooks(self.db, self.revision.catalog.billings, self.clock.utc())
+        if ahead != self._ahead:
+            log.info("invoices_look_otherwise", accounts=msgspec.to_builtins(ahead))
+            self._ahead = ahead
             self.adopt(self.settings, self.revision)
 
     def leaving(self) -> None:

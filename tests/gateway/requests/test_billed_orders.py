@@ -111,8 +111,21 @@ async def test_credit_buys_slots_until_it_is_spent(tmp_path: Path) -> None:
         for seed in range(3):
             slots.append(t.app.regime.catalog.capacities["fal"].slots)
             await draw(t, seed)
-            await t.app._look_at_credit()
+            await t.app._look_at_invoices()
         assert slots == [40, 40, 10]
+        await t.assert_books_agree()
+
+
+async def test_a_discount_that_has_begun_weighs_in_the_choice_and_changes_no_price(tmp_path: Path) -> None:
+    async with market(tmp_path, "marginal") as t:
+        weighed = []
+        for seed in range(3):
+            offer = t.app.regime.catalog.offers["fal:flux-schnell"]
+            weighed.append(offer.counted)
+            assert await draw(t, seed) == 3_000_000
+            await t.app._look_at_invoices()
+        assert weighed == [1.0, 1.0, 0.5]
+        assert t.app.regime.catalog.by_model["flux-schnell"][0].counted == 0.5
         await t.assert_books_agree()
 
 

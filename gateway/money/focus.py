@@ -56,7 +56,7 @@ def row_of(cost: PostedCost, kinds: Mapping[str, str]) -> dict[str, str]:
         "ContractedCost": billed,
         "EffectiveCost": billed,
         "InvoiceIssuerName": seller,
-        "ListCost": billed,
+        "ListCost": billed if cost.listed is None else to_usd(cost.listed),
         "PricingCategory": "" if cost.kind == "correction" else "Standard",
         "PricingQuantity": quantity,
         "PricingUnit": "" if adjusts else "Images",

@@ -183,5 +183,7 @@ class PostedCost(Struct, frozen=True, kw_only=True):
     height: int = 0
     delivered: int = 0
     """Pictures; none for what is posted beside the order's bill: overruns and corrections."""
+    listed: int | None = None
+    """What its bill would be by the list, where the account's billing made another of it."""
     started: datetime | None = None
     tags: Mapping[str, str] = {}

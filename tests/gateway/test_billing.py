@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.money.focus import row_of
 from gateway.money.ledger import Ledger
 from gateway.money.reconcile import Period, resolve
 from gateway.storage.database import Closing, Correction
@@ -168,6 +169,19 @@ async def test_the_owner_of_weights_is_owed_a_fee_a_month_and_each_picture_beyon
     await order(ledger, pictures=3)
     assert await owed(db, "licence:flux-schnell") == 99_014
     assert await owed(db) == 2000
+
+
+async def test_what_is_exported_says_list_price_and_what_was_billed(db: SqliteDatabase, ledger: Ledger) -> None:
+    await ledger.set_billing({"fal": HALF_OF_ALL_FROM_3})
+    for _ in range(3):
+        await order(ledger)
+    rows = [row_of(cost, {"fal": "fal"}) for cost in await db.posted_costs()]
+    assert [(row["ListCost"], row["BilledCost"], row["ChargeCategory"]) for row in rows] == [
+        ("0.000001", "0.000001", "Usage"),
+        ("0.000001", "0.000001", "Usage"),
+        ("-0.000001", "-0.000001", "Adjustment"),
+        ("0.000001", "0.0000005", "Usage"),
+    ]
 
 
 async def test_what_the_seller_reports_of_a_lost_order_stands_and_counts(

@@ -28,7 +28,7 @@ _POSTED = """
 """
 _COSTS = """
     SELECT seq, at, kind, amount, note, party, COALESCE(attempts.endpoint, entries.endpoint), attempt_id, call_id,
-        attempts.team, key_id, offer_id, width, height, started, outcome, request
+        attempts.team, key_id, offer_id, width, height, started, listed, outcome, request
     FROM entries LEFT JOIN attempts ON attempts.id = attempt_id LEFT JOIN recipes USING (call_id)
     WHERE seq > ? AND book = 'cost' AND kind IN ('settle', 'correction') ORDER BY seq LIMIT ?
 """
@@ -119,7 +119,7 @@ def _posted_cost(row: Row) -> PostedCost:
             endpoint=endpoint,
             attempt_id="",
         )
-    width, height, started, outcome, request = rest
+    width, height, started, listed, outcome, request = rest
     bill = kind == "settle" and note != "overrun"
     return PostedCost(
         seq=seq,
@@ -137,6 +137,7 @@ def _posted_cost(row: Row) -> PostedCost:
         width=width,
         height=height,
         delivered=_outcome(outcome).delivered if bill and outcome else 0,
+        listed=listed if bill else None,
         started=moment(started),
         tags=_recipe(request).tags if request else {},
     )

@@ -220,7 +220,7 @@ async def test_a_quote_lists_offers_and_orders_nothing(door: Door) -> None:
     row = answer.json()["offers"][0]
     assert set(row) == {
         "offer", "provider", "model", "nano_usd", "usd", "certain", "unit", "tariff", "source", "feasible", "reason",
-        "then",
+        "then", "expected_nano_usd", "hold_nano_usd", "revision", "why",
     }  # fmt: skip
     assert (door.painter.calls[0].purpose, door.painter.calls[0].request.count) == ("quote", 2)
     refused = await door.post("/v1/quotes", {"n": 0})

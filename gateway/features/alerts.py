@@ -194,8 +194,11 @@ class Alerts:
             "listed_nano_usd": finding.theirs,
             "unit": finding.unit,
         }
-        place = (finding.account, finding.endpoint, finding.verdict, str(finding.theirs), finding.unit)
-        await self.tell(_alert("listed_price", place, self._clock.utc(), text, facts))
+        now = self._clock.utc()
+        state = (f"{finding.ours}", f"{finding.theirs}", finding.unit, "unit" if finding.verdict == "unit" else "")
+        await self.tell(
+            _alert("listed_price", (finding.account, finding.endpoint, *state, f"{now:%Y-%m}"), now, text, facts)
+        )
 
     async def unusual(self, party: tuple[str, str], spent: int, usual: int) -> None:
         """Raise an alert, once a day and party, about an hour that costs far more than usual."""

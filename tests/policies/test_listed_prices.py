@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.revisions import load_revision
 from gateway.settings import Settings
 from policies.listed_prices import Synced, repriced, synced_over, unit_price
-from policies.price_book import PriceRow, in_force
+from policies.price_book import PriceRow, in_force, misplaced
 from policies.tariffs import (
     FirstMegapixel,
     MachineSecond,
@@ -85,3 +85,37 @@ def test_a_synced_price_holds_from_its_moment_until_the_next_and_until_the_catal
 def test_a_catalogue_that_was_edited_since_has_the_last_word() -> None:
     edited = (PriceRow(tariff=PerMegapixel(28), checked_on="2026-11-27"),)
     assert synced_over(edited, [synced(26, 25)]) == edited
+
+
+@st.composite
+def books(draw: st.DrawFn) -> tuple[PriceRow, ...]:
+    """A catalogue's rows in the order of time, some with gaps between them."""
+    edges = sorted(draw(st.sets(st.integers(0, 20), max_size=5)))
+    rows: list[PriceRow] = []
+    for since, until in zip((None, *edges), (*edges, None), strict=True):
+        if draw(st.booleans()) or not edges:
+            rows.append(
+                PriceRow(
+                    tariff=PerMegapixel(draw(st.integers(1, 3))),
+                    since=None if since is None else NOW + since * DAY,
+                    until=None if until is None else NOW + until * DAY,
+                    checked_on="2026-11-01",
+                )
+            )
+    return tuple(rows)
+
+
+@given(books(), st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9), st.integers(1, 3)), max_size=5))
+def test_at_every_moment_the_last_synced_price_holds_while_the_catalogue_says_what_it_stood_for(
+    listed: tuple[PriceRow, ...], changes: list[tuple[int, int, int]]
+) -> None:
+    rows = [synced(price, base, NOW + day * DAY) for day, price, base in sorted(changes)]
+    book = synced_over(listed, rows)
+    assert list(misplaced(book)) == []
+    for half_days in range(-1, 43):
+        at = NOW + half_days * DAY / 2
+        said = in_force(listed, at)
+        meant = [row for row in rows if row.since <= at and in_force(listed, row.since) is said]
+        counting = [row for row in meant if said is not None and unit_price(said.tariff) == row.instead_of]
+        expected = counting[-1].unit_price if counting else price_at(listed, at)
+        assert price_at(book, at) == expected

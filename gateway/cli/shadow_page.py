@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.assets import MAX_PIXELS, FolderBlobs, blob_key
 from gateway.cli.charts import Pair as Bars
 from gateway.cli.charts import Whisker, document, pairs, rows, whiskers
+from gateway.cli.shadow_plan import days_of
 from gateway.cli.shadow_report import (
     WORDS,
     Told,
@@ -135,7 +136,7 @@ def _challenger(found: Verdict, exhibits: Sequence[Exhibit]) -> Iterator[str]:
         yield f"<p>{escape(money_of(found.money))}</p>"
     if not found.pairs:
         return
-    yield f'<p class="soft">{found.pairs:,} pairs in {found.days:,.1f} days</p>'
+    yield f'<p class="soft">{found.pairs:,} pairs in {days_of(found.days)}</p>'
     yield whiskers([_whisker(each) for each in found.readings], "challenger lower", "challenger higher")
     yield rows(_HEAD, [cells(each) for each in found.readings])
     if found.tails:

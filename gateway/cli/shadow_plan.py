@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from gateway.cli.shadow_shared import Days, Traffic, experiment_of, invented, traffic_of
-from gateway.cli.shell import HERE, Json, Stop, Where, dollars, print_json, say, table
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, print_json, say, table
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
@@ -62,6 +62,9 @@ def plan(
                 at=datetime.now(UTC).timestamp(), spent=traffic.spent.get(each.name, 0))
         for each in experiments
     ]  # fmt: skip
+    on = settings.accounts_on()
+    for off in sorted({each.account for experiment in experiments for each in experiment.challengers} - on.keys()):
+        say(f"remark: the account {off} is off, so nothing would be copied to it; `{COMMAND} doctor` says why")
     if json:
         print_json({"plans": plans})
     else:
@@ -124,7 +127,9 @@ def margin_of(measure: str, margin: float) -> str:
 
 def days_of(days: float | None) -> str:
     """Days in words."""
-    return "no time" if days is None else f"{days:,.1f} days"
+    if days is None:
+        return "no time"
+    return f"{days:,.1f} days" if days >= 2 else f"{24 * days:,.1f} hours"
 
 
 def _advice() -> str:

@@ -25,6 +25,8 @@ from policies.experiments.verdicts import MONTH_DAYS, Money, Tally, Verdict, jud
 SEEN_DAYS = 7.0
 """How far back the traffic is read that money is told for."""
 WORDS: Mapping[str, str] = {"switch": "SWITCH", "stay": "STAY", "open": "NOT YET DECIDED"}
+_BEYOND = 100.0
+"""Shares from which nobody reads per cent: a champion that costs next to nothing."""
 _HEAD = ("measure", "challenger", "surely between", "margin", "pairs", "plan", "says")
 
 
@@ -153,7 +155,7 @@ def _of_challenger(found: Verdict) -> Iterable[str]:
     yield f"{found.challenger}: {WORDS[found.verdict]}. {reason(found)}"
     if not found.pairs:
         return
-    yield f"{found.pairs:,} pairs in {found.days:,.1f} days"
+    yield f"{found.pairs:,} pairs in {days_of(found.days)}"
     yield ""
     yield table([_HEAD, *(cells(each) for each in found.readings)], right=frozenset({1, 3, 4, 5}))
     if found.tails:
@@ -216,7 +218,9 @@ def amount(measure: Measure, value: float) -> str:
         return f"{value:+.3f}"
     if measure == "queue":
         return f"{value:+.2f} s"
-    return f"{100 * value:+.2f} pt" if measure == "failures" else f"{100 * value:+.1f} %"
+    if measure == "failures":
+        return f"{100 * value:+.2f} pt"
+    return f"{100 * value:+.1f} %" if abs(value) < _BEYOND else f"{value:+,.0f} times"
 
 
 def cells(reading: Reading) -> tuple[str, ...]:

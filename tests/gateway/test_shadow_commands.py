@@ -115,6 +115,11 @@ def test_a_plan_prices_an_experiment_and_says_when_it_can_be_decided(desk: Desk)
     assert measures["latency"]["days"] == pytest.approx(measures["latency"]["pairs"] / 150)
 
 
+def test_a_plan_says_that_an_account_without_a_key_draws_no_copies(desk: Desk) -> None:
+    _, err = desk.types("plan", NAME, "--a-day", "4000")
+    assert "the account replicate is off" in err
+
+
 def test_what_traffic_cannot_decide_is_said_before_it_is_paid_for(desk: Desk) -> None:
     out, _ = desk.types("plan", NAME, "--a-day", "20", code=1)
     assert "undecidable" in out

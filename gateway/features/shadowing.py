@@ -235,15 +235,18 @@ class Shadowing:
         if served is None:
             return
         by_name = {each.experiment.name: each for each in picked}
-        experiments = [each.experiment for each in picked]
-        for experiment, challenger in challengers_of(experiments, served.facts):
-            if self._closed:
-                return
-            path = by_name[experiment.name].paths[challenger.name]
-            try:
-                await self.pair(experiment, challenger, path, served)
-            except LeftOut as left_out:
-                self._left_out[experiment.name, str(left_out)] += 1
+        pairs = [
+            self._try(experiment, challenger, by_name[experiment.name].paths[challenger.name], served)
+            for experiment, challenger in challengers_of([each.experiment for each in picked], served.facts)
+        ]
+        await asyncio.gather(*pairs)
+
+    async def _try(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> None:
+        """Have one copy drawn, or count why it was not."""
+        try:
+            await self.pair(experiment, challenger, path, served)
+        except LeftOut as left_out:
+            self._left_out[experiment.name, str(left_out)] += 1
 
     async def _served(self, call: Call, delivery: Delivery | None) -> Served | None:
         """What became of a live call at the seller that it went to first; None where it went to nobody."""

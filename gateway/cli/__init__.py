@@ -47,6 +47,11 @@ GROUPS = {
             "plan": ("gateway.cli.shadow_plan:plan", "What experiments will cost, and when they can say something."),
             "list": ("gateway.cli.shadow_report:list_experiments", "Every experiment, and what it says so far."),
             "report": ("gateway.cli.shadow_report:report", "Switch, stay or not yet decided; what a switch is worth."),
+            "run": (
+                "gateway.cli.shadow_run:run",
+                "An experiment over stored prompts; with --aa, of a seller with itself.",
+            ),
+            "measure": ("gateway.cli.shadow_run:measure", "Measures the pictures that the gateway has not come to."),
             "adopt": ("gateway.cli.shadow_adopt:adopt", "The policy a verdict asks for, played over recorded calls."),
             "migrate": ("gateway.cli.shadow_migrate:migrate", "The experiment that tests a move between accounts."),
         },

@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from msgspec import Struct
@@ -33,15 +35,18 @@ from gateway.storage.budgets import window_at
 from gateway.storage.database import Database
 from gateway.storage.rows import AssetRow, BudgetRow
 from gateway.storage.shadows import ShadowRow, party
-from policies.experiments.definition import Challenger, Experiment, Facts, copied, fields_of
+from policies.experiments.definition import Challenger, Experiment, Facts, Param, copied, fields_of
 from policies.experiments.pairs import Outcome, Pair, Side
 from policies.experiments.sampling import challengers_of, rolled, room, share_of, stratum_of
 from policies.experiments.spare import SpareEngine, Usage
 from policies.offer_prices import quote_at
 from policies.policy import Policy
+from policies.rules import About
 from policies.tariffs import Unpriced
 from policies.types import Constraints, Engine, Offer
 from providers.contract import ImageRequest
+
+T = TypeVar("T")
 
 log = structlog.get_logger("gateway.shadowing")
 
@@ -49,6 +54,8 @@ MOST = 16
 """Copies under way at once, of all experiments together; a call picked beyond that is left out."""
 AFTER_S = 0.2
 """Seconds after a call is served until its copies are thought of: its answer has left by then."""
+PATIENCE_S = 60.0
+"""Seconds for which copies without live calls wait for room."""
 NOTED_EVERY_S = 60.0
 """Seconds between two notes of what was left out."""
 KEY = "shadow"
@@ -61,6 +68,11 @@ _OUTCOMES: Mapping[str, Outcome] = {"content_refused": "refused", "timed_out": "
 
 class LeftOut(Exception):
     """A copy was not made, or came to nothing that says anything of its seller; the message is the reason."""
+
+    def __init__(self, why: str, *, passing: bool = False) -> None:
+        """`passing`: a moment later it may be possible."""
+        super().__init__(why)
+        self.passing = passing
 
 
 class Copying(Struct, frozen=True, kw_only=True, eq=False):
@@ -123,6 +135,8 @@ class Shadowing:
         self._usage = Usage(clock.now())
         self._copyings: tuple[Copying, ...] = ()
         self._regime: Regime | None = None
+        self._beside: Callable[[Mapping[str, Param]], Pipeline] | None = None
+        """A request path of copies that sends these fields."""
         self._offers: Mapping[str, Offer] = {}
         self._spent: dict[str, Spending] = {}
         self._budgeted = False
@@ -150,17 +164,16 @@ class Shadowing:
         policy, catalog = regime.policy, regime.catalog
         self._regime, self._offers = regime, offers
         unruled = replace(policy, rules=type(policy.rules)(), images_per_order=1)
+
+        def beside(fields: Mapping[str, Param]) -> Pipeline:
+            return path(SpareEngine(engine, catalog.capacities, catalog.offers, self._usage, fields), unruled)
+
+        self._beside = beside
         self._copyings = tuple(
             Copying(
                 experiment=each,
                 most=_most(each),
-                paths={
-                    challenger.name: path(
-                        SpareEngine(engine, catalog.capacities, catalog.offers, self._usage, fields_of(challenger)),
-                        unruled,
-                    )
-                    for challenger in each.challengers
-                },
+                paths={challenger.name: beside(fields_of(challenger)) for challenger in each.challengers},
             )
             for each in policy.experiments
         )
@@ -313,7 +326,7 @@ class Shadowing:
             raise LeftOut("its budget is spent") from None
         finally:
             spending.add(stratum, billed - estimate)
-        side = side_of(order, offer, copy.request, picture)
+        side = side_of(order, offer, copy.request, picture.asset if picture is not None else None)
         return await self._keep(experiment, challenger, served, copy, side)
 
     def _call(self, experiment: Experiment, challenger: Challenger, offer: Offer, served: Served, left: int) -> Call:
@@ -347,7 +360,7 @@ class Shadowing:
             arrived=self._clock.now(),
         )
 
-    async def _drawn(self, copy: Call, path: Pipeline) -> tuple[Ended, AssetRow | None]:
+    async def _drawn(self, copy: Call, path: Pipeline) -> tuple[Ended, Delivered | None]:
         """Have the copy drawn; how its order ended, once that is in the books, and the picture.
 
         Raises `LeftOut` where that says nothing of the challenger, and `BudgetSpent`.
@@ -357,11 +370,11 @@ class Shadowing:
         except BudgetSpent:
             raise
         except (NoCapacity, NoOffer) as error:
-            raise LeftOut(_reason(error)) from error
+            raise LeftOut(_reason(error), passing=isinstance(error, NoCapacity)) from error
         except GatewayError:
             picture = None
         if picture is not None and picture.order is not None:
-            return picture.order, picture.asset
+            return picture.order, picture
         late = [order.task for order in self._orders if order.call.id == copy.id and order.task is not None]
         if late:  # nobody waits for it any more, but it is billed
             await asyncio.wait(late)
@@ -370,7 +383,7 @@ class Shadowing:
         if told is None:
             raise LeftOut("it could not be ordered")
         if told.error in _UNTOLD:
-            raise LeftOut(f"{attempts[0].account} had no room for it")
+            raise LeftOut(f"{attempts[0].account} had no room for it", passing=True)
         return Ended(attempts[0].cost, attempts[0].count, told), None
 
     async def _keep(
@@ -447,6 +460,72 @@ class Shadowing:
     def _policy(self) -> Policy:
         assert self._regime is not None, "experiments come with a policy"
         return self._regime.policy
+
+    # -- without live calls ---------------------------------------------------------------------
+
+    async def alone(self, experiment: Experiment, request: ImageRequest, champion: Offer) -> Sequence[Pair | LeftOut]:
+        """Have one picture drawn by the champion and by every challenger, all for the experiment's money.
+
+        Each waits for room, at most `PATIENCE_S`. Raises `LeftOut` where the champion's came to nothing.
+        """
+        assert self._beside is not None, "a policy was adopted"
+        self._usage.assume_quiet()
+        if not self._budgeted:
+            await self._budget()
+        spending, policy = self._spending(experiment), self._policy
+        intent = policy.intents[policy.default_intent]
+        path = self._beside({})
+        asked = Call(
+            id=new_id("call"),
+            caller=Caller(key_id=KEY, team=party(experiment.name)),
+            request=request,
+            constraints=Constraints(
+                models=frozenset({champion.model}),
+                slo=intent.deadline,
+                deadline=intent.deadline,
+                ceiling=room(experiment, "", spending.today, spending.total),
+                only=frozenset({champion.account}),
+                require=policy.require,
+            ),
+            intent=intent.name,
+            purpose="shadow",
+            kept_until=self._clock.utc() + timedelta(seconds=experiment.keep),
+            arrived=self._clock.now(),
+        )
+        try:
+            order, picture = await self._patiently(lambda: self._drawn(replace(asked, arrived=self._clock.now()), path))
+        except BudgetSpent:
+            raise LeftOut("its budget is spent") from None
+        spending.add("", order.cost)
+        facts = Facts(
+            call_id=asked.id,
+            about=About(intent=intent.name, operation=request.operation, pixels=request.width * request.height),
+            tier=champion.tier,
+            width=request.width,
+            height=request.height,
+            champion=champion,
+            at=self._clock.utc().timestamp(),
+        )
+        served = Served(call=asked, facts=facts, picture=picture, order=order, delivered=False)
+        found: list[Pair | LeftOut] = []
+        for challenger in experiment.challengers:
+            pair = partial(self.pair, experiment, challenger, self._beside(fields_of(challenger)), served)
+            try:
+                found.append(await self._patiently(pair))
+            except LeftOut as left_out:
+                found.append(left_out)
+        return found
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something again and again that found no room."""
+        until = self._clock.now() + PATIENCE_S
+        while True:
+            try:
+                return await work()
+            except LeftOut as left_out:
+                if not left_out.passing or self._clock.now() > until:
+                    raise
+            await asyncio.sleep(0.25)
 
     # -- budgets --------------------------------------------------------------------------------
 

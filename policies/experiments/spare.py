@@ -58,6 +58,10 @@ class Usage:
         self._live: dict[str, float] = {}
         self._copies: dict[CapacityId, float] = {}
 
+    def assume_quiet(self) -> None:
+        """No live calls are served here."""
+        self._began = -inf
+
     def served(self, account: str, now: float) -> None:
         """A live call was served there."""
         self._live[account] = now

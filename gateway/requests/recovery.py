@@ -88,7 +88,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
             try:
                 found = await glance(self.db, account, provider, now - LATEST, now)
             except ProviderError as error:
-                log.warning("usage_unavailable", account=account, error=error.kind, detail=error.detail)
+                # `reconcile` warns of it, once an hour; here it would be twice a minute.
+                log.debug("latest_bills_unavailable", account=account, error=error.kind, detail=error.detail)
                 continue
             await self.reconciled(account, found)
 

@@ -305,6 +305,8 @@ async def test_the_commands_propose_apply_tell_and_go_back(
         told = capsys.readouterr().out
         assert "rolled back by" in told
         assert "fal:flux-dev  $0.025  $0.026  image" in told
+        await asyncio.to_thread(run, ["doctor", "--offline", *where])
+        assert "sellers say otherwise of fal:flux-dev: see `prices sync`" in capsys.readouterr().out
         for command, code, why in (
             (["apply", "fal:flux-2"], 1, "Nothing is proposed of fal:flux-2"),
             (["apply", "--from", "tomorrow"], 2, "Invalid 'from'"),

@@ -11,7 +11,7 @@ from gateway.clock import Clock
 from gateway.features.alerts import Alerts
 from gateway.storage.activity import SpentHour
 from gateway.storage.database import Database
-from policies.alarms import HISTORY_HOURS, unusual_from
+from policies.alarms import HISTORY_HOURS, LEAST_UNUSUAL, unusual_from
 
 _HOUR_S = 3600
 
@@ -28,6 +28,7 @@ class SpendWatch:
         self._alerts = alerts
         self._spent: defaultdict[Party, dict[int, int]] = defaultdict(dict)
         self._last = 0
+        self._hour = 0
 
     async def work(self) -> None:
         """Look once, and tell of whoever spends far more in this hour than usual."""
@@ -40,10 +41,15 @@ class SpendWatch:
             if found.last_seq == self._last:
                 break
             self._last = found.last_seq
+        if hour != self._hour:
+            self._hour = hour
+            for hours in self._spent.values():
+                self._forget(hours, hour)
         for party, hours in self._spent.items():
-            self._forget(hours, hour)
-            unusual = unusual_from(hours, hour)
             spent_now = hours.get(hour, 0)
+            if spent_now < LEAST_UNUSUAL:
+                continue
+            unusual = unusual_from(hours, hour)
             if unusual is not None and spent_now >= unusual:
                 await self._alerts.unusual(party, spent_now, unusual)
 

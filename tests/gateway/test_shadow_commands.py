@@ -22,9 +22,11 @@ from gateway.settings import default_config, load_settings
 from gateway.storage.database import open_database
 from gateway.storage.rows import AssetRow
 from gateway.storage.shadows import ShadowRow, party
+from gateway.yaml_files import read
 from policies.experiments.pairs import Pair
+from policies.policy_file.schema import PolicyFile
 from tests.support.books import asset
-from tests.support.homes import small_home
+from tests.support.homes import edit, small_home
 from tests.support.pairs import Sellers
 
 NAME = "dev-elsewhere"
@@ -187,6 +189,26 @@ def test_adopting_writes_a_rule_and_leaves_the_rest_of_the_policy_as_it_is(desk:
     assert [line for line in after.splitlines() if line in kept][: len(kept)] == kept
     assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
     assert run(["policy", "apply", str(written), "--config", str(desk.home), "--state", str(desk.state)]) == 0
+
+
+def test_where_only_some_calls_were_copied_only_those_are_adopted(desk: Desk, tmp_path: Path) -> None:
+    edit(
+        desk.policy,
+        "share: 10%, never: [{tags: {privacy: strict}}]",
+        "share: 0%, by: [{tier: export, share: 50%}, {size: {over: 512x512}, hours: 22:00-06:00, share: 9%}]",
+    )
+    desk.recorded(pairs(300))
+    written = tmp_path / "adopted.yaml"
+    desk.types("adopt", NAME, "--anyway", "--output", str(written))
+    file = read(written).parse(PolicyFile)
+    exports, large = file.rules
+    assert (exports.rule, large.rule) == ("adopt-dev-elsewhere", "adopt-dev-elsewhere-2")
+    assert exports.when is not None
+    assert exports.when.intent == ("export",)
+    assert large.when is not None
+    assert large.when.size is not None
+    assert (large.when.size.over, large.when.hours) == ((512, 512), (22 * 60, 6 * 60))
+    assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
 
 
 def test_without_a_switch_nothing_is_adopted_unless_it_is_meant(desk: Desk) -> None:

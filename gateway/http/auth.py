@@ -51,6 +51,10 @@ class Rate:
             return 0.0
         return (amount - self._tokens) * 60 / self.rpm
 
+    def give_back(self, amount: int) -> None:
+        """What was taken was not used."""
+        self._tokens = min(self.rpm, self._tokens + amount)
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`x-ratelimit-*` in OpenAI's form; `reset` is when the bucket will be full again."""
         full_in = (self.rpm - self._tokens) * 60 / self.rpm
@@ -104,6 +108,8 @@ class Key:
         self.rate = None if row.rpm is None else Rate(row.rpm, now, before=rate)
         self.images = None if row.ipm is None else Rate(row.ipm, now, b"images", before=images)
         self.flights = flights
+        self.counts = row.concurrency is not None or row.ipm is not None
+        """Whether its calls are counted, one by one or by their pictures."""
         self.ends = not (row.revoked is None and row.expires is None and row.paused_until is None)
         """Whether it must be looked at what time it is."""
 
@@ -119,7 +125,8 @@ class Key:
         wait = self.rate.take(now) if self.rate else 0.0
         if wait:
             raise RateLimited(
-                f"This API key may send {self.row.rpm} requests per minute. Try again in {duration(wait)}.",
+                f"This API key may send {self.row.rpm} requests per minute. Try again in {duration(wait)}, or have the "
+                f"limit raised (pixelgate keys limit {self.row.id} --rpm N).",
                 retry_after=wait,
             )
 
@@ -129,15 +136,22 @@ class Key:
             return
         if count > self.images.rpm:
             raise InvalidRequest(
-                f"This API key may draw {self.images.rpm} pictures per minute, so 'n' {count} is too many at once.",
+                f"This API key may draw {self.images.rpm} pictures per minute, so 'n' {count} is too many at once. Ask "
+                f"for fewer, or have the limit raised (pixelgate keys limit {self.row.id} --ipm N).",
                 param="n",
             )
         wait = self.images.take(now, count)
         if wait:
             raise RateLimited(
-                f"This API key may draw {self.images.rpm} pictures per minute. Try again in {duration(wait)}.",
+                f"This API key may draw {self.images.rpm} pictures per minute. Try again in {duration(wait)}, or have "
+                f"the limit raised (pixelgate keys limit {self.row.id} --ipm N).",
                 retry_after=wait,
             )
+
+    def give_images_back(self, count: int) -> None:
+        """Pictures that were counted did not come."""
+        if self.images is not None:
+            self.images.give_back(count)
 
     def take_off(self) -> Flight:
         """Count one more call in flight, which the caller is to end; raises `RateLimited` where that is too many.

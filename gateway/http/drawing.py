@@ -134,6 +134,8 @@ class Drawing:
         self._request_id = sibling(self._call_id, "req")
         self._key: Key | None = None
         self._flight: Flight | None = None
+        self._counted = 0
+        """Pictures counted against the key's rate."""
         self._called = False
 
     async def answer(self, read: Read) -> Answer:
@@ -158,10 +160,10 @@ class Drawing:
         call, shape = await read(ask)
         if services.soft_limits.past:
             call = put_back(services, call)
-        if key.row.concurrency is not None and not self._is_under_way(call, ask.repeat):
+        if key.counts and not self._is_under_way(call, ask.repeat):
             self._flight = key.take_off()
-        if ask.repeat is None or not ask.repeat.count:  # what a repeat joins was counted before
             key.spend_images(call.request.count, self._arrived)
+            self._counted = call.request.count
         if shape.stream:
             return await self._streamed(call, shape, ask.repeat)
         delivery, cache = await self._served(call, ask.repeat)
@@ -173,7 +175,7 @@ class Drawing:
         return Answer(200, told, pieces)
 
     def _is_under_way(self, call: Call, repeat: Repeat | None) -> bool:
-        """Whether the request is for a call that is counted as in flight already."""
+        """Whether the request is for a call that was counted when another asked for it."""
         return repeat is not None and self._services.coalescing.under_way(call, repeat)
 
     def land(self) -> None:
@@ -209,6 +211,7 @@ class Drawing:
         """The body of an error that comes after the answer has begun."""
         error = translate(exception, self._request_id, self._scope["method"], self._scope["path"])
         self._note_refused(error)
+        self._uncount()
         return error_body(error)
 
     def _decision(self) -> tuple[bytes, bytes]:
@@ -227,11 +230,18 @@ class Drawing:
         """The error it ends in."""
         error: GatewayError = translate(exception, self._request_id, self._scope["method"], self._scope["path"])
         body = error_body(error)
+        self._uncount()
         headers = self._headers(len(body)) + error_headers(error)
         if self._called:
             headers.append(self._decision())
         self._note_refused(error)
         return Answer(error.status, headers, (body,))
+
+    def _uncount(self) -> None:
+        """Nothing came of it, so it used none of the key's pictures: whoever repeats it has them."""
+        if self._key is not None and self._counted:
+            self._key.give_images_back(self._counted)
+            self._counted = 0
 
     def _note_answered(self, call: Call, delivery: Delivery) -> None:
         log.info(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import openai
 import pytest
 from msgspec.structs import replace
 
+from gateway.errors import NoCapacity
 from gateway.http.auth import KeyRing, Rate, duration
 from gateway.keys import make_key, mask, split_key
 from gateway.storage.changes import key_change
@@ -202,7 +204,26 @@ async def test_a_key_may_have_a_rate_of_pictures_and_is_told_of_it(door: Door) -
     assert len(door.painter.calls) == 1
 
 
-async def test_a_repeat_is_not_counted_as_more_pictures(door: Door) -> None:
+async def test_a_repeat_that_joins_its_call_is_not_counted_as_more_pictures(door: Door) -> None:
+    door.painter.waits_for = asyncio.Event()
     key = {"authorization": f"Bearer {await door.add_key(ipm=1)}"}
-    assert (await door.generate(key | {"x-stainless-retry-count": "0"})).status_code == 200
-    assert (await door.generate(key | {"x-stainless-retry-count": "1"})).status_code == 200
+    first = asyncio.create_task(door.generate(key | {"x-stainless-retry-count": "0"}))
+    for _ in range(2000):
+        if door.painter.calls:
+            break
+        await asyncio.sleep(0.01)
+    again = asyncio.create_task(door.generate(key | {"x-stainless-retry-count": "1"}))
+    assert (await door.generate(key | {"x-stainless-retry-count": "1"}, prompt="another")).status_code == 429
+    door.painter.waits_for.set()
+    assert {(await first).status_code, (await again).status_code} == {200}
+    assert (await door.generate(key | {"x-stainless-retry-count": "2"})).status_code == 429  # it would be drawn anew
+
+
+async def test_pictures_that_did_not_come_are_there_for_the_repeat(door: Door) -> None:
+    key = {"authorization": f"Bearer {await door.add_key(ipm=2)}"}
+    door.painter.fails_with = NoCapacity("busy")
+    failed = await door.generate(key, n=2)
+    assert (failed.status_code, failed.headers["x-ratelimit-remaining-images"]) == (503, "2")
+    door.painter.fails_with = None
+    assert (await door.generate(key | {"x-stainless-retry-count": "1"}, n=2)).status_code == 200
+    assert (await door.generate(key)).status_code == 429

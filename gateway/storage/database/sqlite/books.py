@@ -588,10 +588,11 @@ def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) 
 
 def _spent(account: Account, budget: int, posted: int, held: int, asked: int) -> BudgetSpent:
     who = f"{'API key' if account[0] == 'key' else 'team'} {account[1]}"
+    fix = f" Have it raised (pixelgate keys limit {account[1]} --budget ...)." if account[0] == "key" else ""
     figures = {"budget": budget, "posted": posted, "held": held, "asked": asked}
     error = BudgetSpent(
         f"The budget of {who} is {to_usd(budget)} USD: {to_usd(posted)} spent, {to_usd(held)} set aside, "
-        f"and this asks for {to_usd(asked)}.",
+        f"and this asks for {to_usd(asked)}.{fix}",
         extra={"budget": {"of": who, **{f"{name}_nano_usd": value for name, value in figures.items()}}},
     )
     error.left, error.budget = max(budget - posted - held, 0), account[1]

@@ -97,7 +97,7 @@ def _spent(budget: BudgetRow, at: datetime, posted: int, held: int, asked: int) 
     figures = {"budget": limit, "posted": posted, "held": held, "asked": asked}
     error = BudgetSpent(
         f"The budget of {about(budget)} is {to_usd(limit)} USD: {to_usd(posted)} spent, {to_usd(held)} set aside, "
-        f"and this asks for {to_usd(asked)}.{renews}",
+        f"and this asks for {to_usd(asked)}.{renews} More for a while: pixelgate budgets raise {budget.id}.",
         extra={
             "budget": {
                 "id": budget.id,

@@ -63,7 +63,11 @@ def examples(*files: Path, json: Json = False, where: Where = HERE) -> int:
 
 def outcomes_of(path: Path, settings: Settings, base: Revision) -> Sequence[Outcome]:
     """What becomes of each example of a policy file; raises `BadFile`."""
-    document = read(path)
+    return outcomes_in(read(path), settings, base)
+
+
+def outcomes_in(document: Document, settings: Settings, base: Revision) -> Sequence[Outcome]:
+    """The same for a policy that was read already."""
     file = document.parse(PolicyFile)
     if faults := list(faults_of_policy(document, file, settings, base.catalog)):
         raise BadFile(faults)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from gateway.cli.policy_test import outcomes_in
 from gateway.cli.policy_text import flow, with_item, with_revision
 from gateway.cli.recorded import read_lines
 from gateway.cli.replay import Replayed, compared, summary
@@ -141,6 +142,7 @@ def adopted_policy(
         given = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
         remarks.append(f"copies were drawn with {given}; a policy does not set that, the catalogue does")
     remarks += _stopped(new, moves)
+    remarks += _examples_broken(settings, revision, new)
     before, after = (each.splitlines(keepends=True) for each in (old, text))
     diff = "".join(unified_diff(before, after, revision.policy.label, new.policy.label))
     backtest = _backtest(settings, revision, new, verdict, days)
@@ -232,6 +234,18 @@ def _stopped(revision: Revision, moves: Sequence[Preference]) -> list[str]:
         if shut:
             found.append(f"rule '{rule.name}' shuts {', '.join(shut)} out of its calls; they stay where they are")
     return found
+
+
+def _examples_broken(settings: Settings, old: Revision, new: Revision) -> list[str]:
+    """Examples of the policy that held and do not any more: whoever reviews it wants to know."""
+    before, after = (
+        outcomes_in(read_bytes(each.written.content, each.written.path), settings, each) for each in (old, new)
+    )
+    return [
+        f"the example '{now.example}' (line {now.line}) holds no longer: {'; '.join(now.faults)}"
+        for was, now in zip(before, after, strict=True)
+        if was.ok and not now.ok
+    ]
 
 
 def _backtest(settings: Settings, old: Revision, new: Revision, verdict: Verdict, days: float) -> Backtest | None:

@@ -191,6 +191,18 @@ def test_adopting_writes_a_rule_and_leaves_the_rest_of_the_policy_as_it_is(desk:
     assert run(["policy", "apply", str(written), "--config", str(desk.home), "--state", str(desk.state)]) == 0
 
 
+def test_examples_that_hold_no_longer_under_the_adopted_policy_are_named(desk: Desk) -> None:
+    edit(
+        desk.policy,
+        "examples:\n",
+        "examples:\n  - example: fal draws flux-dev\n    given: {model: flux-dev}\n    expect: {provider: fal}\n",
+    )
+    desk.recorded(pairs(300))
+    _, err = desk.types("adopt", NAME, "--anyway")
+    assert "the example 'fal draws flux-dev' (line " in err
+    assert "expected provider fal, but replicate:flux-dev draws" in err
+
+
 def test_where_only_some_calls_were_copied_only_those_are_adopted(desk: Desk, tmp_path: Path) -> None:
     edit(
         desk.policy,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gateway.yaml_files import BadFile, read_bytes
 from policies.catalog import AccountTerms, BadCatalog, Catalog, TeamCalls, compile_offers
-from policies.catalog_file import ModelFile, Price
+from policies.catalog_file import ModelFile, Price, SyncedFile
 from policies.money import USD, to_usd
 from policies.price_book import PriceRow
 from policies.tariffs import (
@@ -445,3 +445,23 @@ def test_our_own_machines_cost_their_hour_and_weigh_what_an_order_adds() -> None
         (MachineSecond(2 * 10**9), 0.5),
         (PerImage(5), 1.0),
     ]
+
+
+def test_a_successor_that_nobody_knows_is_refused_with_what_was_meant() -> None:
+    ending = model(offers=[offer(retires="2026-12-15", successor="flux-deb")])
+    with pytest.raises(
+        BadCatalog, match=r"offers\.0\.successor: there is no model 'flux-deb' .*did you mean 'flux-dev'"
+    ):
+        compile_offers([ending], [FAL], 1)
+
+
+def test_a_row_of_synced_prices_says_one_thing_and_all_of_it() -> None:
+    row = {"offer": "fal:flux-dev", "valid_from": "2026-12-01", "source": "list", "checked_on": "2026-11-26"}
+    for fields, why in (
+        ({}, "either unit_price or retires"),
+        ({"unit_price": "$0.026"}, "unit_price and instead_of belong together"),
+        ({"unit_price": "$0", "instead_of": "$0.025"}, "a price of \\$0 is refused"),
+        ({"unit_price": "$0.026", "instead_of": "$0.025", "retires": "2026-12-15"}, "either unit_price or retires"),
+    ):
+        with pytest.raises(ValidationError, match=why):
+            SyncedFile.model_validate({"synced": [row | fields]})

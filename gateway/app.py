@@ -28,6 +28,8 @@ from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
 from gateway.features.privacy import Eraser
 from gateway.features.reloading import Condition, Reloading
+from gateway.features.sentinel import LOOK_S as SENTINEL_LOOK_S
+from gateway.features.sentinel import Sentinel
 from gateway.features.shadowing import Shadowing
 from gateway.features.soft_limits import SoftLimits
 from gateway.features.spend_watch import SpendWatch
@@ -152,6 +154,15 @@ class App:
             keep=revision.policy.keep_assets,
         )
         self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), settings.alerts.levels)
+        self.sentinel = Sentinel(
+            db=db,
+            clock=clock,
+            assets=assets,
+            alerts=self.alerts,
+            terms=lambda: self.settings.sentinel,
+            catalog=lambda: self.revision.catalog,
+            path=self.shadowing.path,
+        )
         self.price_watch = PriceWatch(
             db,
             clock,
@@ -425,6 +436,7 @@ class App:
             self._every("prices", self.settings.recovery.price_lists, self.price_watch.work, first=FIRST_LISTS_S),
             self._every("experiments", TICK_S, self.shadowing.look),
             self._every("fetches", HEARTBEAT_S, self._keep_fetches),
+            self._every("sentinel", SENTINEL_LOOK_S, self.sentinel.work),
             self._every("measuring", MEASURE_S, self._measure),
             self._every("log", TICK_S, self._flush_log),
         ]

@@ -359,6 +359,15 @@ class BrakeSettings(_Typed):
     off: bool = Field(default=False, description="Pause no key.")
 
 
+class SentinelSettings(_Typed):
+    """Pictures drawn from fixed prompts and seeds, to see whether offers have changed."""
+
+    budget: Dollars | None = Field(
+        default=None, gt=0, description="What they may cost in a day (UTC): $0.50; none are drawn when left out."
+    )
+    every: Duration = Field(default=86_400.0, ge=60, description="How often each offer is drawn, while money lasts.")
+
+
 class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
@@ -377,6 +386,7 @@ class Settings(_Typed):
     content_hook: ContentHookSettings = ContentHookSettings()
     limits: Limits = Limits()
     brake: BrakeSettings = BrakeSettings()
+    sentinel: SentinelSettings = SentinelSettings()
     alerts: AlertSettings = AlertSettings()
     inputs: Inputs = Inputs()
     orders: Orders = Orders()

@@ -56,6 +56,13 @@ GROUPS = {
             "migrate": ("gateway.cli.shadow_migrate:migrate", "The experiment that tests a move between accounts."),
         },
     ),
+    "sentinel": (
+        "Fixed prompts and seeds, drawn again and again: whether an offer has changed.",
+        {
+            "run": ("gateway.cli.sentinel:run", "Draws once at every offer now, and tells what has changed."),
+            "list": ("gateway.cli.sentinel:list_draws", "What was drawn last at each offer, and what was told of it."),
+        },
+    ),
     "keys": (
         "API keys: make them, say what they may do, give them fresh secrets, end them.",
         {

@@ -111,6 +111,7 @@ def shape(found: Report, money: Currency) -> dict[str, object]:
         "prices": found.prices,
         "currency": {"code": money.code, "rate": str(money.rate)},
         "total": _line(found.total, money),
+        "copies": [_line(line, money) for line in found.copies],
         "by": {name: [_line(line, money) for line in lines] for name, lines in found.by.items()},
         "tags": {name: [_line(line, money) for line in lines] for name, lines in found.tags.items()},
         "days": [_line(line, money) for line in found.days],
@@ -184,6 +185,8 @@ def _text(found: Report, money: Currency) -> Iterator[str]:
         f"{total.images:,} pictures in {total.orders:,} orders: cost {_exactly(money, total.cost)}, "
         f"charged {_exactly(money, total.charge)}"
     )
+    for line in found.copies:
+        yield f"of it {_exactly(money, line.cost)} for {line.orders:,} copies, {line.name}, which nobody is charged"
     for view, lines in views(found):
         if view in ("total", "day") or not lines:
             continue

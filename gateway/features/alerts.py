@@ -57,6 +57,7 @@ KINDS: Mapping[str, str] = {
     "bill_drift": "a seller that bills other than our prices say",
     "strange_bill": "a seller that bills orders which are none of ours",
     "listed_price": "a seller's list that says something else than our book",
+    "offer_changed": "an offer that no longer draws or bills as it did",
     "stale_prices": "prices that nobody has looked at for long",
     "test": "a test",
 }
@@ -233,6 +234,10 @@ class Alerts:
         text = f"{len(offers)} prices were last looked at more than {after.days} days ago: {some}. They still count."
         facts = {"offers": list(offers), "days": after.days}
         await self.tell(_alert("stale_prices", (f"{now:%Y-%m}",), now, text, facts))
+
+    async def changed(self, place: Sequence[str], text: str, facts: Mapping[str, object]) -> None:
+        """Raise an alert where an offer no longer draws, bills or answers as it did; `place` says which, and when."""
+        await self.tell(_alert("offer_changed", place, self._clock.utc(), text, facts))
 
     async def tell(self, alert: AlertRow) -> None:
         """Keep an alert that nobody has raised yet, and log it."""

@@ -34,7 +34,7 @@ from gateway.requests.terms import about, under_rules
 from gateway.storage.budgets import window_at
 from gateway.storage.database import Database
 from gateway.storage.rows import AssetRow, BudgetRow
-from gateway.storage.shadows import ShadowRow, party
+from gateway.storage.shadows import SENTINEL, ShadowRow, party
 from policies.experiments.definition import Challenger, Experiment, Facts, Param, copied, fields_of
 from policies.experiments.pairs import Outcome, Pair, Side
 from policies.experiments.sampling import challengers_of, rolled, room, share_of, stratum_of
@@ -178,6 +178,11 @@ class Shadowing:
             for each in policy.experiments
         )
         self._budgeted = False
+
+    def path(self, fields: Mapping[str, Param] | None = None) -> Pipeline:
+        """A request path for orders of ours: from room to spare, and with these fields beside the request."""
+        assert self._beside is not None, "a policy was adopted"
+        return self._beside(fields or {})
 
     def close(self) -> None:
         """Make no more copies."""
@@ -468,13 +473,12 @@ class Shadowing:
 
         Each waits for room, at most `PATIENCE_S`. Raises `LeftOut` where the champion's came to nothing.
         """
-        assert self._beside is not None, "a policy was adopted"
         self._usage.assume_quiet()
         if not self._budgeted:
             await self._budget()
         spending, policy = self._spending(experiment), self._policy
         intent = policy.intents[policy.default_intent]
-        path = self._beside({})
+        path = self.path()
         asked = Call(
             id=new_id("call"),
             caller=Caller(key_id=KEY, team=party(experiment.name)),
@@ -509,7 +513,7 @@ class Shadowing:
         served = Served(call=asked, facts=facts, picture=picture, order=order, delivered=False)
         found: list[Pair | LeftOut] = []
         for challenger in experiment.challengers:
-            pair = partial(self.pair, experiment, challenger, self._beside(fields_of(challenger)), served)
+            pair = partial(self.pair, experiment, challenger, self.path(fields_of(challenger)), served)
             try:
                 found.append(await self._patiently(pair))
             except LeftOut as left_out:
@@ -538,7 +542,7 @@ class Shadowing:
         """Write the budgets of the experiments in force, take others out, and read what was spent."""
         now = self._clock.utc()
         wanted = {row.id: row for each in self._copyings for row in budgets_of(each.experiment, now)}
-        known = {row.id: row for row in await self._db.budgets() if row.of == "shadow"}
+        known = {row.id: row for row in await self._db.budgets() if row.of == "shadow" and row.name != SENTINEL}
         for row in wanted.values():
             before = known.get(row.id)
             if before is None or before.limit != row.limit:

@@ -17,6 +17,7 @@ from gateway.money.savings import Baseline, baselines
 from gateway.money.suggestions import Prepaid, Suggestion, suggestions
 from gateway.storage.activity import Activity, Open, Source, Spent
 from gateway.storage.database import Database
+from gateway.storage.shadows import PARTY
 from policies.billing import Billing, credit_left
 from policies.catalog import Catalog
 
@@ -56,6 +57,11 @@ class Report(Struct, frozen=True, kw_only=True):
     baselines: Sequence[Baseline]
     suggestions: Sequence[Suggestion]
     suspended: Mapping[str, Open]
+
+    @property
+    def copies(self) -> Sequence[Line]:
+        """The lines of what copies for experiments cost, by party; nobody is charged for them."""
+        return [line for line in self.by["team"] if line.name.startswith(PARTY)]
 
 
 async def report(

@@ -285,7 +285,7 @@ class AlertRow(Struct, frozen=True, kw_only=True):
     """Made of what it is about, so that the same is never raised twice."""
     at: datetime
     kind: str
-    """budget, budget_forecast, bill_drift, test."""
+    """budget, budget_forecast, bill_drift, offer_changed ...; all of them: `docs/how-to/alerts.md`."""
     text: str
     facts: Mapping[str, object]
     """The figures, for machines; amounts in nano-dollars."""

@@ -10,6 +10,10 @@ PARTY = "shadow:"
 """What the party of an experiment is called by in the books, before its name: no team may be."""
 
 
+SENTINEL = "_sentinel"
+"""Stands where the name of an experiment does for what is drawn to watch offers; no experiment is called so."""
+
+
 def party(experiment: str) -> str:
     """Under which name the books keep what copies of an experiment cost."""
     return f"{PARTY}{experiment}"

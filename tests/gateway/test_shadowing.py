@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from gateway.features.measuring import measured
 from gateway.features.privacy import Eraser
+from gateway.money.periods import period_of, zone_of
+from gateway.money.reports import report_of
 from gateway.requests.call import Caller
 from policies.experiments.definition import Allowance, Calls, Challenger, Sample
 from policies.experiments.pairs import Pair, Side
@@ -36,6 +39,12 @@ async def test_a_copy_of_a_delivered_call_is_drawn_by_the_challenger_and_nobody_
         assert await t.charged(f"shadow:{NAME}") == 0
         assert await t.spent() == pair.challenger_side.billed
         await t.assert_books_agree()
+        now = t.app.clock.utc()
+        activity = await t.app.db.activity(now - timedelta(days=1), now + timedelta(days=1), UTC)
+        told = report_of(activity, t.app.revision.catalog, period_of("daily", now.date(), zone_of("UTC"), now))
+        assert [line.cost for line in told.copies] == [pair.challenger_side.billed]
+        assert told.total.cost == sum(t.invoiced().values())
+        assert sum(spent.orders for spent in activity.drawn.values()) == 1  # savings and advice know live calls alone
 
 
 async def test_the_copy_is_asked_for_with_the_same_words_seed_and_size(tmp_path: Path) -> None:

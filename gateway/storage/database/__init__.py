@@ -37,6 +37,7 @@ from gateway.storage.rows import (
 from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
+from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
@@ -461,6 +462,12 @@ class Database(Protocol):
 
     async def left_out(self, experiment: str) -> Mapping[str, int]:
         """How many copies an experiment did not make so far, by reason."""
+
+    async def keep_draw(self, draw: Draw) -> None:
+        """Keep what was drawn to see whether an offer has changed."""
+
+    async def draws(self, offer: str | None = None) -> Sequence[Draw]:
+        """What was drawn at an offer, or at all, to see whether it has changed, oldest first."""
 
     async def drop_pairs(self, now: datetime) -> None:
         """Forget the pairs whose time is over; their pictures go by their own."""

@@ -46,6 +46,7 @@ from gateway.storage.rows import (
 from gateway.storage.shadows import ShadowRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
+from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 from providers.contract import ListedPrice, Ticket
 
@@ -514,6 +515,14 @@ class SqliteDatabase:
     async def left_out(self, experiment: str) -> Mapping[str, int]:
         """How many copies an experiment did not make so far, by reason."""
         return dict(await self._all(lambda row: (str(row[0]), int(row[1])), shadows.LEFT_OUT, experiment))
+
+    async def keep_draw(self, draw: Draw) -> None:
+        """Keep what was drawn to see whether an offer has changed."""
+        await self._writer.submit(self._books.changed, shadows.KEEP_DRAW, *shadows.draw_columns(draw))
+
+    async def draws(self, offer: str | None = None) -> Sequence[Draw]:
+        """What was drawn to see whether an offer has changed."""
+        return await self._all(shadows.draw, shadows.DRAWS, offer, offer)
 
     async def drop_pairs(self, now: datetime) -> None:
         """Forget the pairs whose time is over."""

@@ -1,4 +1,4 @@
-"""The pairs of experiments in SQLite."""
+"""The pairs of experiments, and draws of the sentinel, in SQLite."""
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from gateway.storage.database.sqlite.values import Columns, encode
 from gateway.storage.shadows import ShadowRow
+from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 
 PAIR = "body, measures, shadow_call, team, user"
@@ -30,6 +31,10 @@ PAIRS = f"""SELECT {PAIR},
 
 ASKED = "SELECT 1 FROM recipes WHERE call_id = ?"
 
+KEEP_DRAW = "INSERT INTO sentinel_draws VALUES (?,?,?,?,?)"
+DRAWS = "SELECT body FROM sentinel_draws WHERE ? IS NULL OR offer = ? ORDER BY at, id"
+
+_decode_draw = msgspec.json.Decoder(Draw).decode
 _decode_pair = msgspec.json.Decoder(Pair).decode
 _decode_measures = msgspec.json.Decoder(Mapping[str, float]).decode
 
@@ -50,6 +55,16 @@ def columns(row: ShadowRow) -> tuple[object, ...]:
         _body(pair),
         encode(pair.measures) if row.measured else None,
     )
+
+
+def draw_columns(draw: Draw) -> tuple[object, ...]:
+    """In the order of the table."""
+    return draw.id, draw.offer, draw.prompt, round(draw.at * 1e6), encode(draw)
+
+
+def draw(columns: Columns) -> Draw:
+    """From the column of `DRAWS`."""
+    return _decode_draw(columns[0])
 
 
 def measured_columns(pair: Pair) -> tuple[object, ...]:

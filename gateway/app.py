@@ -317,7 +317,7 @@ class App:
         return KeyBrake(
             self.db,
             self.ledger.charged_keys,
-            self.keys.refresh,
+            self.keys.follow,
             self.clock,
             self.alerts,
             Terms(rule=Brake(factor=terms.factor, floor=terms.floor, hours=terms.hours), pause=terms.pause),

@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 NONE = "none"
 """What lifts a limit."""
+_MONEY = frozenset({"budget", "max_price", "max_call_price"})
 
 
 @Parameter(name="*")
@@ -505,12 +506,15 @@ def _in_words(change: ChangeRow) -> str:
     said = []
     for field, moved in change.detail.items():
         assert isinstance(moved, dict), field
-        after = _value(moved["to"])
-        said.append(f"{field} {after}" if change.action == "created" else f"{field} {_value(moved['from'])} -> {after}")
+        after = _value(field, moved["to"])
+        before = "" if change.action == "created" else f"{_value(field, moved['from'])} -> "
+        said.append(f"{field} {before}{after}")
     return "; ".join(said)
 
 
-def _value(value: object) -> str:
+def _value(field: str, value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if field in _MONEY and isinstance(value, int):
+        return dollars(value)
     return NONE if value is None else str(value)

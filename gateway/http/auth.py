@@ -194,9 +194,12 @@ class KeyRecords(Protocol):
     async def last_change(self) -> int:
         """The number of the last change of any."""
 
+    async def changed_keys(self, since: int) -> Sequence[KeyRow]:
+        """Those that were made or changed after a change."""
+
 
 class KeyRing:
-    """Every key in force, in memory; call `refresh` at start and `follow` every second, so that changes take hold."""
+    """Every key in force, in memory; `refresh` at start, `follow` every second, so that changes take hold."""
 
     def __init__(self, records: KeyRecords, pepper: bytes, clock: Clock) -> None:
         self._records = records
@@ -212,9 +215,18 @@ class KeyRing:
         return f"<KeyRing of {len(self._keys)} keys>"
 
     async def follow(self) -> None:
-        """Read all keys anew when one was made or changed, by whatever process."""
-        if await self._records.last_change() != self._change:
+        """Read the keys that were made or changed since, by whatever process; none is read while nothing was."""
+        last = await self._records.last_change()
+        if last == self._change:
+            return
+        if last < self._change:  # other records are in their place
             await self.refresh()
+            return
+        rows = await self._records.changed_keys(self._change)
+        self._change = last
+        now = self._clock.now()
+        self._keys |= {row.id: _kept(self._keys.get(row.id), row, now) for row in rows}
+        self._verified.clear()
 
     async def refresh(self) -> None:
         """Read all keys anew. What a key has used of its rates stays used."""

@@ -42,7 +42,7 @@ class House:
         self.http = Http()
         alerts = Alerts(self.db, self.ledger, self.clock, self.http, (), (100,))
         terms = Terms(rule=RULE, pause=PAUSE)
-        self.brake = KeyBrake(self.db, self.ledger.charged_keys, self.ring.refresh, self.clock, alerts, terms)
+        self.brake = KeyBrake(self.db, self.ledger.charged_keys, self.ring.follow, self.clock, alerts, terms)
 
     async def spend(self, key: KeyRow, amount: int) -> None:
         hold = replace(new_hold(amount), key_id=key.id, team=key.team)

@@ -72,6 +72,8 @@ def test_every_change_is_told_with_who_made_it(keys: Keys) -> None:
         ("ada", "created"),
     ]
     assert changes[2]["changed"] == {"rpm": {"from": 60, "to": 90}}
+    keys.says("limit", keys.tells("create")["id"], "--max-price", "$0.05")
+    assert "max_price none -> $0.05" in keys.says("history")
     assert "rpm 60 -> 90" in keys.says("history")
     assert "rpm 60 -> 90" in keys.says("show", made["id"])
 

@@ -367,6 +367,9 @@ async def test_a_change_of_a_key_is_recorded_in_its_commit_without_its_secret(db
     seen = await db.last_change()
     assert await db.change_key(before, after, key_change(before, after, "rotated", "bob", NOON))
     assert await db.last_change() > seen
+    await db.add_key(a_key("key_0"))
+    assert {key.id: key for key in await db.changed_keys(seen)} == {"key_0": a_key("key_0"), "key_1": after}
+    assert await db.changed_keys(await db.last_change()) == []
     rotated, created = await db.changes("key", "key_1", 10)
     assert (created.actor, created.action, created.detail["team"]) == ("ada", "created", {"from": None, "to": "acme"})
     assert (rotated.actor, rotated.action, rotated.at) == ("bob", "rotated", NOON)

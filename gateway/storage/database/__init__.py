@@ -278,6 +278,9 @@ class Database(Protocol):
     async def keys(self) -> Sequence[KeyRow]:
         """Every key, revoked ones too, oldest first."""
 
+    async def changed_keys(self, since: int) -> Sequence[KeyRow]:
+        """The keys that were made or changed after the change of a number."""
+
     async def key(self, key_id: str) -> KeyRow | None:
         """One key."""
 

@@ -33,6 +33,9 @@ class Records:
     async def last_change(self) -> int:
         return len(self.rows)
 
+    async def changed_keys(self, since: int) -> Sequence[KeyRow]:
+        return self.rows[since:]
+
 
 async def change(door: Door, shown: str, **terms: object) -> KeyRow:
     """Change a key as a command in another process does, and let the gateway look."""

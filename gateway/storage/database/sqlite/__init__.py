@@ -291,6 +291,11 @@ class SqliteDatabase:
         """Every key."""
         return await self._all(values.key, f"{_KEYS} ORDER BY rowid")
 
+    async def changed_keys(self, since: int) -> Sequence[KeyRow]:
+        """The keys that were made or changed after a change."""
+        where = "WHERE id IN (SELECT name FROM changes WHERE of = 'key' AND seq > ?)"
+        return await self._all(values.key, f"{_KEYS} {where}", since)
+
     async def key(self, key_id: str) -> KeyRow | None:
         """One key."""
         return next(iter(await self._all(values.key, f"{_KEYS} WHERE id = ?", key_id)), None)

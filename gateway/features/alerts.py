@@ -158,9 +158,14 @@ class Alerts:
             return
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
-            f"{to_usd(found.corrected_by)} USD in all. Has a price changed? `pixelgate ledger reconcile` shows where."
+            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. Has a price changed? `pixelgate ledger reconcile` shows where."
         )
-        facts = {"account": account, "corrections": found.corrections, "nano_usd": found.corrected_by}
+        facts = {
+            "account": account,
+            "corrections": found.corrections,
+            "nano_usd": found.corrected_by,
+            "endpoints": found.endpoints,
+        }
         await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
 
     async def paused(self, key: KeyRow, why: PausedKey) -> None:
@@ -320,6 +325,13 @@ class Alerts:
                 text = f"{name} is spent: {to_usd(spent)} of {to_usd(limit)} USD are, and an order no longer fitted."
             facts = {**told, "level": level, "spent_nano_usd": spent, "limit_nano_usd": limit}
             yield _alert("budget", (*place, str(level)), now, text, facts)
+
+
+def _some(endpoints: Sequence[str]) -> str:
+    """The first endpoints of some, for a sentence."""
+    if not endpoints:
+        return ""
+    return f" ({', '.join(endpoints[:3])}{', ...' if len(endpoints) > 3 else ''})"
 
 
 async def post(http: Http, hook: Hook, alert: AlertRow, now: datetime) -> str | None:

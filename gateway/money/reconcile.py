@@ -47,6 +47,8 @@ class Resolution(Struct, frozen=True, kw_only=True):
     corrections: int = 0
     corrected_by: int = 0
     """Nano-dollars that the corrections add up to."""
+    endpoints: tuple[str, ...] = ()
+    """What was corrected, by name."""
     waiting: int = 0
     """Suspended orders the report cannot speak about yet."""
     strangers: tuple[UsageRecord, ...] = ()
@@ -106,6 +108,7 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
         released=sum(isinstance(action, Release) for action in posted),
         corrections=sum(isinstance(action, Mend) for action in posted),
         corrected_by=sum(action.amount for action in posted if isinstance(action, Mend)),
+        endpoints=tuple(sorted({action.endpoint for action in posted if isinstance(action, Mend)})),
         waiting=len(await db.suspended(account)),
         strangers=plan.strangers,
     )
@@ -129,7 +132,11 @@ async def glance(db: Database, account: str, provider: Provider, since: datetime
     plan = by_request(known, settled, now, since)
     mends = [action for action in plan.actions if isinstance(action, Mend)]
     posted = [mend for mend in mends if await post(db, account, mend, now)]
-    return Resolution(corrections=len(posted), corrected_by=sum(mend.amount for mend in posted))
+    return Resolution(
+        corrections=len(posted),
+        corrected_by=sum(mend.amount for mend in posted),
+        endpoints=tuple(sorted({mend.endpoint for mend in posted})),
+    )
 
 
 async def drift(db: Database, providers: Mapping[str, Provider], since: datetime) -> Mapping[str, Reconciliation]:

@@ -152,14 +152,17 @@ async def test_a_pace_that_does_not_last_is_told_with_its_hour(tmp_path: Path) -
 async def test_a_hook_that_is_down_gets_everything_later_and_the_others_at_once(tmp_path: Path) -> None:
     async with a_desk() as first, a_desk() as second, a_house(tmp_path, first, second) as house:
         first.down = True
-        await house.alerts.reconciled("fal", Resolution(corrections=2, corrected_by=1_500_000))
+        await house.alerts.reconciled("fal", Resolution(corrections=2, corrected_by=1_500_000, endpoints=("flux/dev",)))
         await house.alerts.work()
         assert (len(first.got), len(second.got)) == (0, 1)
         first.down = False
         await house.alerts.work()
         await house.alerts.work()
         assert (len(first.got), len(second.got)) == (1, 1)
-        assert "fal bills other than our prices say: 2 of our entries were corrected, by 0.0015 USD" in first.texts[0]
+        assert (
+            "fal bills other than our prices say: 2 of our entries were corrected, by 0.0015 USD in all (flux/dev)"
+            in first.texts[0]
+        )
 
 
 async def test_what_was_told_is_not_told_again_after_a_restart(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ async def test_a_glance_corrects_what_the_latest_bills_say_and_nothing_else(
     assert await glance(db, "fal", seller, NOON, clock.utc()) == Resolution()  # it may take hours to name an order
     seller = Prompt(*seller.lines)
     found = await glance(db, "fal", seller, NOON, clock.utc())
-    assert found == Resolution(corrections=1, corrected_by=200)
+    assert found == Resolution(corrections=1, corrected_by=200, endpoints=("flux/schnell",))
     assert await glance(db, "fal", seller, NOON, clock.utc()) == Resolution()
     assert [row.cost for row in await db.account_attempts("fal", NOON)] == [1200, 1000, 0]
     assert await db.audit() == []
@@ -188,7 +188,9 @@ async def test_a_total_that_nothing_explains_is_posted_as_reported(
     await order(ledger, clock, 700)
     seller = Seller(total(reported))
     by = reported - 1000
-    assert await resolve(db, "fal", seller, period(clock)) == Resolution(released=1, corrections=1, corrected_by=by)
+    assert await resolve(db, "fal", seller, period(clock)) == Resolution(
+        released=1, corrections=1, corrected_by=by, endpoints=("flux/schnell",)
+    )
     assert (await drift(db, {"fal": seller}, MIDNIGHT))["fal"].drift == 0
     assert await resolve(db, "fal", seller, period(clock)) == Resolution()
 

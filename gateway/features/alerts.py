@@ -158,7 +158,8 @@ class Alerts:
             return
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
-            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. Has a price changed? `pixelgate ledger reconcile` shows where."
+            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. Has a price changed? "
+            f"`pixelgate ledger reconcile` shows where."
         )
         facts = {
             "account": account,

@@ -141,6 +141,7 @@ def adopted_policy(
     if chosen is not None and chosen.params:
         given = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
         remarks.append(f"copies were drawn with {given}; a policy does not set that, the catalogue does")
+    remarks += _said_before(revision, moves)
     remarks += _stopped(new, moves)
     remarks += _examples_broken(settings, revision, new)
     before, after = (each.splitlines(keepends=True) for each in (old, text))
@@ -220,6 +221,18 @@ def _free(name: str, taken: set[str]) -> str:
     found = name
     while found in taken:
         found, number = f"{name}-{number}", number + 1
+    return found
+
+
+def _said_before(revision: Revision, moves: Sequence[Preference]) -> list[str]:
+    """Rules that prefer the same already, or the opposite."""
+    opposite = {Preference(offer=each.over, over=each.offer) for each in moves}
+    found = []
+    for rule in revision.policy.rules.rules:
+        if set(moves) & set(rule.preferred):
+            found.append(f"rule '{rule.name}' prefers the same already")
+        if opposite & set(rule.preferred):
+            found.append(f"rule '{rule.name}' prefers the opposite; the later rule counts, so take that one out")
     return found
 
 

@@ -89,6 +89,7 @@ def told(folder: Path) -> tuple[str, str, Adopted, Traffic, float, int]:
 def test_the_adopted_policy_saves_in_a_replay_what_the_report_promised(tmp_path: Path) -> None:
     report, planned, adopted, traffic, promised, calls = told(tmp_path)
     assert "together: SWITCH" in report
+    assert "rule 'we-have-always-bought-there' prefers the opposite" in adopted.remarks[0]
     assert adopted.backtest is not None
     assert adopted.backtest.calls == calls
     assert adopted.backtest.moved > 0.9 * calls

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Literal, TypeAlias, TypedDict
 
 from msgspec import Struct
@@ -21,10 +22,14 @@ from policies.catalog_file import ModelFile, OfferEntry
 from policies.listed_prices import Synced, synced_over
 from policies.money import NanoUsd
 from policies.price_book import LONG_AGO, Book, PriceRow, in_force, misplaced, next_change, under_contract
+from policies.price_jumps import JUMP, apart
 from policies.tariffs import MachineSecond, PerMegapixel, PerToken, ResolutionTable, Tariff
 from policies.types import Capacity, CapacityId, DataTerms, Licence, Offer, OfferId, Tier
 from providers.contract import Abilities, SizeRule
 
+_FAR = (
+    f"more than {JUMP} times higher or lower than {{}}: mind the unit; if it is right, write `confirm: true` beside it"
+)
 Loc: TypeAlias = tuple[str | int, ...]
 """Where something stands in a document: ("offers", 0, "price")."""
 
@@ -328,8 +333,37 @@ def _faults_of_entry(entry: OfferEntry) -> _Found:
     for at, row in enumerate(entry.book()):
         for message in _misfits(row.tariff, abilities):
             yield (*_row_at(at), "price"), message
+    for at, (before, row) in enumerate(pairwise(entry.book()), start=1):
+        if not row.confirmed and apart(before.tariff, row.tariff):
+            yield (*_row_at(at), "price"), _FAR.format("the one before it")
     for at, message in misplaced(entry.book()):
         yield (*_row_at(at), "valid_from" if at else "valid_to"), message
+
+
+def jumps(
+    models: Sequence[ModelFile], accounts: Sequence[AccountTerms], before: Catalog, at: datetime
+) -> Iterator[CatalogFault]:
+    """Prices far from those in force that nobody announced, confirmed or took from a seller's own list."""
+    for index, file in enumerate(models):
+        for entry, account, book in _books_of(file, accounts):
+            name, row = _name(file, entry), in_force(book, at)
+            old = before.offers.get(f"{account.name}:{name}")
+            if row is None or old is None or row.confirmed or any(row.tariff == known.tariff for known in old.book):
+                continue
+            if not apart(old.tariff, row.tariff):
+                continue
+            message = _FAR.format("the one in force")
+            listed = next((place for place, own in enumerate(entry.book()) if own.tariff == row.tariff), None)
+            if listed is not None:
+                yield CatalogFault(
+                    document=index, loc=("offers", _place(file, entry), *_row_at(listed), "price"), message=message
+                )
+            elif name in account.prices and account.prices[name].tariff == row.tariff:
+                yield CatalogFault(document=None, loc=("accounts", account.name, "prices", name), message=message)
+
+
+def _place(file: ModelFile, entry: OfferEntry) -> int:
+    return next(at for at, each in enumerate(file.offers) if each is entry)
 
 
 def _row_at(place: int) -> Loc:
@@ -395,21 +429,28 @@ def _faults_of_account(models: Sequence[ModelFile], account: AccountTerms) -> _F
     for model in sorted(account.models or ()):
         if model not in known:
             yield ("models",), f"no {account.kind} offer of {model!r} in the catalogue{_nearest(model, known)}"
+    yield from _faults_of_billing(account, known)
+    sold = {_name(file, entry): entry for file, entry in entries}
+    for name, agreed in account.prices.items():
+        if name not in sold:
+            yield ("prices", name), f"no {account.kind} offer of {name!r} in the catalogue{_nearest(name, sold)}"
+            continue
+        if not agreed.confirmed and any(apart(row.tariff, agreed.tariff) for row in sold[name].book()[:1]):
+            yield ("prices", name), _FAR.format("the listed one")
+        for message in _misfits(agreed.tariff, sold[name].abilities.abilities()):
+            yield ("prices", name), message
+        for _, message in misplaced((agreed,)):
+            yield ("prices", name, "valid_to"), message
+
+
+def _faults_of_billing(account: AccountTerms, known: AbstractSet[str]) -> _Found:
+    """Faults in what an account says of its invoices; `known` are the models that its seller has offers of."""
     for loc, message in billing.misplaced(account.billing):
         yield ("billing", *loc), message
     for at, licence in enumerate(account.billing.licences):
         if licence.model not in known:
             message = f"no {account.kind} offer of {licence.model!r} in the catalogue{_nearest(licence.model, known)}"
             yield ("billing", "licences", at, "model"), message
-    sold = {_name(file, entry): entry for file, entry in entries}
-    for name, agreed in account.prices.items():
-        if name not in sold:
-            yield ("prices", name), f"no {account.kind} offer of {name!r} in the catalogue{_nearest(name, sold)}"
-            continue
-        for message in _misfits(agreed.tariff, sold[name].abilities.abilities()):
-            yield ("prices", name), message
-        for _, message in misplaced((agreed,)):
-            yield ("prices", name, "valid_to"), message
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -252,11 +252,19 @@ class AgreedPrice(Price):
     """Its first moment; until then the listed price holds."""
     valid_to: Moment | None = None
     """The first moment at which it is over and the listed price holds again."""
+    confirm: Literal[True] | None = None
+    """Somebody looked: it really is that far from the listed price."""
 
     def row(self, account: str) -> PriceRow:
         """Turn what was typed into a row of the price book."""
         source = f"prices of account {account}"
-        return PriceRow(tariff=self.tariff(), since=self.valid_from, until=self.valid_to, source=source)
+        return PriceRow(
+            tariff=self.tariff(),
+            since=self.valid_from,
+            until=self.valid_to,
+            source=source,
+            confirmed=bool(self.confirm),
+        )
 
 
 def _per_token(prices: TokenPrices, tokens: TokenCounts) -> PerToken:
@@ -418,6 +426,8 @@ class DatedPrice(Document):
     source: Annotated[str, Field(min_length=1)]
     """Where it was read."""
     checked_on: dt.date
+    confirm: Literal[True] | None = None
+    """Somebody looked: it really is that far from the price before it."""
     note: str = ""
 
     def row(self, until: dt.datetime | None) -> PriceRow:
@@ -428,6 +438,7 @@ class DatedPrice(Document):
             until=until if self.valid_to is None else self.valid_to,
             source=self.source,
             checked_on=self.checked_on.isoformat(),
+            confirmed=bool(self.confirm),
         )
 
 

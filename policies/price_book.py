@@ -31,6 +31,8 @@ class PriceRow(Struct, frozen=True, kw_only=True):
     source: str = ""
     """Where it was read."""
     checked_on: str = ""
+    confirmed: bool = False
+    """Whether somebody looked at how far it is from the one before it."""
 
     def holds(self, at: datetime) -> bool:
         """Whether it is in force at a moment."""

@@ -203,7 +203,7 @@ class Reloading:
         if path is not None and settings.policy == self._settings.policy and not path.exists():
             hint = "put it back; only a restart falls back on the shipped policy"
             raise BadFile([Fault(path=str(path), message="the policy in force is gone", hint=hint)])
-        revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc())
+        revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc(), after=self._revision.catalog)
         if self._history is not None and (clash := self._history.clash(revision)) is not None:
             raise BadFile([clash])
         return settings, revision

@@ -17,15 +17,13 @@ from gateway.storage.prices import ChangeKind, PriceChange, Proposal
 from policies.listed_prices import of_one_number, unit_price
 from policies.money import to_usd
 from policies.price_book import in_force
+from policies.price_jumps import JUMP, far
 from policies.types import Offer
 from providers.contract import ListedPrice
 
 Verdict: TypeAlias = Literal["same", "differs", "changed", "unit", "gone", "apart"]
 """same; differs from ours; changed since last time; unit: its unit changed; gone: no longer listed, or no longer sold;
 apart: not to be compared."""
-
-JUMP = 3
-"""A price this many times higher or lower is more likely a change of unit."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -135,7 +133,7 @@ def _why_waits(offer: Offer, ours: int, listed: int) -> str:
     """What somebody must look at before a price counts; empty where nothing is odd."""
     if not listed:
         return "a price of $0"
-    if _far(ours, listed):
+    if far(ours, listed):
         return f"more than {JUMP} times apart"
     return "" if of_one_number(offer.tariff) else "one of several numbers; the others would follow in proportion"
 
@@ -182,8 +180,4 @@ def _listed(price: ListedPrice) -> str:
 
 def _jump(before: int, after: int) -> str:
     """A warning where so large a step is more likely another unit."""
-    return f": more than {JUMP} times apart, so look at the unit" if _far(before, after) else ""
-
-
-def _far(one: int, other: int) -> bool:
-    return one > JUMP * other or other > JUMP * one
+    return f": more than {JUMP} times apart, so look at the unit" if far(before, after) else ""

@@ -210,3 +210,12 @@ def test_a_licence_of_a_model_that_nobody_sells_is_shown_with_line_and_column(tm
     folder = home(tmp_path, OWN.replace("model: flux-dev,", "model: flux-def,"))
     with pytest.raises(BadFile, match=r"gateway.yaml:9:26: no selfhosted offer of 'flux-def'.*flux-dev"):
         load_revision(load_settings(folder, environ={}))
+
+
+def test_a_contract_a_hundred_times_off_the_list_is_refused_until_somebody_confirms_it(tmp_path: Path) -> None:
+    agreed = "    prices:\n      flux-dev: {per_image: $2.50}\n"
+    folder = home(tmp_path, FAL.replace("    billing:\n", f"{agreed}    billing:\n"))
+    with pytest.raises(BadFile, match=r"gateway.yaml:8:17: more than 3 times higher or lower than the listed one"):
+        load_revision(load_settings(folder, environ={}), every_account=True)
+    home(tmp_path, FAL.replace("    billing:\n", f"{agreed.replace('50}', '50, confirm: true}')}    billing:\n"))
+    load_revision(load_settings(folder, environ={}), every_account=True)

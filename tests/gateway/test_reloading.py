@@ -17,7 +17,8 @@ from gateway.errors import NoOffer
 from gateway.features import reloading
 from gateway.revisions import Shelf, load_revision, stamp_of
 from gateway.settings import Settings
-from policies.tariffs import PerImage
+from policies.money import to_usd
+from policies.tariffs import PerImage, PerMegapixel
 from policies.types import Tier
 from providers.sandbox import start
 from tests.support.homes import edit, small_home
@@ -339,16 +340,40 @@ async def test_sellers_are_not_asked_for_what_no_longer_sells(tmp_path: Path) ->
             await t.app.serve(t.call(tier=Tier.EXPORT))
 
 
+@pytest.mark.parametrize("price", ["$0.3", "$0.00003"])
+async def test_a_price_a_hundred_times_off_is_refused_with_its_place_until_somebody_confirms_it(
+    tmp_path: Path, price: str
+) -> None:
+    async with edited(tmp_path) as t:
+        file = t.home / "catalog" / "flux-schnell.yaml"
+        before = file.read_text()
+        assert "{per_megapixel: $0.003," in before
+        edit(file, "{per_megapixel: $0.003,", f"{{per_megapixel: {price},")
+        await t.until(lambda: bool(t.condition.faults))
+        (fault,) = t.condition.faults
+        assert fault.path.endswith("flux-schnell.yaml")
+        assert fault.text[fault.column - 1 :].startswith(f"{{per_megapixel: {price},")
+        assert "more than 3 times higher or lower than the one in force: mind the unit" in fault.message
+        assert (await t.app.serve(t.call(models=frozenset({"flux-schnell"})))).charge <= 3_000_000
+        edit(file, "    source: ", "    confirm: true\n    source: ")
+        await t.until(lambda: not t.condition.faults)
+        tariff = t.app.revision.catalog.offers["fal:flux-schnell"].tariff
+        assert isinstance(tariff, PerMegapixel)
+        assert to_usd(tariff.price) == price.removeprefix("$")
+
+
 async def test_an_announced_price_comes_into_force_by_itself_when_its_moment_comes(tmp_path: Path) -> None:
     async with edited(tmp_path) as t:
         moment = t.app.clock.utc() + timedelta(seconds=4)
-        change = f"    changes:\n      - {{valid_from: {moment.isoformat()}, price: {{per_image: $0.5}}, source: mail, "
+        change = (
+            f"    changes:\n      - {{valid_from: {moment.isoformat()}, price: {{per_image: $0.005}}, source: mail, "
+        )
         file = t.home / "catalog" / "flux-schnell.yaml"
         edit(file, "    typical_seconds:", f"{change}checked_on: 2026-11-25}}\n    typical_seconds:")
         await t.until(lambda: t.app.revision.catalog.changes_at == moment)
         before = t.condition.prices
-        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff != PerImage(500_000_000)
+        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff != PerImage(5_000_000)
         await t.until(lambda: t.condition.prices != before)
         assert t.app.clock.utc() >= moment
-        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff == PerImage(500_000_000)
+        assert t.app.revision.catalog.offers["fal:flux-schnell"].tariff == PerImage(5_000_000)
         assert t.app.revision.catalog.changes_at is None

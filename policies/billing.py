@@ -26,6 +26,7 @@ from policies.money import NanoUsd, to_usd
 WHOLE = 10_000
 """Parts that discounts are typed in: hundredths of a percent."""
 
+_QUARTER_S = 900
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 Applies: TypeAlias = Literal["marginal", "whole"]
@@ -139,8 +140,7 @@ class Billed(Struct, frozen=True, kw_only=True):
 
 def month_of(billing: Billing, at: datetime) -> str:
     """The invoice's month at a moment: `2026-11`."""
-    there = at.astimezone(_zone(billing.zone))
-    return f"{there.year:04}-{there.month:02}"
+    return _month_in(billing.zone, int(at.timestamp()) // _QUARTER_S)
 
 
 def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
@@ -187,13 +187,14 @@ class Expected(Struct, frozen=True, kw_only=True):
 
 def expect(billing: Billing, counted: Counted, orders: Sequence[Billable]) -> Expected:
     """Forecast what orders will cost, one after the other; nothing is counted."""
-    moved: dict[str, int] = {}
     amount, certain = 0, True
     why: dict[str, None] = {}
-    for order in orders:
-        billed = settle(billing, lambda name: counted(name) + moved.get(name, 0), order)
-        for name, move in billed.moves.items():
-            moved[name] = moved.get(name, 0) + move
+    standing = _Moves(counted)
+    for number, order in enumerate(orders, start=1):
+        billed = settle(billing, standing.at, order)
+        if number < len(orders):
+            for name, move in billed.moves.items():
+                standing.add(name, move)
         amount += billed.amount + billed.overage
         certain = certain and billed.certain
         if billed.amount == order.listed and not (billed.credit or billed.overage or billed.fee or billed.rebate):
@@ -314,7 +315,7 @@ class _Moves:
         self.made: dict[str, int] = {}
 
     def at(self, name: str) -> int:
-        return self._counted(name) + self.made.get(name, 0)
+        return self._counted(name) + self.made[name] if name in self.made else self._counted(name)
 
     def add(self, name: str, amount: int) -> None:
         if amount:
@@ -436,6 +437,12 @@ def _share(amount: NanoUsd, part: int, whole: int) -> NanoUsd:
     """A part of an amount, rounded half to even."""
     quotient, rest = divmod(amount * part, whole)
     return quotient + 1 if 2 * rest > whole or (2 * rest == whole and quotient & 1) else quotient
+
+
+@lru_cache(maxsize=1024)
+def _month_in(zone: str, quarter: int) -> str:
+    """The month of a quarter of an hour since 1970: no zone of today parts months within one."""
+    return f"{datetime.fromtimestamp(quarter * _QUARTER_S, _zone(zone)):%Y-%m}"
 
 
 @lru_cache

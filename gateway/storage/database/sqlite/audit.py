@@ -53,14 +53,14 @@ _COUNTED = """
     WHERE budgets IS NOT NULL GROUP BY book, value
 """
 _MISCOUNTED = """
-    WITH moved AS (
-        SELECT account, key AS counter, SUM(value) AS value
-        FROM billing_moves CROSS JOIN json_each(CAST(moves AS TEXT)) GROUP BY account, key
+    SELECT 'the invoice of ' || account || ' has counted ' || SUM(counted) || ' ' || counter
+        || ', its orders say ' || SUM(moved)
+    FROM (
+        SELECT account, counter, value AS counted, 0 AS moved FROM billing_counters
+        UNION ALL
+        SELECT account, key, 0, value FROM billing_moves CROSS JOIN json_each(CAST(moves AS TEXT))
     )
-    SELECT 'the invoice of ' || account || ' has counted ' || COALESCE(counted.value, 0) || ' ' || counter
-        || ', its orders say ' || COALESCE(moved.value, 0)
-    FROM moved FULL JOIN billing_counters AS counted USING (account, counter)
-    WHERE COALESCE(moved.value, 0) <> COALESCE(counted.value, 0)
+    GROUP BY account, counter HAVING SUM(counted) <> SUM(moved)
 """
 _BALANCES = "SELECT book, party, held, posted FROM balances ORDER BY book, party"
 _GAPS = """

@@ -154,8 +154,8 @@ class Alerts:
             )
             facts = {"account": account, "orders": len(found.strangers), "nano_usd": nano}
             await self.tell(_alert("strange_bill", (account, now.date().isoformat()), now, text, facts))
-        if not found.corrections:
-            return
+        if not found.corrections or (found.corrected_by == 0 and await self._db.billing_counters(account)):
+            return  # orders either side of a discount, billed in another order than ours: in all they cost the same
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
             f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. Has a price changed? "

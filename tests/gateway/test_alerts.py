@@ -22,6 +22,7 @@ from gateway.money.ledger import Ledger
 from gateway.money.reconcile import Resolution
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import BudgetRow
+from policies.billing import Billing, VolumeTier
 from policies.money import USD
 from providers.contract import UsageRecord
 from providers.transport import Http
@@ -163,6 +164,18 @@ async def test_a_hook_that_is_down_gets_everything_later_and_the_others_at_once(
             "fal bills other than our prices say: 2 of our entries were corrected, by 0.0015 USD in all (flux/dev)"
             in first.texts[0]
         )
+
+
+async def test_orders_that_changed_places_at_a_discount_are_no_news_and_other_bills_there_are(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.ledger.set_billing({"fal": Billing(tiers=(VolumeTier(2, 5_000),))})
+        await order(house.db, house.clock.at, cost=1_000)
+        await house.alerts.reconciled("fal", Resolution(corrections=2, corrected_by=0))
+        await house.alerts.work()
+        assert desk.texts == []
+        await house.alerts.reconciled("fal", Resolution(corrections=2, corrected_by=1))
+        await house.alerts.work()
+        assert len(desk.texts) == 1
 
 
 async def test_what_was_told_is_not_told_again_after_a_restart(tmp_path: Path) -> None:

@@ -31,11 +31,17 @@ from providers.contract import Abilities, ImageRequest, SizeRule
 
 NANO = 1e9
 MP = 1 << 20
+INTENTS = {1: "draft", 2: "standard", 3: "export"}
 POLICY = Policy(
     name="bench",
     revision=1,
     default_intent="draft",
-    intents={"draft": Intent(name="draft", tier=Tier.PREVIEW, slo=4.0, deadline=64.0)},
+    intents={
+        "draft": Intent(name="draft", tier=Tier.PREVIEW, slo=4.0, deadline=64.0, priority=600.0),
+        "standard": Intent(name="standard", tier=Tier.STANDARD, slo=20.0, deadline=140.0, priority=580.0),
+        "export": Intent(name="export", tier=Tier.EXPORT, slo=45.0, deadline=165.0, priority=555.0),
+        "batch": Intent(name="batch", tier=Tier.PREVIEW, slo=600.0, deadline=720.0),
+    },
     qualities={},
     fallback=Fallback(attempts=8, timeouts=8, better_tier=True, recurs=0.0),
     breaker=BreakerTerms(failures=3, timeout_counts=3, at_most=20.0, misconfigured_for=30.0),
@@ -62,7 +68,8 @@ class PixelgatePolicy(Driver):
         offers = [_offer(each, accounts[each.account], capacities) for each in endpoints]
         by_id = {offer.id: offer for offer in offers}
         engine = CostEngine(self.policy, {each.id: each for each in capacities}, by_id, thorough=False)
-        self.begin(engine, offers, {account.name: account.index for account in accounts}, nano=NANO)
+        index = {account.name: account.index for account in accounts}
+        self.begin(engine, self.policy, offers, index, nano=NANO)
         self._drafts = frozenset(each.model for each in endpoints if each.quality < 3)
         self._requests: dict[tuple[float, int], ImageRequest] = {}
 
@@ -73,7 +80,7 @@ class PixelgatePolicy(Driver):
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds
-        line = {model: each.values() for model, each in self._line.items()}
+        line = {model: each.values() for model, each in self._machine_lines.items()}
         return Machines([Machine(model, until) for model, until in known], queued, line)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
@@ -94,6 +101,7 @@ class PixelgatePolicy(Driver):
                 slo=slo,
                 deadline=slo + (120.0 if request.tier > 1 else 60.0),
             ),
+            intent="batch" if request.batch else INTENTS[min(request.tier, 3)],
             worth=Worth(
                 late=round(request.miss_penalty * NANO), late_second=0, failure=round(request.fail_penalty * NANO)
             ),

@@ -238,11 +238,19 @@ def _wait(show: Showcase, each: Weighed, soonest: float | None = None, other: Se
             again = min(again, max(spare, 0.05))
     else:
         again = min(max(wait_s, _SOONEST_S), max(LOOK_AGAIN_S, 0.25 * wait_s))
-    if seen.late > _HOPELESS and seen.wait_s > LOOK_AGAIN_S:
+    lost = _is_lost(seen, ask)
+    if seen.late > _HOPELESS and (lost or seen.wait_s > LOOK_AGAIN_S):
         # Late whatever happens: those who may still be in time go first, and a crowd is not asked every second.
         again = max(again, min(_YIELD_S + 0.25 * seen.wait_s, _LONGEST_S))
     until = min(picture.now + again, _latest(ask, show.policy))
-    return Wait(until, seen.capacity, show.candidate(each), seen.line)
+    # Room that is there already, but kept for others, wakes nobody; who waits for it would only keep them from it.
+    capacity = seen.capacity if seen.left <= 0 or seen.line is not None else None
+    return Wait(until, capacity, show.candidate(each), seen.line, lost)
+
+
+def _is_lost(seen: Seen, ask: Ask) -> bool:
+    """Whether a part will be late whatever happens, and loses little more by waiting: others should go before it."""
+    return seen.late > _HOPELESS and ask.worth.late > ask.worth.late_second * max(seen.wait_s, LOOK_AGAIN_S)
 
 
 def _spare(picture: Picture, other: Seen | None) -> float:

@@ -328,6 +328,8 @@ class Wait(Struct, frozen=True):
     """Whom we wait for; its quote is what is set aside meanwhile."""
     line: InLine | None = None
     """What to tell others who want the same machines, while this part waits."""
+    lost: bool = False
+    """Late whatever happens, and hardly worse for waiting: it stands behind those who may still be in time."""
 
 
 class Shed(Struct, frozen=True):

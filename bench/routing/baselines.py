@@ -88,6 +88,9 @@ class Base:
     def tick(self, snapshot: Snapshot, now: float) -> None:
         """Nothing to plan."""
 
+    def due(self, snapshot: Snapshot, now: float) -> None:
+        """Nobody: they keep no lines."""
+
     def price(self, e: int, r: Request, *, exact: bool = True) -> float:
         """What a call costs there, or seems to."""
         return list_price(self.eps[e], r.mp, r.n) if exact else list_price(self.eps[e], 1.0, 1)

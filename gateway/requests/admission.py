@@ -3,20 +3,19 @@
 The engine knows the limits (configured and learned); this counts what is in flight against them. Taking a lease is
 one synchronous step, so nothing can come between the look and the taking.
 
-Who finds no room stands in line, by rank: the moment a call came, less its policy's `priority`. So nobody waits for
-others that come later by more than their priority. Room that comes free is kept for whoever is woken for it until that
-part has been decided about; newcomers do not slip in between.
+Who finds no room stands in line, by rank (`policies/waiting.py`). Room that comes free is kept for whoever is woken for
+it until that part has been decided about; newcomers do not slip in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Container
 from math import inf
 
 from policies.types import CapacityId
+from policies.waiting import Line, Spot
 
 Room = Callable[[CapacityId, int], float]
 """(capacity, orders in flight) -> seconds until one more may start; 0 now, inf when one must end first."""
@@ -62,11 +61,9 @@ class Admission:
         self._split: dict[tuple[CapacityId, ...], tuple[tuple[CapacityId, ...], tuple[CapacityId, ...]]] = {}
         self._timers: dict[CapacityId, asyncio.TimerHandle] = {}
         self._in_flight: defaultdict[CapacityId, int] = defaultdict(int)
-        self._lines: defaultdict[CapacityId, list[tuple[float, int, Waiter]]] = defaultdict(list)
-        """In order of rank; the number tells equals apart."""
+        self._lines: defaultdict[CapacityId, Line[Waiter]] = defaultdict(Line)
         self.asking = inf
         """The rank of the call that is decided about."""
-        self._number = 0
 
     def adopt(self, rates: Container[CapacityId]) -> None:
         """Go by another catalogue."""
@@ -105,9 +102,8 @@ class Admission:
 
     def wait(self, capacity: CapacityId, wake: Callable[[], None], rank: float = 0.0) -> Waiter:
         """Call `wake` once when `capacity` has room; the least rank first, and of equals the first that came."""
-        self._number += 1
-        waiter = Waiter(self, capacity, wake, (rank, self._number))
-        insort(self._lines[capacity], (*waiter.order, waiter))
+        waiter = Waiter(self, capacity, wake)
+        waiter.spot = self._lines[capacity].join(rank, waiter)
         self._look_later(capacity)
         return waiter
 
@@ -118,7 +114,7 @@ class Admission:
     def ahead(self, capacity: CapacityId) -> int:
         """How many of them go before the call that is decided about."""
         line = self._lines.get(capacity)
-        return bisect_left(line, (self.asking,)) if line else 0
+        return line.ahead(self.asking) if line else 0
 
     def give_back(self, capacities: tuple[CapacityId, ...]) -> None:
         """End of an order: its slots are free, and whoever can use them is woken."""
@@ -131,7 +127,7 @@ class Admission:
         """Wake as many waiters as could start now, and keep the room for them."""
         line = self._lines.get(capacity)
         while line and self._room(capacity, self._in_flight[capacity]) <= 0:
-            waiter = line.pop(0)[2]
+            waiter = line.pop()
             self._in_flight[capacity] += 1
             waiter.fire()
         if line:
@@ -149,8 +145,8 @@ class Admission:
 
     def leave(self, waiter: Waiter) -> None:
         """One who stood in line does so no longer."""
-        line = self._lines[waiter.capacity]
-        del line[bisect_left(line, waiter.order)]
+        assert waiter.spot is not None
+        self._lines[waiter.capacity].leave(waiter.spot)
 
     def unkeep(self, capacity: CapacityId) -> None:
         """Room that was kept for one who was woken is kept no longer."""
@@ -160,15 +156,13 @@ class Admission:
 class Waiter:
     """One who waits for room, then holds it until it is decided what becomes of it."""
 
-    __slots__ = ("_admission", "_wake", "capacity", "order", "waits", "woken")
+    __slots__ = ("_admission", "_wake", "capacity", "spot", "waits", "woken")
 
-    def __init__(
-        self, admission: Admission, capacity: CapacityId, wake: Callable[[], None], order: tuple[float, int]
-    ) -> None:
+    def __init__(self, admission: Admission, capacity: CapacityId, wake: Callable[[], None]) -> None:
         self._admission = admission
         self._wake = wake
-        self.order = order
-        """Rank and number: its place in the line."""
+        self.spot: Spot | None = None
+        """Its place in the line."""
         self.capacity = capacity
         self.waits = True
         self.woken = False

@@ -57,6 +57,7 @@ from policies.types import (
     View,
     Wait,
 )
+from policies.waiting import rank
 from providers.contract import ImageRequest
 from providers.errors import ProviderError
 
@@ -227,10 +228,10 @@ class Attempts:
         self._salvage = salvage
         self._per_order = per_order
         self._place: Place | None = None
-        self._rank = call.arrived - house.priorities.get(call.intent, 0.0)
+        self._priority = house.priorities.get(call.intent, 0.0)
         if call.batch:  # behind whoever comes while it waits
-            self._rank += call.constraints.deadline
-        house.admission.asking = self._rank
+            self._priority -= call.constraints.deadline
+        house.admission.asking = rank(call.arrived, self._priority)
 
     async def __aenter__(self) -> Self:
         if self._salvage is not None:
@@ -303,7 +304,7 @@ class Attempts:
                 continue
             part.take_turn()
             asks.append((self._ask(part), reason))
-        self._house.admission.asking = self._rank
+        self._house.admission.asking = rank(self._call.arrived, self._priority)
         return asks
 
     def follow(self, ask: Ask, decision: Decision) -> None:
@@ -314,8 +315,8 @@ class Attempts:
         match decision.move:
             case Submit(candidate, wake_at):
                 self._start(part, candidate, wake_at)
-            case Wait(until, capacity, best):
-                self._park(part, until, capacity, 0.0 if best is None else best.wait_s)
+            case Wait(until, capacity, best, _, lost):
+                self._park(part, until, capacity, 0.0 if best is None else best.wait_s, lost=lost)
                 if best is not None and part.reserved is None and not part.live and not part.over:
                     self._reserve.append((part, best))
             case Shed():
@@ -696,23 +697,24 @@ class Attempts:
         self._house.shop.spawn(order.call_off())
         self._fall_back(part)
 
-    def _park(self, part: Part, until: float, capacity: CapacityId | None, expects: float) -> None:
+    def _park(
+        self, part: Part, until: float, capacity: CapacityId | None, expects: float, *, lost: bool = False
+    ) -> None:
         """Look again at `until`, or when `capacity` has room, which is expected in so many seconds."""
         house, call = self._house, self._call
         delay = max(until - house.shop.clock.now(), 0.0)
+        place = None
         if not part.live:
-            delay = house.waiting.pause(delay)
+            place = self._place or Place(call.caller.team, call.worth.failure, call.arrived, self._sent_away)
+            place.expects = expects
+            delay = house.waiting.pause(place, delay)
         part.timer = asyncio.get_running_loop().call_later(delay, self._look_again, part)
         if capacity is not None:
-            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), self._rank)
-        if part.live:
-            return
-        if self._place is not None:
-            self._place.expects = expects
-            return
-        self._place = Place(call.caller.team, call.worth.failure, call.arrived, self._sent_away)
-        self._place.expects = expects
-        house.waiting.enter(self._place)
+            spot = rank(call.arrived, self._priority, lost=lost)
+            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), spot)
+        if place is not None and self._place is None:
+            self._place = place
+            house.waiting.enter(place)
 
     def _sent_away(self, error: GatewayError) -> None:
         """There is no place to wait in: what is under way goes on, the rest is given up."""

@@ -78,6 +78,9 @@ class Baseline(ABC):
     def tick(self, snapshot: Snapshot, now: float) -> None:  # noqa: B027 - most have nothing to plan
         """Nothing to plan."""
 
+    def due(self, snapshot: Snapshot, now: float) -> None:  # noqa: B027 - they keep no lines
+        """Nobody: they keep no lines."""
+
     def price(self, r: Request, e: int) -> int:
         """Nano-dollars of a request at an offer."""
         return self.world.row(self.world.kind_of(r.id)).price[e]

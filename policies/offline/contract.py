@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-Reason = Literal["new", "failed", "wake"]
+Reason = Literal["new", "failed", "wake", "room"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,10 +125,13 @@ class Policy(Protocol[EndpointT_contra]):
         """Begin; randomness comes from `seed` alone."""
 
     def decide(self, r: Request, s: Snapshot, now: float, reason: Reason) -> Decision:
-        """What to do about a request that is `new`, of which an attempt `failed`, or that asked to `wake`."""
+        """What to do about a request that is `new`, had an attempt that `failed`, asked to `wake`, or has `room`."""
 
     def feedback(self, event: Event, now: float) -> None:
         """Learn."""
 
     def tick(self, snapshot: Snapshot, now: float) -> None:
         """Once a virtual second; planning belongs here."""
+
+    def due(self, snapshot: Snapshot, now: float) -> Request | None:
+        """The next that waits and is to be asked at once, for there is `room` now; asked until it answers None."""

@@ -1,17 +1,22 @@
 """The engine that serves, as a policy of the simulator: names are mapped, nothing is decided here.
 
-A driver keeps what the live gateway keeps around the engine: what is in flight, who stands in line for what, and how
-the orders of each request ended. Whoever derives from it says what a request asks for (`ask_of`).
+A driver keeps what the live gateway keeps around the engine: what is in flight, who waits and who stands in line for
+what (`policies/waiting.py`), and how the orders of each request ended. Whoever derives from it says what a request asks
+for (`ask_of`).
+
+A simulator that asks who is `due` has those in line woken in their order as room comes free. In one that does not, they
+look again by themselves, and whoever has to leave the crowd learns it then.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from policies.offline.contract import Decision
+from policies.policy import Policy
 from policies.types import (
     Ask,
     Engine,
@@ -26,6 +31,7 @@ from policies.types import (
     Tried,
     Wait,
 )
+from policies.waiting import Crowd, Line, Place, Spot, rank
 
 EVENTS: Mapping[str, EventKind] = {
     "ok": "ok",
@@ -48,6 +54,22 @@ class Out(NamedTuple):
     steps: int | None
 
 
+class Standing(Place):
+    """One request that waits, and where it stands in line."""
+
+    __slots__ = ("asked_at", "deadline", "model", "request", "spot")
+
+    def __init__(self, request: Any, ask: Ask) -> None:
+        super().__init__(ask.team, ask.worth.failure, ask.arrived)
+        self.request = request
+        self.deadline = ask.arrived + ask.constraints.deadline
+        self.asked_at = -inf
+        self.spot: tuple[str, Spot] | None = None
+        """The capacity it stands in line for, and its place there."""
+        self.model: str | None = None
+        """The model for whose machines it stands in line."""
+
+
 class Driver(ABC):
     """A `policies.offline.contract.Policy`, and the engine's `View` of the market."""
 
@@ -61,12 +83,15 @@ class Driver(ABC):
     }
     """How an order ended in the simulator -> the `kind` of the `ProviderError` that the gateway would see."""
 
-    def begin(self, engine: Engine, offers: Sequence[Offer], accounts: Mapping[str, int], *, nano: float) -> None:
+    def begin(
+        self, engine: Engine, policy: Policy, offers: Sequence[Offer], accounts: Mapping[str, int], *, nano: float
+    ) -> None:
         """Start over. `offers` stand in the order of the world's endpoints; `nano` nano-dollars are its unit of money.
 
         `accounts`: capacity of an account's slots -> its index in the world.
         """
         self.engine = engine
+        self._priorities = {name: intent.priority for name, intent in policy.intents.items()}
         self.prices = 1
         self._offers = offers
         self._nano = nano
@@ -76,9 +101,17 @@ class Driver(ABC):
         self._by_models: dict[frozenset[str], list[Offer]] = {}
         self._out: dict[tuple[int, int, float], Out] = {}
         self._tried: dict[int, tuple[Tried, ...]] = {}
-        self._line: dict[str, dict[int, InLine]] = {}
-        self._stood: dict[int, tuple[str, InLine | None]] = {}
-        self._waiting: Counter[str] = Counter()
+        self._crowd: Crowd[Standing] = Crowd(policy.max_waiting)
+        self._standing: dict[int, Standing] = {}
+        self._sent_away: dict[int, Any] = {}
+        self._leaving: Any = None
+        self._lines: dict[str, Line[Standing]] = {}
+        self._machine_lines: dict[str, dict[int, InLine]] = {}
+        self._asking = 0.0
+        self._stirred: dict[str, None] = {}
+        """Capacities of which something may have come free."""
+        self._stirred_machines: dict[str, None] = {}
+        """Models of which a machine may be free, or soon."""
 
     @abstractmethod
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
@@ -87,15 +120,27 @@ class Driver(ABC):
     def decide(self, r: Any, s: Any, now: float, reason: Reason) -> Decision:
         """Ask the engine and say its answer in the simulator's words."""
         self._snapshot = s
-        self._leave(r.id)
+        if self._sent_away.pop(r.id, None) is not None or r is self._leaving:
+            return Decision(drop=True)
+        standing = self._standing.get(r.id)
+        if standing is not None:
+            standing.asked_at = now
+            if reason == "room" and standing.model is not None:
+                reason = "wake"  # a machine may be free soon; that says nothing of other accounts
+            self._step_out(standing)
         tried = self._tried.get(r.id, ()) if reason != "new" else ()
         live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in r.live])
         ask = self.ask_of(r, tried, live)
+        priority = self._priorities.get(ask.intent, 0.0)
+        self._asking = rank(ask.arrived, priority)
         move = self.engine.decide(ask, self, now, reason).move
+        if isinstance(move, Wait) and not live:
+            behind = rank(ask.arrived, priority, lost=move.lost)
+            return self._stand(standing or Standing(r, ask), behind, move, now)
+        self._leave(r.id)
         if isinstance(move, Submit):
             return self._submit(r, ask, move, now)
         if isinstance(move, Wait):
-            self._stand(r, move)
             return Decision(-1, max(move.until, now + 1e-3))
         return Decision(drop=True)
 
@@ -105,6 +150,8 @@ class Driver(ABC):
         if kind is None:
             return
         offer = self._offers[event.endpoint]
+        self._stirred |= dict.fromkeys(offer.capacities)
+        self._stirred_machines |= dict.fromkeys(self._machine_lines)
         out = self._out.pop((event.request, event.endpoint, event.submitted))
         if event.kind in self.errors:
             tried = Tried(offer.id, offer.account, self.errors[event.kind], elsewhere=True)
@@ -134,6 +181,47 @@ class Driver(ABC):
         """Once a virtual second."""
         self._snapshot = snapshot
         self.engine.tick(self, now)
+        for standing in self._crowd:
+            if standing.deadline <= now:
+                self._leave(standing.request.id)
+        self._stirred |= dict.fromkeys(name for name, line in self._lines.items() if line)  # tokens and pauses end
+
+    def due(self, snapshot: Any, now: float) -> Any | None:
+        """The next that waits and is to be asked at once: it has to leave, or there is room and it is its turn."""
+        self._snapshot = snapshot
+        if self._sent_away:
+            self._leaving = self._sent_away.popitem()[1]
+            return self._leaving
+        while self._stirred:
+            capacity = next(iter(self._stirred))
+            line = self._lines.get(capacity)
+            head = line.head() if line else None
+            if head is None or self.engine.room(capacity, self.in_flight(capacity), now) > 0.0:
+                del self._stirred[capacity]
+            elif self._is_next(head, now):
+                return head.request
+            elif head.request.id in self._standing:  # it has been asked, and does not want it
+                del self._stirred[capacity]
+        while self._stirred_machines:
+            model = next(iter(self._stirred_machines))
+            held = self._machine_lines.get(model)
+            if not held:
+                del self._stirred_machines[model]
+                continue
+            first = self._standing[min(held, key=lambda each: held[each].due)]
+            if self._is_next(first, now):
+                return first.request
+            if first.request.id in self._standing:
+                del self._stirred_machines[model]
+        return None
+
+    def _is_next(self, standing: Standing, now: float) -> bool:
+        """Whether one who stands first is to be asked; who waits no longer leaves."""
+        if standing.deadline <= now:
+            self._leave(standing.request.id)
+            return False
+        asked, standing.asked_at = standing.asked_at, now
+        return asked < now
 
     def note_latency(self, event: Any, p95: float) -> None:  # noqa: B027 - only the bench wants to know
         """For those who want to know how good forecasts are."""
@@ -155,8 +243,9 @@ class Driver(ABC):
         return 0 if index is None else int(self._snapshot.inflight[index])
 
     def waiting(self, capacity: str) -> int:
-        """Requests held for want of a capacity."""
-        return self._waiting[capacity]
+        """Requests held for want of a capacity that go before the one that is decided about."""
+        line = self._lines.get(capacity)
+        return line.ahead(self._asking) if line else 0
 
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - servers of ours say nothing of theirs
         """None: an inference server of our own is known by its slots alone."""
@@ -177,19 +266,39 @@ class Driver(ABC):
         )
         return Decision(index, move.wake_at or 0.0)
 
-    def _stand(self, request: Any, move: Wait) -> None:
-        if move.capacity is None or move.best is None or request.live:
-            return
-        self._waiting[move.capacity] += 1
-        self._stood[request.id] = (move.capacity, move.line)
-        if move.line is not None:
-            self._line.setdefault(move.line.model, {})[request.id] = move.line
+    def _stand(self, standing: Standing, behind: float, move: Wait, now: float) -> Decision:
+        """Have a request wait, behind all of less rank."""
+        request = standing.request
+        if request.id not in self._standing:
+            self._standing[request.id] = standing
+            for least in self._crowd.enter(standing):
+                self._leave(least.request.id)
+                if least is standing:
+                    return Decision(drop=True)
+                self._sent_away[least.request.id] = least.request
+        standing.asked_at = now
+        wanted = max(move.until - now, 1e-3)
+        if move.line is not None:  # it knows when a machine will be free
+            standing.model = move.line.model
+            self._machine_lines.setdefault(standing.model, {})[request.id] = move.line
+            return Decision(-1, now + wanted)
+        if move.capacity is not None and move.best is not None:
+            line = self._lines.setdefault(move.capacity, Line())
+            standing.spot = (move.capacity, line.join(behind, standing))
+        return Decision(-1, now + self._crowd.pause(standing, wanted))
+
+    def _step_out(self, standing: Standing) -> None:
+        """Whoever is asked stands in no line meanwhile."""
+        if standing.spot is not None:
+            (capacity, spot), standing.spot = standing.spot, None
+            self._lines[capacity].leave(spot)
+        if standing.model is not None:
+            model, standing.model = standing.model, None
+            del self._machine_lines[model][standing.request.id]
 
     def _leave(self, request: int) -> None:
-        stood = self._stood.pop(request, None)
-        if stood is None:
-            return
-        capacity, line = stood
-        self._waiting[capacity] -= 1
-        if line is not None:
-            del self._line[line.model][request]
+        """A request waits no longer."""
+        standing = self._standing.pop(request, None)
+        if standing is not None:
+            self._step_out(standing)
+            self._crowd.leave(standing)

@@ -47,7 +47,7 @@ class EnginePolicy(Driver):
         """Make the engine."""
         world = self._world
         engine = CostEngine(self._policy, self._capacities, {each.id: each for each in world.offers}, thorough=False)
-        self.begin(engine, world.offers, world.index, nano=1.0)
+        self.begin(engine, self._policy, world.offers, world.index, nano=1.0)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request of the trace asks for."""

@@ -206,6 +206,7 @@ class Sim:
         self.images = [0] * accounts
         self.spent = [0.0] * accounts
         self.last_use = [0.0 if world.warm else -1e9] * len(world.endpoints)
+        self.cold_idle, self.cold_s = world.cold_idle.tolist(), world.cold_s.tolist()
         self.mult = world.mult.tolist()
         self.perr = world.perr.tolist()
         self.out = world.outage.tolist()
@@ -228,6 +229,8 @@ class Sim:
         self.waste = 0.0
         """What was billed for hedges that lost."""
         self.swaps = self.steps = self.step_images = 0
+        self.wakes: dict[int, float] = {}
+        """Request -> when it asked to be asked again, last; whatever it asked for before counts no longer."""
         self.decide_ns: list[int] = []
         self.clock_ns, self.progress = clock_ns, progress
         self.leaders: dict[int, int | bool] = {}
@@ -278,6 +281,9 @@ class Sim:
                     self.progress(i)
             else:
                 self.happen(kind, payload, t)
+            while (due := p.due(view, t)) is not None:
+                if not self.done[due.id]:
+                    self.ask(due, t, "room")
         return self
 
     def happen(self, kind: int, payload: Any, t: float) -> None:
@@ -288,7 +294,7 @@ class Sim:
             else:
                 self.finish(payload, t)
         elif kind == WAKE:
-            if not self.done[payload.id]:
+            if not self.done[payload.id] and self.wakes.get(payload.id) == t:
                 self.ask(payload, t, "wake")
         elif kind == EXPIRE:
             if not self.done[payload.id]:
@@ -327,7 +333,10 @@ class Sim:
         else:
             d = self.p.decide(req, self.view, t, reason)
         if d.wake_at > t:
+            self.wakes[req.id] = d.wake_at
             self.push(d.wake_at, WAKE, req)
+        else:
+            self.wakes.pop(req.id, None)
         if d.endpoint >= 0 and len(req.live) < MAX_LIVE:
             if not self.w.serves(req.id, d.endpoint):
                 raise ValueError(f"{self.p.name} chose an endpoint that cannot serve the request")
@@ -415,8 +424,8 @@ class Sim:
             self.push(t + HANG_S, FINISH, att)
             return
         dur = self.w.seconds(r.id, e) * self.mult[e][k]
-        if t - self.last_use[e] > self.w.cold_idle[e]:
-            dur += self.w.cold_s[e]
+        if t - self.last_use[e] > self.cold_idle[e]:
+            dur += self.cold_s[e]
         self.last_use[e] = t + dur
         if self.w.chance(r.id, r.attempts - 1) < self.perr[a][k]:
             att.state = "error_running"

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, NoCapacity, NotReady
-from gateway.requests.waiting_room import LOOKS_PER_S, Place, WaitingRoom
+from gateway.requests.waiting_room import Place, WaitingRoom
+from policies.waiting import LOOKS_PER_S
 
 
 class Crowd:
@@ -89,10 +90,21 @@ def test_whoever_waits_is_worth_no_less_than_anybody_sent_away(calls: list[tuple
 
 def test_a_crowd_looks_again_so_seldom_that_it_costs_no_more_than_a_few_calls_do() -> None:
     crowd = Crowd(2000)
-    assert crowd.room.pause(0.1) == 0.1
-    for number in range(1000):
-        crowd.comes(str(number))
-    pauses = [crowd.room.pause(0.1) for _ in range(1000)]
+    alone = crowd.comes("alone")
+    assert crowd.room.pause(alone, 0.1) == 0.1
+    places = [crowd.comes(str(number)) for number in range(1000)]
+    for place in places:
+        crowd.room.pause(place, 0.1)
+    pauses = [crowd.room.pause(place, 0.1) for place in places]
     assert sum(1 / pause for pause in pauses) < 1.2 * LOOKS_PER_S
-    assert len({round(pause) for pause in pauses}) > 5
-    assert crowd.room.pause(60.0) == 60.0
+    assert len({round(pause) for pause in pauses}) > 3
+    for place in places:
+        crowd.room.leave(place)
+    assert crowd.room.pause(alone, 0.1) == 0.1
+
+
+def test_a_crowd_that_has_time_keeps_nobody_from_looking_who_has_little() -> None:
+    crowd = Crowd(2000)
+    for number in range(1000):
+        crowd.room.pause(crowd.comes(str(number)), 15.0)
+    assert crowd.room.pause(crowd.comes("hurried"), 0.1) == 0.1

@@ -1,0 +1,69 @@
+"""More comes than can be drawn: the simulator keeps the lines and the crowd that the live gateway keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from bench.routing.sim import summarise
+from bench.routing.traffic import traffic
+from bench.routing.world import World, accounts, build
+from bench.routing_policy import POLICY, PixelgatePolicy
+from policies.offline.simulator import FAILED, LATE, Sim
+
+
+def crowded(seed: int = 5) -> World:
+    """Four times what few slots can draw, for a minute."""
+    crowd = traffic(seed, 150.0, 4.0, flash=((30, 60, 6.0),), cacheable=0.0)
+    accts = accounts(fal=4, together=3, replicate=3, gpus=0)
+    return build("crowded", seed, 150.0, crowd, accts, 0).finish()
+
+
+class Bounded(PixelgatePolicy):
+    """The policy with so many places to wait."""
+
+    def __init__(self, places: int) -> None:
+        self.policy = replace(POLICY, max_waiting=places)
+        self.most = 0
+
+    def decide(self, r: Any, s: Any, now: float, reason: Any) -> Any:
+        """Count who waits."""
+        decision = super().decide(r, s, now, reason)
+        self.most = max(self.most, len(self._crowd))
+        return decision
+
+
+def played(places: int) -> tuple[Sim, Bounded]:
+    policy = Bounded(places)
+    return Sim(crowded(), policy).run(), policy
+
+
+def test_a_crowd_is_bounded_and_who_has_to_leave_is_worth_least() -> None:
+    run, policy = played(40)
+    assert policy.most == 40
+    lost = run.done == FAILED
+    tier, batch = run.w.traffic.tier, run.w.traffic.batch  # type: ignore[attr-defined]
+    drafts, exports = (float(lost[(tier == each) & ~batch].mean()) for each in (1, 3))
+    assert drafts > 0.2 > exports
+
+
+def test_nobody_is_left_waiting_and_no_room_is_taken_when_all_is_over() -> None:
+    run, policy = played(1000)
+    assert run.done.all()
+    assert not any(len(line) for line in policy._lines.values())
+    assert not any(run.view.inflight)
+
+
+def test_a_crowd_that_is_late_does_not_make_late_who_comes_after() -> None:
+    run, _ = played(1000)
+    late = float((run.done == LATE).mean())
+    in_time = summarise(run.w, run)["attain"]  # type: ignore[arg-type]
+    assert late < 0.25  # half of all, were they served in the order in which they came
+    assert in_time > 40.0
+
+
+def test_the_same_world_is_played_the_same_again() -> None:
+    first, again = (played(100)[0] for _ in range(2))
+    assert (first.done == again.done).all()
+    assert first.billed.sum() == again.billed.sum()

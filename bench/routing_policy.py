@@ -38,8 +38,8 @@ POLICY = Policy(
     default_intent="draft",
     intents={
         "draft": Intent(name="draft", tier=Tier.PREVIEW, slo=4.0, deadline=64.0, priority=600.0),
-        "standard": Intent(name="standard", tier=Tier.STANDARD, slo=20.0, deadline=140.0, priority=580.0),
-        "export": Intent(name="export", tier=Tier.EXPORT, slo=45.0, deadline=165.0, priority=555.0),
+        "standard": Intent(name="standard", tier=Tier.STANDARD, slo=20.0, deadline=140.0, priority=592.0),
+        "export": Intent(name="export", tier=Tier.EXPORT, slo=45.0, deadline=165.0, priority=590.0),
         "batch": Intent(name="batch", tier=Tier.PREVIEW, slo=600.0, deadline=720.0),
     },
     qualities={},

@@ -74,10 +74,11 @@ _BIG = 11.4
 class Row:
     """One offer of a slate, with what does not change between two decisions."""
 
-    __slots__ = ("amount", "expected", "floor", "kept", "quote", "seller", "timed", "version")
+    __slots__ = ("amount", "counted", "expected", "floor", "kept", "name", "quote", "seller", "timed", "version")
 
     def __init__(self, seller: Seller, amount: float, quote: Quote, kept: float = 0.0) -> None:
         self.seller = seller
+        self.name, self.counted = seller.offer.id, seller.offer.counted
         self.amount = amount
         self.quote = quote
         self.floor = quote.amount
@@ -498,7 +499,7 @@ class CostEngine:
         best = inf
         slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
         for row in slate.rows:
-            if brief and row.floor * row.seller.bias * row.seller.offer.counted > best and not row.seller.shared.purses:
+            if brief and row.floor * row.seller.bias * row.counted > best and not row.seller.shared.purses:
                 continue  # the price alone is more than another offer costs in all
             objected = self._objection(row, ask) if ask.tried or ask.live else None
             if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
@@ -580,7 +581,7 @@ class CostEngine:
         too_late = forecast.above(expected, left - wait_s) if left - wait_s < _BIG * expected else 0.0
         premium, free_price = self._prepaid(shared, ask.request.count) if shared.purses else (0.0, -1.0)
         return Seen(
-            offer.id, offer.account, quote, seller.bias, offer.counted, expected, expected * forecast.ratio_p50,
+            row.name, offer.account, quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
             expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, seller.risk, shared.left,
             shared.share, 0.0 if machine_s else shared.bid_slot, shared.bid_order * (1.0 - 0.9 * shared.share), premium,
             free_price, machine_s, machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.rejection,
@@ -778,8 +779,7 @@ def _lateness(
     most = _BIG * expected
     if spare >= most:
         return 0.0, 0.0, 0.0
-    late = forecast.above(expected, spare)
-    late_s = forecast.lateness(expected, spare) if ask.worth.late_second else 0.0
+    late, late_s = forecast.late(expected, spare) if ask.worth.late_second else (forecast.above(expected, spare), 0.0)
     again = late
     if risk > _RISKY and ask.worth.late:
         again = forecast.above(expected, spare - 0.6 * expected)

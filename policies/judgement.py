@@ -15,7 +15,7 @@ from msgspec import Struct
 from policies import hedging
 from policies.picture import Picture, Seen
 from policies.policy import Policy
-from policies.scorers import SCORERS
+from policies.scorers import SCORERS, scores
 from policies.types import Ask, Candidate, Decision, Offer, OfferId, Preference, Rejection, Shed, Submit, Wait
 
 LOOK_AGAIN_S = 1.0
@@ -35,7 +35,6 @@ _QUICK_MARGIN = 1.35
 _EARLIEST = 1.3
 """Times its median, before which nobody worries about an order."""
 _NAMES = tuple(SCORERS)
-_SCORERS = tuple(SCORERS.values())
 
 
 class Weighed(Struct, frozen=True, gc=False, order=True):
@@ -54,15 +53,14 @@ class Weighed(Struct, frozen=True, gc=False, order=True):
 
 def weigh(seen: Seen, ask: Ask, policy: Policy, account: Offer | None = None) -> Weighed:
     """Add up what an offer costs."""
-    worth, wishes = ask.worth, ask.constraints
-    scores = tuple([score(seen, worth, policy) for score in _SCORERS])
+    wishes, found = ask.constraints, scores(seen, ask.worth, policy)
     place = _place(account, wishes.order) if wishes.order and account is not None else 0
     first = 0.0
     if wishes.prefer == "cheapest":
         first = float(seen.quote.amount)
     elif wishes.prefer == "fastest":
         first = seen.wait_s + seen.p50
-    return Weighed(place, first, sum(scores), seen.offer, scores, seen)
+    return Weighed(place, first, sum(found), seen.offer, found, seen)
 
 
 def judge(
@@ -124,7 +122,7 @@ class Showcase:
                 latency_p50=seen.p50,
                 latency_p95=seen.p95,
                 headroom=seen.left,
-                costs=dict(zip(_NAMES, each.scores, strict=True)),
+                costs=dict(zip(_NAMES, each.scores)),  # noqa: B905 - as many as there are scorers, by construction
                 wait_s=seen.wait_s,
                 late=seen.late,
             )

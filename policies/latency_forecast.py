@@ -122,6 +122,12 @@ class LatencyForecast:
         """Probability that an order with this `expected` takes longer than `seconds`."""
         return self._above[_first_bin_above(expected, seconds)]
 
+    def late(self, expected: float, slack: float) -> tuple[float, float]:
+        """`above` and `lateness` at once, for the hot path."""
+        first = _first_bin_above(expected, slack)
+        above = self._above[first]
+        return above, expected * self._mean_above[first] - slack * above
+
     def lateness(self, expected: float, slack: float) -> float:
         """Mean seconds that an order with this `expected` ends after `slack` (0 for those that end before)."""
         first = _first_bin_above(expected, slack)

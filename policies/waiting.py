@@ -153,7 +153,7 @@ class Crowd(Generic[PlaceT]):
             del self._teams[place.team]
 
     def pause(self, place: PlaceT, wanted: float) -> float:
-        """Seconds until a waiting call looks again that wants to in `wanted` seconds: longer, and spread, in a crowd."""
+        """Seconds until a waiting call looks again which wants to in `wanted`: longer, and spread, in a crowd."""
         wanted = max(wanted, _SOONEST_S)
         self._want(place, 1.0 / wanted)
         if self._looks <= LOOKS_PER_S:

@@ -15,13 +15,28 @@ from policies.types import Worth
 
 Scorer: TypeAlias = Callable[[Seen, Worth, Policy], int]
 
-SCORERS: Mapping[str, Scorer] = {
+ALWAYS: Mapping[str, Scorer] = {
     "price": price.score,
     "latency": latency.score,
     "reliability": reliability.score,
     "load": load.score,
+}
+SCARCE: Mapping[str, Scorer] = {
     "slots": slots.score,
     "rate": rate.score,
     "prepaid": prepaid.score,
     "machine": machine.score,
 }
+"""They charge what is scarce, and nothing where nothing is: most offers, most of the time."""
+SCORERS: Mapping[str, Scorer] = {**ALWAYS, **SCARCE}
+
+_ALWAYS, _SCARCE = tuple(ALWAYS.values()), tuple(SCARCE.values())
+_NONE = (0,) * len(_SCARCE)
+
+
+def scores(seen: Seen, worth: Worth, policy: Policy) -> tuple[int, ...]:
+    """What every scorer says, in the order of `SCORERS`."""
+    found = [score(seen, worth, policy) for score in _ALWAYS]
+    if seen.slot_price or seen.order_price or seen.premium or seen.machine_s or seen.free_price >= 0.0:
+        return *found, *[score(seen, worth, policy) for score in _SCARCE]
+    return *found, *_NONE

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from policies.judgement import judge
 from policies.picture import Picture
 from policies.policy import Hedging, Scarcity
+from policies.scorers import SCORERS, scores
 from policies.types import Ask, Capacity, Event, Live, Reason, Shed, Submit, Wait, Worth
 from tests.support.pasts import ASKS, EVENTS, MARKETS, OFFERS, REASONS, lived
 from tests.support.sellers import CENT, POLICY, Town, ask, failed, offer
@@ -99,6 +100,37 @@ def test_the_last_slots_are_kept_for_calls_in_a_hurry() -> None:
     assert isinstance(patient.move, Wait)
     assert "kept for calls in a hurry" in patient.rejected[0].reason
     assert [each.offer.id for each in patient.waiting] == ["a:m"]
+
+
+def test_who_waits_for_slots_that_are_kept_stands_in_no_line_for_room_that_is_there() -> None:
+    town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
+    lines = []
+    for busy in (9, 10):
+        town.market.busy["a"] = busy
+        move = town.decide(ask(slo=60.0)).move
+        assert isinstance(move, Wait)
+        lines.append(move.capacity)
+    assert lines == [None, "a"]
+
+
+@pytest.mark.parametrize(
+    ("worth", "lost"),
+    [(Worth(late=CENT, late_second=0), True), (Worth(late=0, late_second=CENT), False)],
+    ids=["once", "with each second"],
+)
+def test_who_is_late_whatever_happens_lets_others_pass_unless_each_second_costs(worth: Worth, lost: bool) -> None:
+    town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
+    town.market.busy["a"] = 10
+    moves = [town.decide(replace(ask(slo=3.0), worth=worth), now, "wake").move for now in (0.0, 4.0)]
+    assert [isinstance(move, Wait) and move.lost for move in moves] == [False, lost]
+
+
+@given(EVENTS, MARKETS, ASKS)
+def test_scorers_that_are_not_asked_would_charge_nothing(events: list[Event], busy: dict[str, int], wish: Ask) -> None:
+    picture = lived(events, busy).decide(wish).picture
+    assert isinstance(picture, Picture)
+    for seen in picture.seen:
+        assert scores(seen, wish.worth, POLICY) == tuple(each(seen, wish.worth, POLICY) for each in SCORERS.values())
 
 
 def crowd(policy_every: float) -> Town:

@@ -52,8 +52,9 @@ log = structlog.get_logger("gateway.shadowing")
 
 MOST = 16
 """Copies under way at once, of all experiments together; a call picked beyond that is left out."""
-AFTER_S = 0.2
-"""Seconds after a call is served until its copies are thought of: its answer has left by then."""
+AFTER_S = 0.5
+"""Seconds after a call is served until its copies are thought of, at least half of it: its answer has left by then.
+Those of a while begin together, for what is written together costs a fraction of what is written one by one."""
 PATIENCE_S = 60.0
 """Seconds for which copies without live calls wait for room."""
 NOTED_EVERY_S = 60.0
@@ -142,6 +143,10 @@ class Shadowing:
         self._budgeted = False
         """Whether the budgets of the experiments in force are written."""
         self._under_way = 0
+        self._fresh: list[tuple[Call, Delivery | None, Sequence[Copying]]] = []
+        self._ripe: list[tuple[Call, Delivery | None, Sequence[Copying]]] = []
+        """Calls whose copies begin at the next turn; those of `_fresh` at the one after it."""
+        self._ripening = False
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._noted = clock.now()
         self._closed = False
@@ -232,10 +237,22 @@ class Shadowing:
                 self._left_out[each.experiment.name, "as many copies as there may be were under way"] += 1
             return
         self._under_way += 1
-        asyncio.get_running_loop().call_later(AFTER_S, self._begin, call, delivery, picked)
+        self._fresh.append((call, delivery, picked))
+        if not self._ripening:
+            self._ripening = True
+            asyncio.get_running_loop().call_later(AFTER_S / 2, self._ripen)
 
-    def _begin(self, call: Call, delivery: Delivery | None, picked: Sequence[Copying]) -> None:
-        self._spawn(self._copy(call, delivery, picked)).add_done_callback(self._over)
+    def _ripen(self) -> None:
+        """Begin those that were here before; the others come after as long again."""
+        ripe, self._ripe, self._fresh = self._ripe, self._fresh, []
+        for call, delivery, picked in ripe:
+            if self._closed:
+                self._under_way -= 1
+            else:
+                self._spawn(self._copy(call, delivery, picked)).add_done_callback(self._over)
+        self._ripening = bool(self._ripe)
+        if self._ripening:
+            asyncio.get_running_loop().call_later(AFTER_S / 2, self._ripen)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._under_way -= 1

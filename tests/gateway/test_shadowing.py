@@ -107,6 +107,7 @@ async def test_what_goes_wrong_at_the_challenger_is_the_pairs_news_and_nobody_el
         t.sandbox.script([{"provider": "together", "do": fault, "when": {"share": 1}}])
         for _ in range(12):  # enough of them would close a breaker
             await t.asks()
+            await t.copies_are_over()
         pairs = await t.pairs(12)
         assert {(each.challenger_side.outcome, each.challenger_side.error) for each in pairs} == {(outcome, error)}
         assert {each.champion.outcome for each in pairs} == {"delivered"}
@@ -134,7 +135,7 @@ async def test_an_account_that_refuses_copies_gets_none_for_a_while_and_its_live
         t.sandbox.script([{"provider": "together", "do": "429", "when": {"share": 1}}])
         for _ in range(4):
             await t.asks()
-        await t.copies_are_over()
+            await t.copies_are_over()
         assert await t.app.db.shadow_pairs(NAME) == []
         assert sum((await t.left_out()).values()) == 4
         assert sum(each["provider"] == "together" for each in t.sandbox.requests()) < 4

@@ -12,6 +12,8 @@ import msgspec
 
 from gateway import telemetry
 from gateway.app import App, build
+from gateway.cli import demo_compare
+from gateway.cli.demo_compare import Team
 from gateway.cli.demo_home import FAILING, MACHINES, RULES, SLOW, choose_state, clear, write_home
 from gateway.cli.demo_once import Customer
 from gateway.cli.listening import bind, serve_uvicorn
@@ -51,6 +53,7 @@ Ctrl-C ends it."""
 def demo(
     *,
     once: bool = False,
+    compare: bool = False,
     port: Port | None = None,
     fixtures: Path | None = None,
     state: Path | None = None,
@@ -59,13 +62,17 @@ def demo(
 ) -> int:
     """Look around without keys: sandbox providers and the gateway, on this machine.
 
-    Exit code of `--once`: 0 when both pictures came, from the right models, and the ledger equals the invoice.
+    Exit code of `--once`: 0 when both pictures came, from the right models, and the ledger equals the invoice. Of
+    `--compare`: 0 when the sellers were told apart, and the adopted policy saves what was promised.
 
     Parameters
     ----------
     once
         Draw a preview and its export through the official openai client into demo-output/, show why and for how
         much, and exit.
+    compare
+        Let a team try another seller on copies of its own calls for 45 seconds, print the report and the policy it
+        asks for, play that over the recorded calls, and exit.
     port
         Port to listen on; 8080 when left out, or a free one where that is taken.
     fixtures
@@ -77,48 +84,57 @@ def demo(
     time_scale
         1 is as slow as real providers; 0.25 when left out, 0.1 for `--once`.
     """
-    scale = (_ONCE_TIME_SCALE if once else _TIME_SCALE) if time_scale is None else above_zero(time_scale)
+    if once and compare:
+        raise Stop("--once and --compare are two demos: ask for one of them")
+    usual = _ONCE_TIME_SCALE if once else demo_compare.TIME_SCALE if compare else _TIME_SCALE
+    scale = usual if time_scale is None else above_zero(time_scale)
     customer = Customer.invite() if once else None
+    visitor = Team() if compare else customer
     home = choose_state(state)
     try:
         if not keep:
             clear(home)
         home.mkdir(parents=True, exist_ok=True)
-        return run_async(_demo(customer, port, fixtures, home, scale))
+        status = run_async(_demo(visitor, port, fixtures, home, scale))
+        return status if status or not compare else int(not demo_compare.conclude(home / "config"))
     finally:
         if customer:
             customer.dismiss()
 
 
 async def _demo(
-    customer: Customer | None, port: int | None, fixtures: Path | None, state: Path, time_scale: float
+    visitor: Customer | Team | None, port: int | None, fixtures: Path | None, state: Path, time_scale: float
 ) -> int:
     from providers.sandbox import start
 
-    listener = _listen(port, free=customer is not None)
+    listener = _listen(port, free=visitor is not None)
     verdicts: list[bool] = []
     async with await start(time_scale=time_scale) as sandbox:
-        app = await _open(state, sandbox, listener.getsockname()[1], fixtures is not None)
+        app = await _open(state, sandbox, listener.getsockname()[1], fixtures is not None, isinstance(visitor, Team))
         key = await _key(app, "demo")
 
         async def work() -> bool:
             if fixtures is not None:
                 await _write_fixtures(fixtures, app, sandbox, key)
-            if customer is None:
+            if visitor is None:
                 base = app.settings.public_base
                 say(_HELLO.format(command=COMMAND, base=base, key=key, sandbox=sandbox.url, state=state))
                 return False
-            verdicts.append(await customer.shop(app, sandbox, key))
+            verdicts.append(await visitor.shop(app, sandbox, key))
             return True
 
         await serve_uvicorn(app.asgi, listener, app.settings.orders.drain, work, app.leaving)
     return 0 if all(verdicts) else 1
 
 
-async def _open(state: Path, sandbox: Sandbox, port: int, with_fixtures: bool) -> App:
+async def _open(state: Path, sandbox: Sandbox, port: int, with_fixtures: bool, compares: bool) -> App:
     """A gateway whose providers are the sandbox's."""
-    sandbox.script({"machines": MACHINES, "rules": RULES if with_fixtures else ()})
+    rules = (*(RULES if with_fixtures else ()), *(demo_compare.TAIL if compares else ()))
+    pictures = "plain" if compares else "rich"
+    sandbox.script({"machines": MACHINES, "rules": rules, "pictures": pictures})
     config = write_home(state, sandbox.url, port, fixtures=with_fixtures)
+    if compares:
+        demo_compare.write_policy(config)
 
     def read() -> Settings:
         return load_settings(config, environ={})

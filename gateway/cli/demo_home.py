@@ -22,7 +22,7 @@ from gateway.yaml_files import read
 
 ACCOUNTS: Mapping[str, Mapping[str, object]] = {
     "fal": {"kind": "fal", "concurrency": 10, "region": "us"},
-    "together": {"kind": "together", "concurrency": 64, "rate": 20, "region": "us"},
+    "together": {"kind": "together", "concurrency": 64, "rate": 20, "burst": 20, "region": "us"},
     "replicate": {"kind": "replicate", "concurrency": 64, "rate": 10, "burst": 20, "region": "us"},
     "openai": {"kind": "openai", "concurrency": 20, "region": "us"},
     "own": {"kind": "selfhosted", "machine_hour": "$0.34", "region": "us", "options": {"usage": True}},

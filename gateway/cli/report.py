@@ -17,7 +17,9 @@ from gateway.cli.shell import HERE, Stop, Where, open_records, print_json, run_a
 from gateway.money.currency import Currency, currency_of
 from gateway.money.periods import Kind, Period, day_of, period_of, zone_of
 from gateway.money.reports import NOT_RECORDED, Line, Report, report
-from gateway.revisions import load_revision
+from gateway.money.suggestions import Compared
+from gateway.revisions import Revision, load_revision
+from gateway.storage.database import Database
 
 _COLUMNS = ("view", "name", "cost_nano_usd", "charge_nano_usd", "orders", "images", "cost", "charge", "currency")
 _SHOWN = 10
@@ -84,7 +86,7 @@ def _run(kind: Kind, form: Form, where: Where) -> None:
 
 async def _read(where: Where, period: Period) -> Report:
     settings = where.settings()
-    catalog = load_revision(settings, every_account=True).catalog
+    revision = load_revision(settings, every_account=True)
     db = open_records(settings)
     try:
         billing = {
@@ -92,9 +94,28 @@ async def _read(where: Where, period: Period) -> Report:
             for name, account in settings.accounts.items()
             if account.billing is not None
         }
-        return await report(db, catalog, period, billing)
+        compared = await _compared(db, revision) if revision.policy.experiments else ()
+        return await report(db, revision.catalog, period, billing, compared)
     finally:
         await db.aclose()
+
+
+async def _compared(db: Database, revision: Revision) -> Sequence[Compared]:
+    """The experiments of the policy that say *switch*, and what that is worth."""
+    from gateway.cli.shadow_report import judged, reason  # numpy takes its time
+
+    told = [(await judged(db, revision, each))[0] for each in revision.policy.experiments]
+    return [
+        Compared(
+            experiment=each.experiment.name,
+            challenger=verdict.challenger,
+            says=reason(verdict),
+            saved_a_month=-round(verdict.money.month),
+        )
+        for each in told
+        for verdict in each.verdicts
+        if verdict.verdict == "switch" and verdict.money is not None
+    ]
 
 
 def shape(found: Report, money: Currency) -> dict[str, object]:

@@ -14,7 +14,8 @@ from gateway.cli.recorded import read_lines
 from gateway.cli.replay import Replayed, compared, summary
 from gateway.cli.shadow_report import WORDS, Told, look, money_of, reason
 from gateway.cli.shadow_shared import Days, experiment_of
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, print_json, run_async, say
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, print_json, run_async, say
+from gateway.cli.simulate import usd
 from gateway.cli.simulating import World, revision_of
 from gateway.cli.trace_file import traces_of
 from gateway.revisions import PolicyText, Revision, load_revision
@@ -280,7 +281,7 @@ def backtest_of(replayed: Replayed, verdict: Verdict) -> Backtest:
     told = [f"Recorded calls played again: {summary(replayed)}"]
     if verdict.money is not None:
         told.append(f"Promised: {money_of(verdict.money)}")
-    told.append(f"Played: {'-' if month < 0 else '+'}{dollars(abs(round(month)))} in {MONTH_DAYS:.0f} days.")
+    told.append(f"Played: {'saves' if month <= 0 else 'costs'} ${usd(round(abs(month)))} in {MONTH_DAYS:.0f} days.")
     return Backtest(
         calls=total.old.calls,
         moved=replayed.comparison.moved,

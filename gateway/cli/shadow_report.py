@@ -16,6 +16,7 @@ from gateway.cli.simulate import usd
 from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
 from gateway.settings import Settings
+from gateway.storage.database import Database
 from policies.experiments.definition import Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
@@ -110,17 +111,22 @@ def look(settings: Settings, revision: Revision, experiment: Experiment) -> tupl
 async def _look(settings: Settings, revision: Revision, experiment: Experiment) -> tuple[Told, Sequence[Pair]]:
     db = open_records(settings)
     try:
-        pairs = await db.shadow_pairs(experiment.name)
-        a_day = await calls_a_day(db, experiment, revision, datetime.now(UTC) - timedelta(days=SEEN_DAYS))
-        told = Told(
-            experiment=experiment,
-            verdicts=judge(experiment, pairs, calls_a_day=a_day),
-            spent=await spent_on(db, experiment),
-            left_out=await db.left_out(experiment.name),
-            calls_a_day=a_day,
-        )
+        return await judged(db, revision, experiment)
     finally:
         await db.aclose()
+
+
+async def judged(db: Database, revision: Revision, experiment: Experiment) -> tuple[Told, Sequence[Pair]]:
+    """An experiment as it stands by some records, and its pairs."""
+    pairs = await db.shadow_pairs(experiment.name)
+    a_day = await calls_a_day(db, experiment, revision, datetime.now(UTC) - timedelta(days=SEEN_DAYS))
+    told = Told(
+        experiment=experiment,
+        verdicts=judge(experiment, pairs, calls_a_day=a_day),
+        spent=await spent_on(db, experiment),
+        left_out=await db.left_out(experiment.name),
+        calls_a_day=a_day,
+    )
     return told, pairs
 
 
@@ -314,9 +320,9 @@ def warnings(found: Verdict) -> list[str]:
 
 def money_of(money: Money) -> str:
     """What a switch is worth, in a sentence."""
-    word = "saves" if money.month <= 0 else "costs"
-    known = isfinite(money.low)
-    span = f" (95 %: {_signed(money.low)} to {_signed(money.high)}, over {money.blocks})" if known else ""
+    sign, word = (-1.0, "saves") if money.month <= 0 else (1.0, "costs")
+    low, high = sorted((sign * money.low, sign * money.high))
+    span = f" (95 %: {_signed(low)} to {_signed(high)}, over {money.blocks})" if isfinite(money.low) else ""
     return (
         f"A switch {word} ${usd(round(abs(money.month)))} in {MONTH_DAYS:.0f} days{span}: {money.calls_a_month:,.0f} "
         f"pictures at ${usd(round(money.challenger))} instead of ${usd(round(money.champion))}."
@@ -324,7 +330,7 @@ def money_of(money: Money) -> str:
 
 
 def _signed(nano: float) -> str:
-    return f"{'-' if nano < 0 else '+'}${usd(round(abs(nano)))}"
+    return f"{'-' if nano < 0 else ''}${usd(round(abs(nano)))}"
 
 
 def left_out(told: Told) -> list[str]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway.money.periods import DAY, Period
 from gateway.money.savings import Baseline, baselines
-from gateway.money.suggestions import Prepaid, Suggestion, suggestions
+from gateway.money.suggestions import Compared, Prepaid, Suggestion, suggestions
 from gateway.storage.activity import Activity, Open, Source, Spent
 from gateway.storage.database import Database
 from gateway.storage.shadows import PARTY
@@ -65,11 +65,18 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 async def report(
-    db: Database, catalog: Catalog, period: Period, billing: Mapping[str, Billing] | None = None
+    db: Database,
+    catalog: Catalog,
+    period: Period,
+    billing: Mapping[str, Billing] | None = None,
+    compared: Sequence[Compared] = (),
 ) -> Report:
-    """Read the ledger once and look at it from every side; `billing` says how accounts' invoices are made."""
+    """Read the ledger once and look at it from every side.
+
+    `billing` says how accounts' invoices are made; `compared` are the experiments that say *switch*.
+    """
     prepaid = [each for name, terms in (billing or {}).items() for each in await _left(db, name, terms, period)]
-    return report_of(await db.activity(period.start, period.end, period.zone), catalog, period, prepaid)
+    return report_of(await db.activity(period.start, period.end, period.zone), catalog, period, prepaid, compared)
 
 
 async def _left(db: Database, account: str, terms: Billing, period: Period) -> Sequence[Prepaid]:
@@ -87,7 +94,13 @@ async def _left(db: Database, account: str, terms: Billing, period: Period) -> S
     ]
 
 
-def report_of(activity: Activity, catalog: Catalog, period: Period, prepaid: Sequence[Prepaid] = ()) -> Report:
+def report_of(
+    activity: Activity,
+    catalog: Catalog,
+    period: Period,
+    prepaid: Sequence[Prepaid] = (),
+    compared: Sequence[Compared] = (),
+) -> Report:
     """The report of an activity; pure."""
     models = {(offer.account, offer.endpoint): offer.model for offer in catalog.offers.values()}
 
@@ -122,7 +135,7 @@ def report_of(activity: Activity, catalog: Catalog, period: Period, prepaid: Seq
         tags=_tags(activity),
         days=_days(activity, period),
         baselines=baselines(activity, catalog),
-        suggestions=suggestions(activity, catalog, period.months, prepaid),
+        suggestions=suggestions(activity, catalog, period.months, prepaid, compared),
         suspended=activity.suspended,
     )
 

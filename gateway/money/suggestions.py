@@ -60,12 +60,28 @@ class Prepaid(Struct, frozen=True, kw_only=True):
     """Until the rest of it is lost; None: never."""
 
 
+class Compared(Struct, frozen=True, kw_only=True):
+    """A seller that an experiment found to be no worse, and better in something."""
+
+    experiment: str
+    challenger: str
+    says: str
+    """What was measured, in a sentence."""
+    saved_a_month: int
+    """Nano-dollars, by the calls of the last days."""
+
+
 def suggestions(
-    activity: Activity, catalog: Catalog, months: float, prepaid: Sequence[Prepaid] = ()
+    activity: Activity,
+    catalog: Catalog,
+    months: float,
+    prepaid: Sequence[Prepaid] = (),
+    compared: Sequence[Compared] = (),
 ) -> Sequence[Suggestion]:
     """Everything worth doing, dearest first; `months` is how much of a month the activity covers.
 
-    `prepaid` is what is left of each account's credit, in the order in which it is drawn from.
+    `prepaid` is what is left of each account's credit, in the order in which it is drawn from; `compared` are the
+    experiments that say *switch*.
     """
     found = [
         *_preview_first(activity, catalog, months),
@@ -75,6 +91,7 @@ def suggestions(
         *_billed_failures(activity, months),
         *_never_fetched(activity, months),
         *_prepaid(activity, prepaid, months),
+        *_switch(compared, months),
         *_unknown_costs(activity),
     ]
     return sorted(found, key=lambda each: -(each.nano_usd or 0))
@@ -112,6 +129,20 @@ def _preview_first(activity: Activity, catalog: Catalog, months: float) -> Itera
     if saved > 0:
         evidence = f"{seen}; of {previews} previews {kept} were promoted ({kept / previews:.0%})"
         yield _worth("preview-first", do, evidence, saved, months)
+
+
+def _switch(compared: Sequence[Compared], months: float) -> Iterator[Suggestion]:
+    """Calls that could go to a cheaper seller, as copies of them have shown."""
+    for each in compared:
+        if each.saved_a_month > 0:
+            do = f"Adopt {each.challenger}: `shadow adopt {each.experiment} --challenger {each.challenger}`."
+            yield Suggestion(
+                name="switch-seller",
+                do=do,
+                evidence=f"experiment {each.experiment}: {each.says}",
+                nano_usd=round(each.saved_a_month * months),
+                per_month=each.saved_a_month,
+            )
 
 
 def _keep_repeats(activity: Activity, months: float) -> Iterator[Suggestion]:

@@ -74,6 +74,7 @@ def test_help_is_shown_without_arguments(capsys: pytest.CaptureFixture[str]) -> 
         ["demo", "--port", "-1"],
         ["sandbox", "--time-scale", "0"],
         ["demo", "--time-scale", "-1"],
+        ["demo", "--once", "--compare"],
         ["ledger", "reconcile", "--days", "0"],
     ],
 )
@@ -268,6 +269,17 @@ def test_the_demo_does_the_main_job(tmp_path: Path) -> None:
     assert "all as promised" in said
     assert (tmp_path / "demo-output" / "preview.png").stat().st_size > 10_000
     assert (tmp_path / "demo-output" / "export.png").stat().st_size > 10_000
+
+
+def test_a_comparison_that_saw_too_little_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gateway.cli.demo_compare.SECONDS", 2.0)
+    assert run(["demo", "--compare", "--state", str(tmp_path / "state")]) == 1
+    said = capsys.readouterr()
+    assert "fal-or-together: fal:flux-schnell, running" in said.out
+    assert "NOT YET DECIDED" in said.out
+    assert "were not told apart" in said.err
 
 
 def test_the_demo_tells_test_suites_what_they_need(tmp_path: Path) -> None:

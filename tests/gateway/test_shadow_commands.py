@@ -146,6 +146,18 @@ def test_a_report_says_what_pairs_add_up_to(desk: Desk) -> None:
     assert "running" in listed
 
 
+def test_a_switch_is_among_the_suggestions_of_the_reports_on_spending(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.recorded(pairs(4_000, dearer=0.8))
+    promised = desk.reads("report", NAME)["challengers"][0]["money"]["month"]
+    assert run(["report", "monthly", "--json", "--config", str(desk.home), "--state", str(desk.state)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["suggestions"]
+    assert found["name"] == "switch-seller"
+    assert f"shadow adopt {NAME} --challenger rep" in found["do"]
+    assert found["nano_usd_per_month"] == pytest.approx(-promised, abs=1)
+
+
 def test_a_report_without_pairs_is_no_fault(desk: Desk) -> None:
     desk.recorded([])
     out, _ = desk.types("report", NAME)

@@ -154,9 +154,13 @@ def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
     discounted = _parts_of(charged, WHOLE - discount)
     free_money = _from_allowances(billing, moves, month, order.at, discounted) if billing.allowances else 0
     owed = discounted - free_money if order.told is None else order.told
+    if rebate:
+        rebate = _money_back(billing, moves, month, order.at, rebate, owed)
     credit = _draw(billing, moves, owed, order.at)
     if rebate:
         credit -= _give_back(billing, moves, rebate, order.at)
+    if billing.applies == "whole":
+        moves.add(f"{month}/owed", owed - rebate)
     moves.add(f"{month}/due", owed - rebate - credit)
     overage, fee = _licence(billing, moves, month, order)
     return Billed(
@@ -228,7 +232,9 @@ def _month(billing: Billing, counters: dict[str, int], order: Billable, count: i
     total, made = 0, 0
     while made < count:
         billed = settle(billing, lambda name: counters.get(name, 0), order)
-        single = billed.rebate or billed.free or billed.fee
+        single = (
+            billed.fee or (billed.free and billed.amount) or any(billed.request == each.first for each in billing.tiers)
+        )
         times = 1 if single else _alike(billing, counters, billed, order, count - made)
         for name, move in billed.moves.items():
             counters[name] = counters.get(name, 0) + move * times
@@ -360,6 +366,18 @@ def _from_allowances(billing: Billing, moves: _Moves, month: str, at: datetime, 
     return taken
 
 
+def _money_back(billing: Billing, moves: _Moves, month: str, at: datetime, rebate: NanoUsd, owed: NanoUsd) -> NanoUsd:
+    """What of a rebate is money: no more than the month has cost; the rest fills the free money that paid for it."""
+    money = min(rebate, moves.at(f"{month}/owed") + owed)
+    left = rebate - money
+    for allowance in reversed([each for each in _allowances_at(billing, at) if each.amount is not None]):
+        name = _counter(allowance, month)
+        filled = min(moves.at(name), left)
+        moves.add(name, -filled)
+        left -= filled
+    return money
+
+
 def _draw(billing: Billing, moves: _Moves, amount: NanoUsd, at: datetime) -> NanoUsd:
     """What credit pays of an amount; what expires first goes first."""
     drawn = 0
@@ -402,6 +420,11 @@ def _alike(billing: Billing, counters: Mapping[str, int], billed: Billed, order:
         unused = licence.included - counters.get(f"{billed.month}/licence/{licence.model}", 0)
         if unused > 0:
             edges.append(unused // order.pictures)
+    for allowance in _allowances_at(billing, order.at) if billed.free else ():
+        name = _counter(allowance, billed.month)
+        move = billed.moves.get(name, 0)
+        if move:
+            edges.append(((allowance.images or allowance.amount or 0) - counters.get(name, 0)) // move)
     return max(min([left, *edges]), 1)
 
 

@@ -75,6 +75,7 @@ class Tab:
         self.contract = contract
         self._requests: Counter[str] = Counter()
         self._list: Counter[str] = Counter()
+        self._owed: Counter[str] = Counter()
         self._drawn = [0] * len(contract.prepaid)
         self._free: Counter[tuple[int, str]] = Counter()
         self._drawings: Counter[tuple[str, str]] = Counter()
@@ -95,6 +96,8 @@ class Tab:
         self._list[month] += full
         owed = round(full * (100 - percent) / 100)
         owed -= self._dollars_free(month, owed, at)
+        back = self._paid_back(month, back, owed, at)
+        self._owed[month] += owed - back
         prepaid = self._take(owed, at) - self._put_back(back, at)
         return Slip(owed=owed, percent=percent, back=back, prepaid=prepaid)
 
@@ -151,6 +154,19 @@ class Tab:
                 self._free[key] += used
                 gone += used
         return gone
+
+    def _paid_back(self, month: str, back: int, owed: int, at: datetime) -> int:
+        """How much of what is taken back was ever paid in money; dollars that were free are free again."""
+        paid = min(back, self._owed[month] + owed)
+        rest = back - paid
+        for index in range(len(self.contract.free) - 1, -1, -1):
+            free = self.contract.free[index]
+            if Fraction(free.usd) and self._is_on(free, at):
+                key = index, month if free.every == "month" else ""
+                again = min(self._free[key], rest)
+                self._free[key] -= again
+                rest -= again
+        return paid
 
     @staticmethod
     def _is_on(free: Free, at: datetime) -> bool:

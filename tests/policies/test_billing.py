@@ -113,7 +113,7 @@ def test_quote_bill_and_invoice_say_what_was_reckoned_by_hand(case: Case) -> Non
 
 
 @pytest.mark.parametrize(
-    "contract", ["marginal", "whole", "odd", "pictures-a-month", "trial", "weights", "all-at-once"]
+    "contract", ["marginal", "whole", "odd", "pictures-a-month", "trial", "weights", "all-at-once", "free-then-whole"]
 )
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 999, 1000, 5001])
 def test_a_months_cost_is_the_sum_of_its_orders(contract: str, count: int) -> None:
@@ -150,7 +150,8 @@ def test_reasons_say_what_moved_a_price_and_nothing_else() -> None:
     ours = Account(billing("whole"))
     order = Billable(listed=30_000_000, pictures=1, at=MIDDAY)
     assert list(reasons(ours.billing, settle(ours.billing, ours.counted, order), order)) == []
-    ours.counters.update({"2026-11/requests": 999, "2026-11/listed": 999 * 30_000_000})
+    before = 999 * 30_000_000
+    ours.counters.update({"2026-11/requests": 999, "2026-11/listed": before, "2026-11/owed": before})
     said = list(reasons(ours.billing, settle(ours.billing, ours.counted, order), order))
     assert said == ["request 1,000 of 2026-11: 5 % off", "$1.4985 comes back for the 999 requests before it"]
     ours.counters["2026-11/requests"] = 10_000

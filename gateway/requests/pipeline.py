@@ -60,4 +60,6 @@ class Pipeline:
         return quoted(call.request.count, weighed, house.market, invoices)
 
     def _under_rules(self, call: Call) -> Call:
+        if not self._policy.rules.rules:
+            return call
         return under_rules(call, self._policy, self._catalog.resolve, self._house.shop.clock.utc())

@@ -471,6 +471,7 @@ class App:
         for task in (*self._loops, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
+        await self.shadowing.keep_finished()
         await self.shadowing.note_left_out()
         for provider in list(self.providers.values()):
             await provider.aclose()

@@ -121,6 +121,16 @@ class Served(Struct, frozen=True, kw_only=True):
     """Whether the caller got a picture, be it from somebody else."""
 
 
+class Finished(Struct, frozen=True, kw_only=True):
+    """A copy that is drawn, and not kept yet."""
+
+    experiment: Experiment
+    challenger: Challenger
+    served: Served
+    copy: Call
+    side: Side
+
+
 class Shadowing:
     """Carries the policy's experiments out."""
 
@@ -147,6 +157,8 @@ class Shadowing:
         self._ripe: list[tuple[Call, Delivery | None, Sequence[Copying]]] = []
         """Calls whose copies begin at the next turn; those of `_fresh` at the one after it."""
         self._ripening = False
+        self._finished: list[Finished] = []
+        """Pairs to be kept, all that come within a second in one commit."""
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._noted = clock.now()
         self._closed = False
@@ -207,8 +219,21 @@ class Shadowing:
         """Write budgets that changed, and what was left out."""
         if not self._budgeted and (self._copyings or self._spent):
             await self._budget()
+        if self._finished:
+            await self.keep_finished()
         if self._left_out and self._clock.now() - self._noted >= NOTED_EVERY_S:
             await self.note_left_out()
+
+    async def keep_finished(self) -> None:
+        """Keep the pairs whose copies are drawn."""
+        finished, self._finished = self._finished, []
+        for done, kept in zip(
+            finished, await asyncio.gather(*map(self._keep, finished), return_exceptions=True), strict=True
+        ):
+            if isinstance(kept, LeftOut):
+                self._left_out[done.experiment.name, str(kept)] += 1
+            elif isinstance(kept, BaseException):
+                log.error("pair_not_kept", experiment=done.experiment.name, exc_info=kept)
 
     async def note_left_out(self) -> None:
         """Write how many copies were not made, and why."""
@@ -279,7 +304,7 @@ class Shadowing:
     async def _try(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> None:
         """Have one copy drawn, or count why it was not."""
         try:
-            await self.pair(experiment, challenger, path, served)
+            self._finished.append(await self._draw(experiment, challenger, path, served))
         except LeftOut as left_out:
             self._left_out[experiment.name, str(left_out)] += 1
 
@@ -322,8 +347,8 @@ class Shadowing:
 
     # -- one copy -------------------------------------------------------------------------------
 
-    async def pair(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> Pair:
-        """Have one copy drawn and the pair kept; raises `LeftOut` where it came to none."""
+    async def _draw(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> Finished:
+        """Have one copy drawn; raises `LeftOut` where it came to nothing."""
         call, facts = served.call, served.facts
         offer = self._offer(challenger, facts.champion)
         stratum = stratum_of(experiment.sample, facts)
@@ -349,7 +374,7 @@ class Shadowing:
         finally:
             spending.add(stratum, billed - estimate)
         side = side_of(order, offer, copy.request, picture.asset if picture is not None else None)
-        return await self._keep(experiment, challenger, served, copy, side)
+        return Finished(experiment=experiment, challenger=challenger, served=served, copy=copy, side=side)
 
     def _call(self, experiment: Experiment, challenger: Challenger, offer: Offer, served: Served, left: int) -> Call:
         """The copy: the same prompt, seed and size, on the caller's terms, for our own account."""
@@ -408,9 +433,9 @@ class Shadowing:
             raise LeftOut(f"{attempts[0].account} had no room for it", passing=True)
         return Ended(attempts[0].cost, attempts[0].count, told), None
 
-    async def _keep(
-        self, experiment: Experiment, challenger: Challenger, served: Served, copy: Call, side: Side
-    ) -> Pair:
+    async def _keep(self, done: Finished) -> Pair:
+        """Keep a pair; raises `LeftOut` where its call was erased."""
+        experiment, challenger, served, copy, side = done.experiment, done.challenger, done.served, done.copy, done.side
         call, facts = served.call, served.facts
         mine_drawn = served.picture.asset if served.picture is not None else None
         mine = side_of(served.order, facts.champion, replace(call.request, count=served.order.count), mine_drawn)
@@ -530,9 +555,9 @@ class Shadowing:
         served = Served(call=asked, facts=facts, picture=picture, order=order, delivered=False)
         found: list[Pair | LeftOut] = []
         for challenger in experiment.challengers:
-            pair = partial(self.pair, experiment, challenger, self.path(fields_of(challenger)), served)
+            draw = partial(self._draw, experiment, challenger, self.path(fields_of(challenger)), served)
             try:
-                found.append(await self._patiently(pair))
+                found.append(await self._keep(await self._patiently(draw)))
             except LeftOut as left_out:
                 found.append(left_out)
         return found

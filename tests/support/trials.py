@@ -70,6 +70,7 @@ class Trial(Town):
             return self.app.shadowing._under_way == 0
 
         await eventually(none_left)
+        await self.app.shadowing.keep_finished()
 
     async def spent(self) -> int:
         """What the experiment's budget counts, held or posted."""

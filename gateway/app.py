@@ -22,7 +22,7 @@ from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.invoices import Outlook, as_invoiced, outlooks
 from gateway.features.key_brake import KeyBrake, Terms
-from gateway.features.measuring import MEASURE_S, Measuring
+from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
@@ -143,6 +143,7 @@ class App:
         self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
         self.measuring = Measuring(db, assets)
+        self._measured = clock.now()
         self._carry_out_experiments()
         self.coalescing = Coalescing(
             self.serve,
@@ -502,7 +503,9 @@ class App:
         return full
 
     async def _measure(self) -> None:
-        if not self.shadowing.idle:
+        waited = self.clock.now() - self._measured
+        if not self.shadowing.idle and (not self.running or waited >= BUSY_S):
+            self._measured = self.clock.now()
             await self.measuring.some(1)
 
     async def _tick(self) -> None:

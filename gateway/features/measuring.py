@@ -23,7 +23,10 @@ from policies.experiments.picture_measures import SIDE, Pixels, measures
 log = structlog.get_logger("gateway.measuring")
 
 MEASURE_S = 10.0
-"""Seconds between two pairs measured beside live work: well below 1 % of a core."""
+"""Seconds between two pairs measured while no order is under way."""
+BUSY_S = 120.0
+"""The same while some are: live calls would wait for 50 ms of work, and the first time for what it loads.
+"""
 
 
 class Measuring:

@@ -63,6 +63,17 @@ def test_a_crowd_that_is_late_does_not_make_late_who_comes_after() -> None:
     assert in_time > 40.0
 
 
+def test_a_simulator_that_never_asks_who_is_due_ends_as_well() -> None:
+    class Unwoken(Bounded):
+        def due(self, snapshot: Any, now: float) -> None:
+            """Nobody asks."""
+
+    policy = Unwoken(40)
+    run = Sim(crowded(), policy).run()
+    assert run.done.all()
+    assert policy.most == 40
+
+
 def test_the_same_world_is_played_the_same_again() -> None:
     first, again = (played(100)[0] for _ in range(2))
     assert (first.done == again.done).all()

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import sqlite3
 import sys
 import tempfile
@@ -153,11 +154,19 @@ def gateway(folder: Path, sandbox_port: int, pace: float) -> Iterator[Gateway]:
     env = {f"BENCH_{name.upper()}_KEY": f"sandbox-{name}" for name in SELLERS}
     home = write_home(folder / "gateway", settings=settings, env=env)
     copy_catalog(home, pace=pace)
+    _wait_patiently(home)
     served = Gateway(home, free_port(), folder / "gateway.log")
     try:
         yield served
     finally:
         served.stop()
+
+
+def _wait_patiently(home: Home) -> None:
+    """Let everybody wait in line who wants to, for as long as it takes."""
+    file = home.folder / "policies" / "default.yaml"
+    text = re.sub(r"(?m)^(\s*max_wait:\s*)\S+", rf"\g<1>{PATIENCE_S:g}s", file.read_text())
+    file.write_text(re.sub(r"(?m)^(\s*max_waiting:\s*)\d+", r"\g<1>100000", text))
 
 
 def _price(home: Home, product: Mapping[str, object]) -> int:

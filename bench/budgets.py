@@ -35,7 +35,7 @@ from bench.processes import Child, free_port, raise_file_limit
 from bench.report import Figure, conclude
 
 TEAMS = 8
-WAVES = 8
+WAVES = 12
 """How often callers come back at most."""
 PATIENCE_S = 600.0
 """Seconds a caller waits; so do the calls: what is measured is money, not speed."""

@@ -55,7 +55,8 @@ def run(options: Options, folder: Path) -> Run:
     """Play all acts, wait until the books are quiet, read them."""
     began = time.monotonic()
     calls = plan_calls(options.orders, options.seed)
-    with stage.sandbox(folder, time_scale=options.time_scale, seed=options.seed) as sandbox:
+    contracts = stage.CONTRACTS
+    with stage.sandbox(folder, time_scale=options.time_scale, seed=options.seed, contracts=contracts) as sandbox:
         with stage.gateway(folder, sandbox.port, time_scale=options.time_scale) as gateway:
             callers = Callers(gateway.port, gateway.keys)
             restarts: list[float] = []

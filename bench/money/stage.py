@@ -137,14 +137,16 @@ class AccountStats(Struct):
 
 
 @contextmanager
-def sandbox(folder: Path, *, time_scale: float, seed: int) -> Iterator[Sandbox]:
-    """The sandbox for the length of a block."""
+def sandbox(
+    folder: Path, *, time_scale: float, seed: int, contracts: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[Sandbox]:
+    """The sandbox for the length of a block; without `contracts`, list prices are what it bills."""
     port = free_port()
     command = python("providers.sandbox", "--port", str(port), "--time-scale", str(time_scale), "--seed", str(seed))
     with running(command, log=folder / "sandbox.log") as child:
         wait_for_200(child, port, "/_sandbox/stats")
         started = Sandbox(port)
-        started.script({"machines": MACHINES, "contracts": CONTRACTS})
+        started.script({"machines": MACHINES, "contracts": contracts or {}})
         yield started
 
 

@@ -304,7 +304,8 @@ class Shadowing:
     async def _try(self, experiment: Experiment, challenger: Challenger, path: Pipeline, served: Served) -> None:
         """Have one copy drawn, or count why it was not."""
         try:
-            self._finished.append(await self._draw(experiment, challenger, path, served))
+            done = await self._draw(experiment, challenger, path, served)
+            self._finished.append(done)  # not in one line: `keep_finished` puts another list there meanwhile
         except LeftOut as left_out:
             self._left_out[experiment.name, str(left_out)] += 1
 

@@ -271,15 +271,18 @@ def test_the_demo_does_the_main_job(tmp_path: Path) -> None:
     assert (tmp_path / "demo-output" / "export.png").stat().st_size > 10_000
 
 
-def test_a_comparison_that_saw_too_little_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("gateway.cli.demo_compare.SECONDS", 2.0)
-    assert run(["demo", "--compare", "--state", str(tmp_path / "state")]) == 1
-    said = capsys.readouterr()
-    assert "fal-or-together: fal:flux-schnell, running" in said.out
-    assert "NOT YET DECIDED" in said.out
-    assert "were not told apart" in said.err
+def test_a_comparison_that_saw_too_little_says_so(tmp_path: Path) -> None:
+    hasty = (
+        "import sys; from gateway.cli import demo_compare, run; demo_compare.SECONDS = 2.0; sys.exit(run(sys.argv[1:]))"
+    )
+    words = ["demo", "--compare", "--state", str(tmp_path / "state")]
+    done = subprocess.run(
+        [sys.executable, "-c", hasty, *words], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "fal-or-together: fal:flux-schnell, running" in done.stdout
+    assert "NOT YET DECIDED" in done.stdout
+    assert "were not told apart" in done.stderr
 
 
 def test_the_demo_tells_test_suites_what_they_need(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def test_a_fresh_master_key_before_the_old_one_seals_and_both_open() -> None:
     assert unseal(MASTER, "acme-fal", seal(both, "acme-fal", "key")) == "key"
 
 
-@pytest.mark.parametrize("master", ["", "secret", MASTER + ",", MASTER[:-4]])
+@pytest.mark.parametrize(
+    "master", ["", "secret", MASTER + ",", MASTER[:-4]], ids=["none", "no key", "one too few", "cut off"]
+)
 def test_what_is_no_master_key_is_told(master: str) -> None:
     with pytest.raises(BadMaster, match="32 bytes"):
         check_master(master)

@@ -25,7 +25,7 @@ async def test_a_cheaper_seller_with_a_slow_tail_is_told_from_the_champion_drawn
         sandbox.script(
             {
                 "limits": {"fal": plenty, "together": plenty},
-                "rules": [{"provider": "together", "do": "slow", "when": {"every": 6}, "args": {"seconds": 4}}],
+                "rules": [{"provider": "together", "do": "slow", "when": {"every": 3}, "args": {"seconds": 2}}],
             }
         )
         terms = settings(tmp_path, sandbox.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,10 +91,11 @@ class Trial(Town):
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something is so."""
-    for _ in range(1_000):
-        if await holds():
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(90):
+            while not await holds():  # noqa: ASYNC110 - whatever it is, it has no event for a test to await
+                await asyncio.sleep(0.02)
             return
-        await asyncio.sleep(0.02)
     raise AssertionError("it never came to be")
 
 

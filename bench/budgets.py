@@ -12,10 +12,8 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import sqlite3
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from msgspec import Struct
 from bench.gateway_config import Home, copy_catalog, write_home
 from bench.loopback import HOST, wait_for_200
 from bench.money import judge, stage
+from bench.money.options import add_options, work_folder
 from bench.money.traffic import UNSAFE
 from bench.processes import Child, free_port, raise_file_limit
 from bench.report import Figure, conclude
@@ -154,19 +153,11 @@ def gateway(folder: Path, sandbox_port: int, pace: float) -> Iterator[Gateway]:
     env = {f"BENCH_{name.upper()}_KEY": f"sandbox-{name}" for name in SELLERS}
     home = write_home(folder / "gateway", settings=settings, env=env)
     copy_catalog(home, pace=pace)
-    _wait_patiently(home)
     served = Gateway(home, free_port(), folder / "gateway.log")
     try:
         yield served
     finally:
         served.stop()
-
-
-def _wait_patiently(home: Home) -> None:
-    """Let everybody wait in line who wants to, for as long as it takes."""
-    file = home.folder / "policies" / "default.yaml"
-    text = re.sub(r"(?m)^(\s*max_wait:\s*)\S+", rf"\g<1>{PATIENCE_S:g}s", file.read_text())
-    file.write_text(re.sub(r"(?m)^(\s*max_waiting:\s*)\d+", r"\g<1>100000", text))
 
 
 def _price(home: Home, product: Mapping[str, object]) -> int:
@@ -409,18 +400,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the bench; answers the exit status."""
     parser = argparse.ArgumentParser(prog="bench budgets", description="Can a budget be overspent, or left unused?")
     parser.add_argument("--calls", type=int, default=10_000, help="calls sent at the same moment (default 10000)")
-    parser.add_argument("--kills", type=int, default=2, help="SIGKILLs of the gateway in the middle (default 2)")
-    parser.add_argument("--seed", type=int, default=1, help="draws the calls and the faults (default 1)")
-    parser.add_argument(
-        "--time-scale", type=float, default=0.02, help="real seconds for one of the sellers' (default 0.02)"
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--keep", type=Path, help="leave database and logs in this (new) folder")
+    add_options(parser)
     options = Options(**vars(parser.parse_args(arguments)))
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="pixelgate-bench-") as temporary:
-        folder = options.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    with work_folder(options.keep) as folder:
         done = run(options, folder)
     more = {
         "seed": options.seed,

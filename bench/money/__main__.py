@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from msgspec import Struct
 from bench.money import judge, stage
 from bench.money.driver import Answer, Callers
 from bench.money.judge import Books, SandboxBooks
+from bench.money.options import add_options, work_folder
 from bench.money.script import acts
 from bench.money.traffic import plan_calls
 from bench.processes import raise_file_limit
@@ -149,18 +149,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the bench; answers the exit status."""
     parser = argparse.ArgumentParser(prog="bench money", description="Is every nano-dollar accounted for?")
     parser.add_argument("--orders", type=int, default=2000, help="calls to make, each one order or more (default 2000)")
-    parser.add_argument("--kills", type=int, default=2, help="SIGKILLs of the gateway in the middle (default 2)")
-    parser.add_argument("--seed", type=int, default=1, help="draws the calls and the faults (default 1)")
-    parser.add_argument(
-        "--time-scale", type=float, default=0.02, help="real seconds for one of the sellers' (default 0.02)"
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--keep", type=Path, help="leave database, invoice and logs in this (new) folder")
+    add_options(parser)
     options = Options(**vars(parser.parse_args(arguments)))
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="pixelgate-bench-") as temporary:
-        folder = options.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    with work_folder(options.keep) as folder:
         done = run(options, folder)
     more = context(done, options)
     for name, value in more.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,26 +21,6 @@ from tests.support.books import NOON, HandClock, new_hold
 DELIVERED = Outcome(delivered=1)
 HALF_FROM_3 = Billing(tiers=(VolumeTier(3, 5_000),))
 HALF_OF_ALL_FROM_3 = Billing(tiers=(VolumeTier(3, 5_000),), applies="whole")
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
-    yield database
-    assert await database.audit() == []
-    await database.aclose()
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def ledger(db: SqliteDatabase, clock: HandClock) -> Ledger:
-    ledger = Ledger(db, "own_1", clock)
-    await ledger.beat()
-    return ledger
 
 
 async def order(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,6 @@ from tests.support.town import CALLER, town
 
 HOUR = timedelta(hours=1)
 moments = st.integers(0, 12 * 366 * 86_400).map(lambda seconds: NOON - 6 * 366 * 24 * HOUR + timedelta(seconds=seconds))
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
-    yield database
-    assert await database.audit() == []
-    await database.aclose()
 
 
 def budget(

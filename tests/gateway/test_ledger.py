@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,26 +16,6 @@ from tests.support.books import NOON, HandClock, asset, new_hold
 
 DELIVERED = Outcome(delivered=1)
 LOST = Outcome(error="outcome_unknown")
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
-    yield database
-    assert await database.audit() == []
-    await database.aclose()
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def ledger(db: SqliteDatabase, clock: HandClock) -> Ledger:
-    ledger = Ledger(db, "own_1", clock)
-    await ledger.beat()
-    return ledger
 
 
 async def budget(db: SqliteDatabase, limit: int) -> None:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -76,24 +75,6 @@ def total(amount: int, day: datetime = MIDNIGHT, endpoint: str = "flux/schnell")
 
 def period(clock: HandClock) -> Period:
     return Period(since=NOON - timedelta(hours=1), settled_before=clock.utc(), now=clock.utc())
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
-    yield database
-    assert await database.audit() == []
-    await database.aclose()
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def ledger(db: SqliteDatabase, clock: HandClock) -> Ledger:
-    return Ledger(db, "own_1", clock)
 
 
 async def order(

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 
@@ -22,14 +21,6 @@ from gateway.storage.database.sqlite.file import APPLICATION_ID
 from gateway.storage.rows import DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
 from providers.contract import Ticket
 from tests.support.books import NOON, asset, new_hold
-
-
-@pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "books.db"), "process")
-    yield database
-    assert await database.audit() == []
-    await database.aclose()
 
 
 async def test_commits_are_gathered_while_many_orders_are_under_way(db: SqliteDatabase) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-BLOCKS_S = ((3600.0, "hours"), (600.0, "ten minutes"), (60.0, "minutes"), (3.0, "three seconds"))
+BLOCKS_S = ((3600.0, "hours"), (600.0, "spans of 10 min"), (60.0, "minutes"), (3.0, "spans of 3 s"))
 """The largest that gives enough blocks is drawn. An interval knows of no weather that lasts longer than its blocks, so
 what was seen for less than some minutes says little of other hours; the report names the blocks."""
 ENOUGH = 12

@@ -40,7 +40,8 @@ def home_of(folder: Path, sandbox: Sandbox) -> Home:
     settings = {
         "accounts": accounts,
         "database": {"durability": "process"},
-        "recovery": {"every": "500ms", "stale_after": "2s", "unknown_after": "1s"},
+        # Longer than the slowest order: what is on no bill by then counts as never taken.
+        "recovery": {"every": "500ms", "stale_after": "2s", "unknown_after": "6s", "reconcile": "1s"},
     }
     keys = {"FAL_KEY": "sandbox-fal", "TOGETHER_API_KEY": "sandbox-together"}
     home = write_home(folder / "home", settings=settings, env=keys)

@@ -49,6 +49,8 @@ class Scene(Struct, frozen=True, kw_only=True):
     """White where the first input is painted over; elsewhere it stays as it is."""
     cut_out: bool = False
     """Only the middle of the first input is left, and nothing behind it."""
+    plain: bool = False
+    """A bare sky, for load: what takes time to paint takes as long to decode and to encode again."""
 
 
 def paint(scene: Scene) -> bytes:
@@ -58,6 +60,8 @@ def paint(scene: Scene) -> bytes:
         return _encode(Image.new("RGB", size), scene.format)
     if scene.cut_out:
         return _encode(_cut_out(scene), scene.format)
+    if scene.plain:
+        return _encode(_sky(size, palette_for("tile", random.Random("tile"))), scene.format)
     return _encode(_edited(scene) if scene.inputs else _landscape(scene), scene.format)
 
 
@@ -291,7 +295,7 @@ def _weight(scene: Scene, picture: bytes) -> int:
 class Painter:
     """Paints in two threads and remembers what it painted, up to 128 MiB.
 
-    `plain` paints one tile per size, tier and format for everybody: for load, where nobody looks.
+    `plain` paints one tile per size and format for everybody: for load, where nobody looks.
     """
 
     def __init__(self, *, plain: bool) -> None:
@@ -303,7 +307,9 @@ class Painter:
     async def paint(self, scene: Scene) -> bytes:
         """The scene's picture file."""
         if self.plain:
-            scene = structs.replace(scene, prompt="tile", seed=0, model="tile", steps=28, inputs=(), mask=None)
+            scene = structs.replace(
+                scene, prompt="", seed=0, model="", tier="", steps=28, inputs=(), mask=None, plain=True
+            )
         kept = self._kept.get(scene)
         if kept is not None:
             self._kept.move_to_end(scene)

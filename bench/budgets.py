@@ -1,9 +1,9 @@
 """`python -m bench.budgets`: thousands of orders at once against budgets that fit only some of them.
 
-Every call is sent at the same moment, by callers who come back with what was refused, cut off or failed, until the
-budgets admit nothing more. Sellers fail, refuse and hang meanwhile, and the gateway is killed. Then the entries are
-played back one by one, in plain SQL, and every budget is held against what was set aside or spent in its name at each
-of these moments.
+Every call is sent at the same moment, by callers who come back with what was turned away, cut off or failed as soon as
+they are told to, until money is all that refuses them. Sellers fail, refuse and hang meanwhile, and the gateway is
+killed. Then the entries are played back one by one, in plain SQL, and every budget is held against what was set aside
+or spent in its name at each of these moments.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from bench.report import Figure, conclude
 
 TEAMS = 8
 WAVES = 12
-"""How often callers come back at most."""
+"""How often those whom money refused ask again at most, whether something was given back meanwhile."""
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 60.0
+"""Between two tries of a caller, where it was not told to wait longer; doubled from one try to the next."""
 PATIENCE_S = 600.0
 """Seconds a caller waits; so do the calls: what is measured is money, not speed."""
 SETTLE_S = 120.0
@@ -86,6 +89,7 @@ class Wish(Struct):
     body: Mapping[str, object]
     end: str = ""
     """`200`, or the status and code of the last refusal; empty while nobody answered."""
+    answers: int = 0
 
     @property
     def again(self) -> bool:
@@ -122,10 +126,10 @@ class Gateway:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Start a process, and wait until it is ready."""
+        """Start a process, and wait until it is ready: thousands may be at its door before it is."""
         command = self.home.command("serve", "--host", HOST, "--port", str(self.port))
         self._child = Child(command, log=self._log, core=None, env=self.home.env)
-        wait_for_200(self._child, self.port, "/health/ready")
+        wait_for_200(self._child, self.port, "/health/ready", within_s=PATIENCE_S)
 
     def stop(self, *, kill: bool = False) -> None:
         """Ask it to leave, or kill it."""
@@ -223,10 +227,11 @@ def _json(home: Home, *words: str) -> Mapping[str, object]:
 class Callers:
     """All callers: each sends its call at once, and comes back with it while that makes sense."""
 
-    def __init__(self, gateway: Gateway, keys: Mapping[str, str], kills: Sequence[int]) -> None:
-        """`kills`: after how many answers of the first wave the gateway is killed."""
+    def __init__(self, gateway: Gateway, keys: Mapping[str, str], kills: Sequence[int], draw: random.Random) -> None:
+        """`kills`: after how many answers of the first wave the gateway is killed; `draw` spreads who comes back."""
         self._gateway, self._keys = gateway, keys
         self._kills = list(kills)
+        self._draw = draw
         self.answers = 0
         self.waves = 0
         self.most_at_once = 0
@@ -234,34 +239,51 @@ class Callers:
         self._down: asyncio.Task[None] | None = None
 
     async def make(self, wishes: Sequence[Wish]) -> None:
-        """Send waves until one of them brings nobody anything."""
+        """Send waves until money refuses everybody in one of them."""
         timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             while self.waves < WAVES and (due := [wish for wish in wishes if wish.again]):
                 self.waves += 1
-                began = time.monotonic()
-                await asyncio.gather(*(self._send(session, wish) for wish in due))
+                began, answers = time.monotonic(), self.answers
+                await asyncio.gather(*(self._insist(session, wish, began + PATIENCE_S) for wish in due))
                 if self._down is not None:
                     await self._down
                 ends = Counter(wish.end for wish in due)
                 print(
-                    f"wave {self.waves}: {len(due)} calls in {time.monotonic() - began:.0f} s: {dict(ends)}", flush=True
+                    f"wave {self.waves}: {len(due)} calls, {self.answers - answers} answers"
+                    f" in {time.monotonic() - began:.0f} s: {dict(ends)}",
+                    flush=True,
                 )
                 if ends["429 insufficient_quota"] == len(due):
                     return
 
-    async def _send(self, session: aiohttp.ClientSession, wish: Wish) -> None:
+    async def _insist(self, session: aiohttp.ClientSession, wish: Wish, until: float) -> None:
+        """Send a call until it has a picture, or nothing but money or its prompt keeps it from one."""
+        pause = FIRST_PAUSE_S
+        while True:
+            told = await self._send(session, wish)
+            wait = max(told, pause * self._draw.uniform(0.75, 1.0))
+            if not wish.again or wish.refused or time.monotonic() + wait > until:
+                return
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(wait)
+
+    async def _send(self, session: aiohttp.ClientSession, wish: Wish) -> float:
+        """Send a call once; answers the seconds it was told to wait before it comes back."""
         url = f"http://{HOST}:{self._gateway.port}/v1/images/generations"
         headers = {
             "authorization": f"Bearer {self._keys[wish.team]}",
-            "idempotency-key": f"call-{wish.number}-{self.waves if wish.end else 1}",
+            "idempotency-key": f"call-{wish.number}-{wish.answers}",
         }
         self._open += 1
         self.most_at_once = max(self.most_at_once, self._open)
+        told = 0.0
         try:
             async with session.post(url, json=dict(wish.body), headers=headers) as response:
                 content = await response.read()
                 wish.end = "200" if response.status == 200 else f"{response.status} {_code(content)}"
+                told = float(response.headers.get("retry-after", 0))
+                wish.answers += 1
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass  # cut off: it comes back under the same idempotency key
         finally:
@@ -270,6 +292,7 @@ class Callers:
         if self._kills and self.answers >= self._kills[0] and self._down is None:
             self._kills.pop(0)
             self._down = asyncio.create_task(self._die())
+        return told
 
     async def _die(self) -> None:
         self._gateway.stop(kill=True)
@@ -336,7 +359,7 @@ def run(options: Options, folder: Path) -> Run:
         served.start()
         keys, limits = set_budgets(served.home, wishes)
         kills = [options.calls * (number + 1) // (2 * options.kills + 2) for number in range(options.kills)]
-        callers = Callers(served, keys, kills)
+        callers = Callers(served, keys, kills, random.Random(options.seed))
         asyncio.run(callers.make(wishes))
         database = served.home.state / "pixelgate.db"
         _settle(database, sandbox)

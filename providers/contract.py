@@ -234,6 +234,10 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     """Percent taken off the list price in it, where the provider says."""
     pictures: int | None = None
     """Pictures that were made, where the provider says."""
+    units: Decimal | None = None
+    """How many of its billing units it counted, where the provider says."""
+    unit_nano_usd: int | None = None
+    """What one of them costs by its list."""
 
 
 class ListedPrice(Struct, frozen=True, kw_only=True):

@@ -14,9 +14,11 @@ import msgspec
 from cyclopts import Parameter
 
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.money.differences import unit_prices
 from gateway.money.focus import COLUMNS, row_of
 from gateway.money.periods import Period, month_of
 from gateway.money.reconcile import EndpointDrift, Reconciliation, drift
+from gateway.revisions import load_revision
 from gateway.settings import Settings
 from gateway.storage.audit import Audit
 from gateway.storage.rows import EntryRow
@@ -54,7 +56,15 @@ def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int
             rows.append((name, *_sums(account)))
             rows += [(f"  {' '.join(each.models)} ({each.endpoint})", *_sums(each)) for each in account.endpoints]
         print(table(rows, right=frozenset({1, 2, 3, 4, 5})))
+        _tell_differences(accounts)
     return 1 if differs or suspended else 0
+
+
+def _tell_differences(accounts: Mapping[str, Reconciliation]) -> None:
+    for account in accounts.values():
+        for why in (why for endpoint in account.endpoints for why in endpoint.differences):
+            orders = "1 order" if why.orders == 1 else f"{why.orders:,} orders"
+            say(f"{why.endpoint}: {orders} billed otherwise ({why.cause}): {why.says}")
 
 
 def _sums(found: Reconciliation | EndpointDrift) -> tuple[str, ...]:
@@ -122,10 +132,12 @@ async def _reconcile(settings: Settings, days: int) -> Mapping[str, Reconciliati
     if not on:
         why = "; ".join(f"{name}: {reason}" for name, reason in settings.accounts_off().items())
         raise Stop(f"no provider account is on, so there is nobody to ask ({why})")
+    now = datetime.now(UTC)
+    catalog = load_revision(settings, every_account=True, at=now).catalog
     db, http = open_records(settings), Http()
     providers = {name: registry.connect(a.kind, name, a.adapter_settings(), http) for name, a in on.items()}
     try:
-        return await drift(db, providers, datetime.now(UTC) - timedelta(days=days))
+        return await drift(db, providers, now - timedelta(days=days), unit_prices(catalog.offers))
     except ProviderError as error:
         raise Stop(f"a provider did not tell what it bills: {error}", code=1) from None
     finally:

@@ -16,9 +16,10 @@ from typing import Literal
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from gateway.clock import Clock
+from gateway.money.differences import Cause, Difference
 from gateway.money.ledger import Ledger
 from gateway.money.price_list import Finding
 from gateway.money.reconcile import Resolution
@@ -70,6 +71,11 @@ _DONE = {
     "notify": "",
     "preview": "Calls without a tier of their own are drawn at the lowest until it renews.",
     "queue": "Its calls wait behind all others until it renews.",
+}
+_CHANGED: Mapping[Cause, str] = {
+    "price": "The price changed",
+    "units": "The number of units changed",
+    "price and units": "Price and number of units changed",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -158,7 +164,7 @@ class Alerts:
             return  # orders either side of a discount, billed in another order than ours: in all they cost the same
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
-            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. Has a price changed? "
+            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. {_why(found.differences)} "
             f"`pixelgate ledger reconcile` shows where."
         )
         facts = {
@@ -166,6 +172,7 @@ class Alerts:
             "corrections": found.corrections,
             "nano_usd": found.corrected_by,
             "endpoints": found.endpoints,
+            "differences": to_builtins(found.differences),
         }
         await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
 
@@ -326,6 +333,14 @@ class Alerts:
                 text = f"{name} is spent: {to_usd(spent)} of {to_usd(limit)} USD are, and an order no longer fitted."
             facts = {**told, "level": level, "spent_nano_usd": spent, "limit_nano_usd": limit}
             yield _alert("budget", (*place, str(level)), now, text, facts)
+
+
+def _why(differences: Sequence[Difference]) -> str:
+    """What most orders differ in, in a sentence."""
+    told = max((each for each in differences if each.cause in _CHANGED), key=lambda each: each.orders, default=None)
+    if told is None:
+        return "Has a price changed?"
+    return f"{_CHANGED[told.cause]} of {told.endpoint}: {told.says}."
 
 
 def _some(endpoints: Sequence[str]) -> str:

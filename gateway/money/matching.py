@@ -16,6 +16,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.money.differences import Difference, UnitPrice, difference, unpriced
 from gateway.storage.rows import AttemptRow
 from policies.money import half_even
 from providers.contract import ListedOrder, Ticket, UsageRecord
@@ -65,6 +66,8 @@ class Mend(Struct, frozen=True):
     """How many were made; None: as many as were ordered, for all anybody knows."""
     at: datetime | None = None
     """The period it belongs to, when that is not told by an attempt."""
+    why: Difference | None = None
+    """Where it is about one order."""
 
 
 Action: TypeAlias = Settle | Release | Mend
@@ -79,24 +82,30 @@ class Plan(Struct, frozen=True):
 
 
 def by_request(
-    lines: Sequence[UsageRecord], attempts: Sequence[AttemptRow], since: datetime, settled_before: datetime
+    lines: Sequence[UsageRecord],
+    attempts: Sequence[AttemptRow],
+    since: datetime,
+    settled_before: datetime,
+    unit_price: UnitPrice = unpriced,
 ) -> Plan:
     """Place lines that name a request.
 
     Orders started from `since` and ended before `settled_before` would be on the report if they had been billed; about
-    others its silence says nothing. `attempts` are all orders the lines can be about, read after the report was.
+    others its silence says nothing. `attempts` are all orders the lines can be about, read after the report was. By
+    `unit_price` corrections say whether it is units or their price that differ.
     """
 
     def silent(row: AttemptRow) -> bool:
         return row.started >= since and _end(row) < settled_before
 
-    bill = _one_line_each(lines)
+    bill = one_line_each(lines)
     latest = max(line.at for line in lines)
     by_attempt = {row.id: row for row in attempts if row.id in bill}
     tickets = {row.ticket.id: row for row in attempts if row.ticket is not None and row.id not in bill}
     actions: list[Action] = []
     for request, row in (tickets | by_attempt).items():
-        actions += _judge(row, request, bill.get(request), silent=silent(row), reached=latest)
+        judged = _judge(row, request, bill.get(request), silent=silent(row), reached=latest)
+        actions += (_explained(action, bill.get(request), unit_price) for action in judged)
     nameless = [row for row in attempts if row.ticket is None and row.id not in bill]
     unplaced = [line for request, line in bill.items() if request not in tickets and request not in by_attempt]
     # A report that names our attempts leaves nothing to guess.
@@ -195,7 +204,7 @@ def by_endpoint(attempts: Iterable[AttemptRow]) -> Mapping[str, Sequence[Attempt
     return groups
 
 
-def _one_line_each(lines: Iterable[UsageRecord]) -> dict[str, UsageRecord]:
+def one_line_each(lines: Iterable[UsageRecord]) -> dict[str, UsageRecord]:
     """Request -> one line with the sum of its lines, oldest first."""
     merged: dict[str, UsageRecord] = {}
     for line in sorted(lines, key=lambda line: line.at):
@@ -203,8 +212,18 @@ def _one_line_each(lines: Iterable[UsageRecord]) -> dict[str, UsageRecord]:
             continue
         first = merged.get(line.request_id)
         amount = line.nano_usd + (first.nano_usd if first else 0)
-        merged[line.request_id] = replace(first or line, nano_usd=amount)
+        units = line.units if first is None or line.units is None or first.units is None else first.units + line.units
+        merged[line.request_id] = replace(first or line, nano_usd=amount, units=units)
     return merged
+
+
+def _explained(action: Action, line: UsageRecord | None, unit_price: UnitPrice) -> Action:
+    """A correction of an order, with the reason why its line differs."""
+    row = action.attempt
+    if not isinstance(action, Mend) or row is None or line is None or row.state == "suspended":
+        return action
+    why = difference(row, line, row.cost if row.listed is None else row.listed, unit_price(row))
+    return replace(action, note=f"{action.note}; {why.says}", why=why)
 
 
 def _judge(

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from gateway.money.differences import Difference, UnitPrice, difference, summed, unpriced
 from gateway.money.matching import (
     DAY,
     Action,
@@ -21,6 +23,7 @@ from gateway.money.matching import (
     by_endpoint,
     by_request,
     by_total,
+    one_line_each,
     quiet_spans,
     unmeasured,
 )
@@ -49,6 +52,8 @@ class Resolution(Struct, frozen=True, kw_only=True):
     """Nano-dollars that the corrections add up to."""
     endpoints: tuple[str, ...] = ()
     """What was corrected, by name."""
+    differences: tuple[Difference, ...] = ()
+    """Why, for each endpoint and cause; nothing of what was corrected as a total."""
     waiting: int = 0
     """Suspended orders the report cannot speak about yet."""
     strangers: tuple[UsageRecord, ...] = ()
@@ -66,6 +71,8 @@ class EndpointDrift(Struct, frozen=True, kw_only=True):
     drift: int | None
     suspended: int
     orders: int
+    differences: tuple[Difference, ...] = ()
+    """Why orders are billed, or were corrected to be, other than by our tariff."""
 
 
 class Reconciliation(Struct, frozen=True, kw_only=True):
@@ -84,7 +91,9 @@ class Reconciliation(Struct, frozen=True, kw_only=True):
     """The same by endpoint, by name."""
 
 
-async def resolve(db: Database, account: str, provider: Provider, period: Period) -> Resolution:
+async def resolve(
+    db: Database, account: str, provider: Provider, period: Period, unit_price: UnitPrice = unpriced
+) -> Resolution:
     """Settle, release or correct whatever the provider's own report decides. Raises its `ProviderError`s.
 
     A report that knows nothing of what we have posted is taken for a report that is late, not for a bill of nothing.
@@ -97,7 +106,7 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
         attempts = await db.account_attempts(account, before)
         named = [line for line in records if line.request_id is not None]
         if named:
-            plan = by_request(named, attempts, period.since, period.settled_before)
+            plan = by_request(named, attempts, period.since, period.settled_before, unit_price)
         else:
             plan = _by_totals(records, attempts, await db.corrections(account, before), period)
     elif isinstance(provider, BillsNobody):
@@ -109,12 +118,15 @@ async def resolve(db: Database, account: str, provider: Provider, period: Period
         corrections=sum(isinstance(action, Mend) for action in posted),
         corrected_by=sum(action.amount for action in posted if isinstance(action, Mend)),
         endpoints=tuple(sorted({action.endpoint for action in posted if isinstance(action, Mend)})),
+        differences=_reasons(posted),
         waiting=len(await db.suspended(account)),
         strangers=plan.strangers,
     )
 
 
-async def glance(db: Database, account: str, provider: Provider, since: datetime, now: datetime) -> Resolution:
+async def glance(
+    db: Database, account: str, provider: Provider, since: datetime, now: datetime, unit_price: UnitPrice = unpriced
+) -> Resolution:
     """Correct what a provider that names orders bills otherwise than we posted, of the orders of the last minutes.
 
     A look at few lines, so that a price which changed in silence shows at once; what it does not show (orders that are
@@ -129,31 +141,47 @@ async def glance(db: Database, account: str, provider: Provider, since: datetime
     known = [line for line in lines if line.request_id in ours]
     if not known:
         return Resolution()
-    plan = by_request(known, settled, now, since)
+    plan = by_request(known, settled, now, since, unit_price)
     mends = [action for action in plan.actions if isinstance(action, Mend)]
     posted = [mend for mend in mends if await post(db, account, mend, now)]
     return Resolution(
         corrections=len(posted),
         corrected_by=sum(mend.amount for mend in posted),
         endpoints=tuple(sorted({mend.endpoint for mend in posted})),
+        differences=_reasons(posted),
     )
 
 
-async def drift(db: Database, providers: Mapping[str, Provider], since: datetime) -> Mapping[str, Reconciliation]:
+def _reasons(posted: Sequence[Action]) -> tuple[Difference, ...]:
+    return summed(each.why for each in posted if isinstance(each, Mend) and each.why is not None)
+
+
+async def drift(
+    db: Database, providers: Mapping[str, Provider], since: datetime, unit_price: UnitPrice = unpriced
+) -> Mapping[str, Reconciliation]:
     """Provider account -> our book and its bill for orders started since a moment. Raises `ProviderError`s.
 
     For sellers that report by the day, only a midnight (UTC) that no order straddles compares like with like.
     """
-    return {account: await _compare(db, account, provider, since) for account, provider in providers.items()}
+    return {
+        account: await _compare(db, account, provider, since, unit_price) for account, provider in providers.items()
+    }
 
 
-async def _compare(db: Database, account: str, provider: Provider, since: datetime) -> Reconciliation:
+async def _compare(
+    db: Database, account: str, provider: Provider, since: datetime, unit_price: UnitPrice
+) -> Reconciliation:
     attempts, mends = await db.account_attempts(account, since), await db.corrections(account, since)
     endpoints = sorted({*by_endpoint(attempts), *(mend.endpoint for mend in mends)})
     lines = None
     if isinstance(provider, ReportsUsage):
         lines = await provider.usage(since, endpoints) if endpoints else ()
     found = tuple(_of_endpoint(endpoint, attempts, mends, lines) for endpoint in endpoints)
+    if lines:
+        reasons = _differences(attempts, lines, await db.mended(account, since), unit_price)
+        found = tuple(
+            replace(each, differences=tuple(why for why in reasons if why.endpoint == each.endpoint)) for each in found
+        )
     ours = sum(each.ours for each in found)
     theirs = None if lines is None else sum(each.theirs or 0 for each in found)
     return Reconciliation(
@@ -164,6 +192,24 @@ async def _compare(db: Database, account: str, provider: Provider, since: dateti
         orders=sum(each.orders for each in found),
         endpoints=found,
     )
+
+
+def _differences(
+    attempts: Sequence[AttemptRow],
+    lines: Sequence[UsageRecord],
+    mended: Mapping[str, int],
+    unit_price: UnitPrice,
+) -> tuple[Difference, ...]:
+    """Why orders that have a line of their own are not billed as we reckoned them before any correction."""
+    bill = one_line_each(lines)
+    found = []
+    for row in attempts:
+        line = bill.get(row.id) or (bill.get(row.ticket.id) if row.ticket is not None else None)
+        if line is None or (row.id not in mended and row.cost == line.nano_usd) or row.state == "suspended":
+            continue
+        reckoned = row.cost - mended.get(row.id, 0) if row.listed is None else row.listed
+        found.append(difference(row, line, reckoned, unit_price(row)))
+    return summed(found)
 
 
 def _of_endpoint(

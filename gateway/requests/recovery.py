@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.clock import Clock
+from gateway.money.differences import unit_prices
 from gateway.money.ledger import Hold, Ledger
 from gateway.money.reconcile import Period, Resolution, glance, resolve
 from gateway.requests.admission import Admission
@@ -86,7 +87,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         now = self.clock.utc()
         for account, provider in list(self.providers.items()):
             try:
-                found = await glance(self.db, account, provider, now - LATEST, now)
+                found = await glance(self.db, account, provider, now - LATEST, now, unit_prices(self.offers))
             except ProviderError as error:
                 # `reconcile` warns of it, once an hour; here it would be twice a minute.
                 log.debug("latest_bills_unavailable", account=account, error=error.kind, detail=error.detail)
@@ -179,7 +180,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         """Settle, release and correct whatever a provider's own report decides about orders since a moment."""
         period = Period(since=since, settled_before=self._known_before(), now=self.clock.utc())
         try:
-            found = await resolve(self.db, account, provider, period)
+            found = await resolve(self.db, account, provider, period, unit_prices(self.offers))
         except ProviderError as error:
             log.warning("usage_unavailable", account=account, error=error.kind, detail=error.detail)
             return

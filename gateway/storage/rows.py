@@ -109,6 +109,8 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     policy: str
     fingerprint: bytes | None = None
     inputs: tuple[tuple[int, int], ...] = ()
+    listed: int | None = None
+    """Its list price, where billing made of that what it costs."""
 
 
 class EntryRow(Struct, frozen=True, kw_only=True):

@@ -115,6 +115,8 @@ class Event(Struct):
     timestamp: datetime
     cost_estimate_nano_usd: int
     percent_discount: Decimal | None = None
+    output_units: Decimal | None = None
+    unit_price: Decimal | None = None
 
 
 class Events(Struct):

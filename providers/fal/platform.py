@@ -63,6 +63,8 @@ class Platform:
                         at=event.timestamp.astimezone(UTC),
                         request_id=event.request_id,
                         discount=event.percent_discount or Decimal(0),
+                        units=event.output_units,
+                        unit_nano_usd=None if event.unit_price is None else _nano(event.unit_price),
                     )
                     for event in decode(answer, Events).billing_events
                 )

@@ -31,6 +31,8 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Dollars per unit as decimal text, by seller and endpoint; `*` is all of a seller's endpoints."""
     units: dict[Seller, dict[str, str]] = {}
     """What the seller's own list calls the unit of an endpoint; how it is counted does not change."""
+    counted: dict[Seller, dict[str, str]] = {}
+    """How many times its units each order counts from now on, by seller and endpoint or `*`; its list is silent."""
     retired: dict[Seller, tuple[str, ...]] = {}
     """Endpoints that a seller no longer has, in place of those named before."""
     contracts: dict[str, Contract] = {}
@@ -102,6 +104,9 @@ def _apply_to_prices(world: World, script: Script) -> None:
     for seller, units in script.units.items():
         for endpoint, unit in units.items():
             world.prices.call(seller, endpoint, unit)
+    for seller, times in script.counted.items():
+        for endpoint, often in times.items():
+            world.prices.count(seller, endpoint, often)
     for seller, endpoints in script.retired.items():
         world.retired = {each for each in world.retired if each[0] != seller}
         world.retired |= {(seller, endpoint) for endpoint in endpoints}

@@ -267,6 +267,7 @@ class PriceList:
     def __init__(self) -> None:
         self._changed: dict[tuple[Seller, str], Fraction] = {}
         self._units: dict[tuple[Seller, str], str] = {}
+        self._times: dict[tuple[Seller, str], Fraction] = {}
 
     def change(self, seller: Seller, endpoint: str, usd: str) -> None:
         """From now on `endpoint` (or `*`: all of the seller's) costs `usd` dollars per unit."""
@@ -276,8 +277,13 @@ class PriceList:
         """From now on the list calls the unit of `endpoint` so; it is counted as before."""
         self._units[seller, endpoint] = unit
 
+    def count(self, seller: Seller, endpoint: str, times: str) -> None:
+        """From now on orders of `endpoint` (or `*`) count `times` the units they did."""
+        self._times[seller, endpoint] = Fraction(times)
+
     def forget_changes(self) -> None:
         """Back to the published prices."""
+        self._times.clear()
         self._changed.clear()
         self._units.clear()
 
@@ -286,7 +292,9 @@ class PriceList:
         price = PUBLISHED.get((seller, endpoint), _OWN_MACHINE)
         changed = self._changed.get((seller, endpoint), self._changed.get((seller, "*")))
         unit = self._units.get((seller, endpoint), price.unit)
-        return Price(price.usd if changed is None else changed, unit, price.measure)
+        times = self._times.get((seller, endpoint), self._times.get((seller, "*")))
+        measure = price.measure if times is None else lambda work: times * price.measure(work)
+        return Price(price.usd if changed is None else changed, unit, measure)
 
 
 def charge(price: Price, work: Work) -> Charge:

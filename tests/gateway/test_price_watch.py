@@ -67,6 +67,17 @@ async def test_a_silent_change_in_bills_is_told_with_the_first_of_them_and_corre
         await until_books_agree(t)
 
 
+async def test_other_units_in_bills_are_told_as_such_with_the_first_of_them(tmp_path: pathlib.Path) -> None:
+    async with town(tmp_path, sellers=("fal",), recovery={"bills": "50ms", "price_lists": "1h"}) as t:
+        t.sandbox.script({"counted": {"fal": {"*": "2"}}})
+        await t.app.serve(t.call())
+        await until(lambda: told_of(t, "bill_drift"))
+        (alert,) = await t.app.db.alerts(10)
+        assert "The number of units changed of fal-ai/flux/" in alert.text
+        assert "2 units at $0.0" in alert.text
+        await until_books_agree(t)
+
+
 async def test_another_unit_on_a_list_is_told_by_the_next_reading(tmp_path: pathlib.Path) -> None:
     async with town(tmp_path, sellers=("fal",), recovery={"price_lists": "50ms"}) as t:
         await until(lambda: t.app.db.listed_prices("fal"))

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from decimal import Decimal
+from typing import Literal, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ from gateway.storage.rows import Outcome
 from providers.contract import Generation, OnAccepted, Order, Ticket, UsageRecord
 from providers.errors import Unsupported
 from tests.support.books import NOON, HandClock, attempt, new_hold
+
+Books: TypeAlias = tuple[SqliteDatabase, Ledger, HandClock]
 
 MIDNIGHT = NOON.replace(hour=0)
 LATER = NOON + timedelta(hours=1)
@@ -155,10 +158,43 @@ async def test_a_glance_corrects_what_the_latest_bills_say_and_nothing_else(
     assert await glance(db, "fal", seller, NOON, clock.utc()) == Resolution()  # it may take hours to name an order
     seller = Prompt(*seller.lines)
     found = await glance(db, "fal", seller, NOON, clock.utc())
-    assert found == Resolution(corrections=1, corrected_by=200, endpoints=("flux/schnell",))
+    assert (found.corrections, found.corrected_by, found.endpoints) == (1, 200, ("flux/schnell",))
     assert await glance(db, "fal", seller, NOON, clock.utc()) == Resolution()
     assert [row.cost for row in await db.account_attempts("fal", NOON)] == [1200, 1000, 0]
     assert await db.audit() == []
+
+
+@pytest.fixture
+def books(db: SqliteDatabase, ledger: Ledger, clock: HandClock) -> Books:
+    return db, ledger, clock
+
+
+def counted(units: str | None, price: int | None, amount: int) -> UsageRecord:
+    """A line of order `a` that says how it was counted."""
+    return replace(line(amount, "a"), units=None if units is None else Decimal(units), unit_nano_usd=price)
+
+
+@pytest.mark.parametrize(
+    ("told", "cause", "says"),
+    [
+        (counted("2", 1000, 2000), "units", "2 units at $0.000001 billed, 1 at $0.000001 reckoned"),
+        (counted("1", 1200, 1200), "price", "1 units at $0.0000012 billed, 1 at $0.000001 reckoned"),
+        (counted("1.5", 900, 1350), "price and units", "1.5 units at $0.0000009 billed, 1 at $0.000001 reckoned"),
+        (counted("1.0000001", 1000, 950), "discount", "1.0000001 units at $0.000001, less $0.00000005"),
+        (counted(None, None, 950), "not told", "the seller does not say how many units it bills"),
+    ],
+)
+async def test_a_correction_says_which_units_were_billed_against_those_we_reckoned(
+    books: Books, told: UsageRecord, cause: str, says: str
+) -> None:
+    db, ledger, clock = books
+    await order(ledger, clock, 1000, cost=1000, ticket="a")
+    found = await resolve(db, "fal", Seller(told), period(clock), lambda _: 1000)
+    assert [(why.cause, why.says, why.orders) for why in found.differences] == [(cause, says, 1)]
+    (correction,) = [entry for entry in await db.entries() if entry.kind == "correction"]
+    assert correction.note == f"usage report of request a: {told.nano_usd} reported, 1000 posted; {says}"
+    (endpoint,) = (await drift(db, {"fal": Seller(told)}, MIDNIGHT, lambda _: 1000))["fal"].endpoints
+    assert (endpoint.drift, endpoint.differences) == (0, found.differences)
 
 
 @pytest.mark.parametrize("reported", [2399, 900])

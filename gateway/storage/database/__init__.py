@@ -373,6 +373,9 @@ class Database(Protocol):
     async def corrections(self, account: str, since: datetime) -> Sequence[Correction]:
         """What was corrected in an account's cost book since a moment, without naming an attempt, oldest first."""
 
+    async def mended(self, account: str, since: datetime) -> Mapping[str, int]:
+        """Attempt id -> what corrections of the cost book that name it add up to, of orders started since a moment."""
+
     async def audit(self) -> list[str]:
         """One sentence per broken promise about money, recomputed from the entries; empty when all hold."""
 

@@ -428,6 +428,12 @@ class SqliteDatabase:
             WHERE kind = 'correction' AND book = 'cost' AND party = ? AND attempt_id = '' AND at >= ? ORDER BY seq"""
         return await self._all(values.correction, sql, account, micros(since))
 
+    async def mended(self, account: str, since: datetime) -> Mapping[str, int]:
+        """Order -> what it was corrected by in the cost book, of an account's orders started since a moment."""
+        sql = """SELECT attempt_id, SUM(amount) FROM entries JOIN attempts ON attempts.id = attempt_id
+            WHERE kind = 'correction' AND book = 'cost' AND party = ? AND started >= ? GROUP BY attempt_id"""
+        return dict(await self._all(_pair, sql, account, micros(since)))
+
     async def audit(self) -> list[str]:
         """One sentence per broken promise about money."""
         return list((await self.examine()).faults)
@@ -595,6 +601,11 @@ class SqliteDatabase:
 
     def _blame(self, error: Exception) -> NotReady:
         return not_ready(self._path, error)
+
+
+def _pair(row: Columns) -> tuple[str, int]:
+    name, number = row
+    return name, number
 
 
 def _fetch(

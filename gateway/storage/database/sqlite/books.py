@@ -71,7 +71,7 @@ OPEN = "state <> 'settled' AND state <> 'released'"
 """As the partial index says it, so that SQLite uses it."""
 
 _HOLD = f"""INSERT INTO attempts ({ATTEMPT}, reservation, budgets)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,?,?)"""
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?,?,?,?,NULL,NULL,NULL,?,?,?,?,NULL,?,?)"""
 _FIND = """SELECT state, owner, account, team, key_id, hold_cost, hold_charge, cost, charge, budgets,
     offer_id, listed, count FROM attempts WHERE id = ?"""
 _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"

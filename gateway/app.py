@@ -22,6 +22,7 @@ from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.invoices import Outlook, as_invoiced, outlooks
 from gateway.features.key_brake import KeyBrake, Terms
+from gateway.features.learned import LearnedMeasures
 from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
@@ -142,7 +143,7 @@ class App:
         self._house = self._make_house()
         self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
-        self.measuring = Measuring(db, assets)
+        self.measuring = Measuring(db, assets, LearnedMeasures(settings.models_folder))
         self._measured = clock.now()
         self._carry_out_experiments()
         self.coalescing = Coalescing(

@@ -368,6 +368,14 @@ class SentinelSettings(_Typed):
     every: Duration = Field(default=86_400.0, ge=60, description="How often each offer is drawn, while money lasts.")
 
 
+class ShadowSettings(_Typed):
+    """What pictures of experiments are measured with, beside arithmetic."""
+
+    models: Path | None = Field(
+        default=None, description="Folder of the learned measures' models; `models` in the state folder when left out."
+    )
+
+
 class Limits(_Typed):
     """What a new key may do unless `keys create` says otherwise."""
 
@@ -387,6 +395,7 @@ class Settings(_Typed):
     limits: Limits = Limits()
     brake: BrakeSettings = BrakeSettings()
     sentinel: SentinelSettings = SentinelSettings()
+    shadow: ShadowSettings = ShadowSettings()
     alerts: AlertSettings = AlertSettings()
     inputs: Inputs = Inputs()
     orders: Orders = Orders()
@@ -434,6 +443,11 @@ class Settings(_Typed):
     def assets_folder(self) -> Path:
         """Where pictures are."""
         return self.assets.folder or self.state / "assets"
+
+    @property
+    def models_folder(self) -> Path:
+        """Where the models of learned measures are."""
+        return self.shadow.models or self.state / "models"
 
     @property
     def public_base(self) -> str:

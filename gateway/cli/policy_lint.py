@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from gateway.cli.shell import HERE, Stop, Where, print_json, say
+from gateway.features.measuring import unmeasurable
 from gateway.revisions import PolicyText, Revision, faults_of_policy, load_revision, placed, policy_path
 from gateway.settings import Settings
 from gateway.yaml_files import BadFile, Document, Fault, read, read_bytes
@@ -91,10 +92,21 @@ def _faults_in(document: Document, settings: Settings, base: Revision) -> Sequen
         file = document.parse(PolicyFile)
     except BadFile as error:
         return _sorted([*error.faults, *_unless_said(document.traps, error.faults)])
-    found = list(faults_of_policy(document, file, settings, base.catalog))
+    found = [*faults_of_policy(document, file, settings, base.catalog), *_unmeasured(document, file, settings)]
     if not any(fault.code == "name" for fault in found):
         found += [placed(document, each) for each in Linter(file, compile_policy(file), base.catalog).findings()]
     return _sorted([*found, *_unless_said(document.traps, found)])
+
+
+def _unmeasured(document: Document, file: PolicyFile, settings: Settings) -> Iterator[Fault]:
+    """Measures that experiments would be decided by, and that nothing here takes."""
+    missing = unmeasurable(settings)
+    for at, experiment in enumerate(file.experiments):
+        for measure in experiment.compare:
+            if measure in missing:
+                message = f"nothing here measures {measure}: {missing[measure]}"
+                hint = f"leave {measure} out, or put it there"
+                yield document.fault(("experiments", at, "compare"), message, hint=hint, code="measure")
 
 
 def _unless_said(traps: Sequence[Fault], found: Sequence[Fault]) -> list[Fault]:

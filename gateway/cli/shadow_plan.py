@@ -13,8 +13,9 @@ from gateway.cli.shadow_shared import Days, Traffic, experiment_of, invented, tr
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, print_json, say, table
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import revision_of
+from gateway.features.measuring import unmeasurable
 from gateway.revisions import Revision
-from policies.experiments.definition import Experiment
+from policies.experiments.definition import OF_PICTURES, Experiment
 from policies.experiments.planning import ChallengerPlan, Past, Plan
 from policies.experiments.planning import plan as planned
 
@@ -65,6 +66,9 @@ def plan(
     on = settings.accounts_on()
     for off in sorted({each.account for experiment in experiments for each in experiment.challengers} - on.keys()):
         say(f"remark: the account {off} is off, so nothing would be copied to it; `{COMMAND} doctor` says why")
+    missing = unmeasurable(settings)
+    for measure in sorted({each for experiment in experiments for each in experiment.compare} & missing.keys()):
+        say(f"remark: nothing here measures {measure}, so it would never be decided: {missing[measure]}")
     if json:
         print_json({"plans": plans})
     else:
@@ -120,7 +124,7 @@ def _of_challenger(found: ChallengerPlan, experiment: Experiment) -> list[str]:
 
 def margin_of(measure: str, margin: float) -> str:
     """A margin as people type it."""
-    if measure == "score":
+    if measure in OF_PICTURES:
         return f"{margin:g}"
     return f"{margin:g} s" if measure == "queue" else f"{100 * margin:g} %"
 

@@ -17,7 +17,7 @@ from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
-from policies.experiments.definition import Experiment, Measure
+from policies.experiments.definition import OF_PICTURES, Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
 from policies.experiments.readings import Reading
@@ -209,7 +209,7 @@ def phrase(reading: Reading) -> str:
 
 def _size(reading: Reading) -> str:
     amount = abs(reading.estimate)
-    if reading.measure == "score":
+    if reading.measure in OF_PICTURES:
         return f"{amount:.3f}"
     if reading.measure == "queue":
         return f"{amount:.2f} s"
@@ -220,7 +220,7 @@ def amount(measure: Measure, value: float) -> str:
     """A difference with its sign and unit."""
     if not isfinite(value):
         return "?"
-    if measure == "score":
+    if measure in OF_PICTURES:
         return f"{value:+.3f}"
     if measure == "queue":
         return f"{value:+.2f} s"

@@ -21,6 +21,7 @@ from gateway.assets import Assets, FolderBlobs
 from gateway.cli.shadow_shared import experiment_of, spent_on
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say
 from gateway.clock import SystemClock
+from gateway.features.learned import FILES, LearnedMeasures
 from gateway.features.measuring import Measuring
 from gateway.features.shadowing import LeftOut
 from gateway.revisions import load_revision
@@ -108,21 +109,29 @@ def run(
         say(f"all pairs, with those of live calls: `{COMMAND} shadow report {name}`")
 
 
-def measure(name: str, /, *, json: Json = False, where: Where = HERE) -> None:
+def measure(name: str, /, *, again: bool = False, json: Json = False, where: Where = HERE) -> None:
     """Measure the pictures of an experiment's pairs that nobody has measured yet.
 
     Parameters
     ----------
     name
         The experiment.
+    again
+        Measure the others anew, too, as far as their pictures are kept: there is a new model.
     """
     settings = where.settings()
     experiment_of(load_revision(settings), name)
-    measured = run_async(_measure(settings, name))
+    learned = LearnedMeasures(settings.models_folder)
+    measured = run_async(_measure(settings, name, learned, again=again))
+    missing = learned.missing
     if json:
-        print_json({"experiment": name, "measured": measured})
-    else:
-        print(f"{measured} pairs measured")
+        print_json({"experiment": name, "measured": measured, "learned": {each: missing.get(each) for each in FILES}})
+        return
+    print(f"{measured} pairs measured")
+    there = [each for each in FILES if each not in missing]
+    say(f"learned measures: {', '.join(there) or 'none'}")
+    for each, why in missing.items():
+        say(f"  not {each}: {why}")
 
 
 def read_prompts(file: Path, size: tuple[int, int]) -> list[ImageRequest]:
@@ -193,7 +202,9 @@ async def _one(app: App, experiment: Experiment, request: ImageRequest, ran: Ran
         found: Sequence[Pair | LeftOut] = await app.shadowing.alone(both, request, champion)
     except LeftOut as left_out:
         found = (left_out,)
-    ran.pairs += [each for each in found if isinstance(each, Pair)]
+    pairs = [each for each in found if isinstance(each, Pair)]
+    app.measuring.prompts.update({each.call_id: request.prompt for each in pairs})
+    ran.pairs += pairs
     ran.left_out.update(str(each) for each in found if isinstance(each, LeftOut))
 
 
@@ -213,11 +224,13 @@ def champion_of(offers: Sequence[Offer], experiment: Experiment, request: ImageR
     return None if best is None else best[1]
 
 
-async def _measure(settings: Settings, name: str) -> int:
+async def _measure(settings: Settings, name: str, learned: LearnedMeasures, *, again: bool) -> int:
     db = open_records(settings)
     measured = 0
     try:
-        measuring = Measuring(db, Assets(FolderBlobs(settings.assets_folder), SystemClock(), None))
+        measuring = Measuring(db, Assets(FolderBlobs(settings.assets_folder), SystemClock(), None), learned)
+        if again:
+            await measuring.again(name)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("measuring", total=None)
             while some := await measuring.some(20, name):

@@ -4,7 +4,7 @@
     latency   the logarithm of challenger over champion, no further from 0 than `CLIP`; both delivered
     queue     seconds in the seller's queue, where both say; both delivered
     failures  who failed: nothing came, nothing was on it, or it was of another size
-    score     as measured between both pictures; both delivered
+    score and the other measures of pictures: as measured between both; both delivered
 
 A pair that stands for many calls (copied at a small share) weighs as many; only failures, whose test is exact, are
 counted as they were copied. How many pairs a measure needs is read from its first `PILOT`; nothing is said before.
@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from policies.experiments.definition import Measure
+from policies.experiments.definition import OF_PICTURES, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.significance import (
     FEWEST_FOR_FAILURES,
@@ -43,10 +43,17 @@ CLIP = 1.5
 PILOT = 50
 RARE = 0.005
 """Failures are planned for at least this rate: that none was seen says little."""
-USUAL_SPREADS: Mapping[Measure, float] = {"cost": 0.1, "latency": 0.5, "queue": 1.5, "score": 0.15}
+USUAL_SPREADS: Mapping[Measure, float] = {
+    "cost": 0.1,
+    "latency": 0.5,
+    "queue": 1.5,
+    "score": 0.15,
+    "clip": 2.5,
+    "aesthetic": 0.6,
+}
 """Standard deviations of paired differences, for plans made before there are pairs."""
 USUAL_FAILURES = 0.01
-HIGHER_IS_BETTER: frozenset[Measure] = frozenset({"score"})
+HIGHER_IS_BETTER: frozenset[Measure] = OF_PICTURES
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -118,6 +125,8 @@ def differences(measure: Measure, pairs: Sequence[Pair]) -> list[tuple[float, fl
         weight = sum(1 / pair.share for pair in both)
         mean = sum(pair.champion.billed / pair.share for pair in both) / weight if both else 0.0
         return [(_over(pair.challenger_side.billed - pair.champion.billed, mean), 1 / pair.share) for pair in both]
+    if measure in OF_PICTURES:
+        return [(pair.measures[measure], 1 / pair.share) for pair in both if measure in pair.measures]
     found = [(_DIFFERENCES[measure](pair), 1 / pair.share) for pair in both]
     return [(value, weight) for value, weight in found if value is not None]
 
@@ -206,7 +215,6 @@ def _queue(pair: Pair) -> float | None:
 _DIFFERENCES: Mapping[Measure, Callable[[Pair], float | None]] = {
     "latency": _latency,
     "queue": _queue,
-    "score": lambda pair: pair.measures.get("score"),
 }
 
 

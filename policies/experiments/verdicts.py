@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from msgspec import Struct
@@ -34,7 +34,7 @@ STRATA_SHOWN = 20
 MONTH_DAYS = 30.0
 _DAY_S = 86_400.0
 _LEAST_DAYS = 1 / 24
-_ORDER: tuple[Measure, ...] = ("cost", "latency", "queue", "failures", "score")
+_ORDER: tuple[Measure, ...] = get_args(Measure)
 
 
 class Tail(Struct, frozen=True, kw_only=True):

@@ -64,6 +64,13 @@ def some_money(value: int) -> int:
     return value
 
 
+def some_measures(values: tuple[V, ...]) -> tuple[V, ...]:
+    """Refuse to compare nothing."""
+    if not values:
+        raise PydanticCustomError("some", "nothing is compared: write cost, latency or another, or leave it out", {})
+    return values
+
+
 def some_margin(value: float) -> float:
     """Refuse a margin of nothing: no two sellers were ever proved equal to the last digit."""
     if value == 0:
@@ -101,6 +108,7 @@ Day: TypeAlias = Annotated[
 ]
 _Money: TypeAlias = Annotated[Dollars, AfterValidator(some_money)]
 _ShareMargin: TypeAlias = Annotated[Share, AfterValidator(some_margin)]
+_Points: TypeAlias = Annotated[float, Field(ge=0, strict=False), AfterValidator(some_margin)]
 _one_or_more_words = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
 Strata: TypeAlias = Annotated[
     tuple[Annotated[str, AfterValidator(known_stratum)], ...],
@@ -202,6 +210,12 @@ class MarginsFile(Section):
     score: Annotated[float, Field(ge=0, le=1, strict=False), AfterValidator(some_margin)] = Field(
         default=MARGINS["score"], description="Of the score of a picture, between 0 and 1 (0.02)."
     )
+    clip: _Points = Field(
+        default=MARGINS["clip"], le=100, description="Of how well a picture shows its prompt, 100 x cosine (0.5)."
+    )
+    aesthetic: _Points = Field(
+        default=MARGINS["aesthetic"], le=10, description="Of the aesthetic score of a picture, from 1 to 10 (0.1)."
+    )
 
 
 class DecideFile(Section):
@@ -232,11 +246,12 @@ class ExperimentFile(Section):
         tuple[Measure, ...],
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         Field(strict=False),
-        AfterValidator(some_of_them),
+        AfterValidator(some_measures),
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Measure))}, "minItems": 1}),
     ] = Field(
         default=("cost", "latency", "failures"),
-        description="What decides: any of cost, latency, queue, failures, score; the three cost, latency, failures.",
+        description="What decides: any of cost, latency, queue, failures, score, clip, aesthetic; the three cost, "
+        "latency, failures.",
     )
     decide: DecideFile = DecideFile()
     keep: Annotated[Duration, Field(ge=3_600, le=LONGEST_KEPT)] = Field(

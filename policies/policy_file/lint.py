@@ -48,6 +48,7 @@ CODES: Mapping[str, str] = {
     "promotion": "A promotion that gains nothing.",
     "example": "A rule that denies, without an example that shows it.",
     "champion": "An experiment on calls that nobody serves.",
+    "measure": "A measure that this gateway cannot take.",
     "challenger": "A challenger that cannot draw what it is compared on, or is asked in words it does not know.",
 }
 DRAWS_WELL: Mapping[str, int] = {"flux-dev": 20}

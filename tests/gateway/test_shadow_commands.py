@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from gateway.storage.shadows import ShadowRow, party
 from gateway.yaml_files import read
 from policies.experiments.pairs import Pair
 from policies.policy_file.schema import PolicyFile
+from tests.support import models
 from tests.support.books import asset
 from tests.support.homes import edit, small_home
 from tests.support.pairs import Sellers
@@ -184,6 +186,59 @@ def test_the_page_shows_pictures_side_by_side_and_fetches_nothing(desk: Desk, tm
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
     assert "<script" not in text
+
+
+COMPARED = "budget: {day: $5, total: $200}"
+
+
+def test_what_nothing_here_measures_is_found_before_it_is_waited_for(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(desk.policy, COMPARED, f"compare: [cost, clip]\n    {COMPARED}")
+    command = ["policy", "lint", "--config", str(desk.home), "--state", str(desk.state)]
+    assert run(command) == 1
+    out = capsys.readouterr().out
+    assert "nothing here measures clip: clip_image.onnx and clip_text.onnx and tokenizer.json are not in" in out
+    assert "[measure]" in out
+    _, err = desk.types("plan", NAME, "--a-day", "4000")
+    assert "remark: nothing here measures clip, so it would never be decided" in err
+    models.all_of_them(desk.state / "models")
+    assert run(command) == 0
+    assert "nothing here measures" not in desk.types("plan", NAME, "--a-day", "4000")[1]
+
+
+def test_learned_measures_decide_as_others_do_where_they_are_compared(desk: Desk, tmp_path: Path) -> None:
+    edit(desk.policy, COMPARED, f"compare: [cost, clip, aesthetic]\n    {COMPARED}")
+    draw = Random(3)
+    desk.recorded(
+        [
+            replace(pair, measures={"clip": draw.gauss(-2, 2), "aesthetic": draw.gauss(0, 0.3), "lpips": 0.4})
+            for pair in pairs(2_000)
+        ]
+    )
+    (said,) = desk.reads("report", NAME)["challengers"]
+    readings = {each["measure"]: each["said"] for each in said["readings"]}
+    assert (said["verdict"], said["why"]) == ("stay", ["clip"])
+    assert readings == {"cost": "equivalent", "clip": "worse", "aesthetic": "equivalent"}
+    out, _ = desk.types("report", NAME)
+    assert "Clip is 2.0" in out
+    assert "lpips 0.400" in out
+    page = tmp_path / "report.html"
+    desk.types("report", NAME, "--html", str(page))
+    assert "clip *" in page.read_text()
+
+
+def test_measuring_says_which_learned_measures_there_are(desk: Desk) -> None:
+    desk.recorded([])
+    models.lpips(desk.state)
+    (desk.state / "models").mkdir()
+    (desk.state / "lpips.onnx").rename(desk.state / "models/lpips.onnx")
+    said = desk.reads("measure", NAME, "--again")
+    assert said["measured"] == 0
+    assert said["learned"]["lpips"] is None
+    assert said["learned"]["aesthetic"].startswith("clip_image.onnx and aesthetic.onnx are not in")
+    _, err = desk.types("measure", NAME)
+    assert "learned measures: lpips\n" in err
 
 
 def test_adopting_writes_a_rule_and_leaves_the_rest_of_the_policy_as_it_is(desk: Desk, tmp_path: Path) -> None:

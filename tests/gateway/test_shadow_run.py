@@ -12,6 +12,7 @@ import pytest
 from bench.gateway_config import Home, add_to_policy, copy_catalog, write_home
 from gateway.cli import run
 from providers.sandbox import start
+from tests.support import models
 
 EXPERIMENT: dict[str, Any] = {
     "experiment": "stored",
@@ -72,6 +73,19 @@ async def test_stored_prompts_are_drawn_by_both_for_the_experiments_money(
         )
         assert said["verdicts"][0]["challenger"] == "together"
         assert "ssim" in said["verdicts"][0]["pictures"]
+
+
+async def test_stored_prompts_are_held_against_the_pictures_too(
+    tmp_path: Path, keys: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with await start(time_scale=0.02, pictures="plain") as sandbox:
+        home = home_of(tmp_path, sandbox.url, compare=["cost", "clip"])
+        models.all_of_them(home.state / "models")
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("a red barn\n")
+        assert await ran(home, prompts) == 0
+        (verdict,) = told(capsys)["verdicts"]
+        assert {"clip", "clip_champion", "lpips", "aesthetic"} <= verdict["pictures"].keys()
 
 
 async def test_a_seller_compared_with_itself_draws_the_same(

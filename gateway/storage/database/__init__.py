@@ -460,6 +460,9 @@ class Database(Protocol):
     async def measure_pair(self, pair: Pair) -> None:
         """Remember what was measured, and the sides as they look since."""
 
+    async def unmeasure_pairs(self, experiment: str) -> None:
+        """Forget what was measured of an experiment's pairs, where both pictures are kept."""
+
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""
 

@@ -514,6 +514,10 @@ class SqliteDatabase:
         """Remember what was measured."""
         await self._writer.submit(self._books.changed, shadows.MEASURE, *shadows.measured_columns(pair))
 
+    async def unmeasure_pairs(self, experiment: str) -> None:
+        """Forget what was measured."""
+        await self._writer.submit(self._books.changed, shadows.UNMEASURE, experiment)
+
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""
         return await self._all(lambda row: str(row[0]), shadows.CALLS, values.encode(calls).decode())

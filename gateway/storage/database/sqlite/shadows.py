@@ -17,6 +17,9 @@ from policies.experiments.pairs import Pair
 PAIR = "body, measures, shadow_call, team, user"
 KEEP = "INSERT INTO shadow_pairs VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 MEASURE = "UPDATE shadow_pairs SET body = ?, measures = ? WHERE id = ?"
+UNMEASURE = """UPDATE shadow_pairs SET measures = NULL WHERE experiment = ?
+    AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset')
+    AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')"""
 CALLS = "SELECT shadow_call FROM shadow_pairs WHERE call_id IN (SELECT value FROM json_each(?))"
 COUNT_LEFT_OUT = """INSERT INTO shadow_left_out VALUES (?,?,?,?)
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls"""

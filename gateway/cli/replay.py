@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from msgspec import Struct
@@ -167,8 +168,17 @@ def _traces(settings: Settings, sides: Sequence[Revision], path: Path | None, da
     return traces_of(f"{days:g} days of records", enumerate(lines, 1), sides)
 
 
-def compared(sides: Sequence[Revision], traces: Sequence[Trace], world: World, sample: float = 1.0) -> Replayed:
-    """Play a trace under both sides and compare them, judged by the terms of the first."""
+def compared(
+    sides: Sequence[Revision],
+    traces: Sequence[Trace],
+    world: World,
+    sample: float = 1.0,
+    under: Mapping[str, Collection[str]] | None = None,
+) -> Replayed:
+    """Play a trace under both sides and compare them, judged by the terms of the first.
+
+    `under`: name of a group -> rules of the second side; the calls they are about are compared by themselves, too.
+    """
     cut = pieces(traces[0], sample)
     if not cut:
         raise Stop(f"--sample {sample:g}: no call falls into the stretches that were drawn; ask for more")
@@ -187,11 +197,23 @@ def compared(sides: Sequence[Revision], traces: Sequence[Trace], world: World, s
     names = _names(sides)
     return Replayed(
         trace=played,
-        comparison=compare(_named(old, names[0]), _named(new, names[1]), played, seed=world.seed),
+        comparison=compare(
+            _named(old, names[0]),
+            _named(new, names[1]),
+            played,
+            seed=world.seed,
+            under={name: _under(traces[1].some(chosen), rules) for name, rules in (under or {}).items()},
+        ),
         recorded=_recorded(played, old),
         sample=sample,
         remarks=tuple(remarks),
     )
+
+
+def _under(trace: Trace, rules: Collection[str]) -> npt.NDArray[np.bool_]:
+    """[N] whether one of some rules is about a call."""
+    ruled = [any(name in rules for name in kind.constraints.rules) for kind in trace.kinds]
+    return np.array(ruled, bool)[trace.kind]
 
 
 def _terms_of(world: World) -> Callable[[Revision], tuple[Assumptions, tuple[Trouble, ...], dict[str, int]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import unified_diff
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from msgspec import Struct
 
 from gateway.cli.policy_test import outcomes_in
@@ -14,6 +16,7 @@ from gateway.cli.recorded import read_lines
 from gateway.cli.replay import Replayed, compared, summary
 from gateway.cli.shadow_report import WORDS, Told, look, money_of, reason
 from gateway.cli.shadow_shared import Days, experiment_of
+from gateway.cli.shadow_strata import condition_of_stratum, entangled, in_both, strata_of
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, print_json, run_async, say
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import World, revision_of
@@ -23,7 +26,8 @@ from gateway.settings import Settings
 from gateway.yaml_files import read_bytes
 from policies.eligibility import barred
 from policies.experiments.pairs import Pair
-from policies.experiments.verdicts import MONTH_DAYS, Verdict
+from policies.experiments.verdicts import MONTH_DAYS, Money, Stratum, Verdict
+from policies.offline.comparison import Group
 from policies.policy_file.experiments import CallsFile, ExperimentFile
 from policies.policy_file.rules import ConditionFile
 from policies.policy_file.schema import PolicyFile
@@ -32,6 +36,15 @@ from policies.types import Preference
 _DAY_S = 86_400.0
 _BECAUSE = 280
 """Characters of a rule's reason."""
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """The recorded calls of one stratum that is adopted, under both policies."""
+
+    stratum: str
+    calls: int
+    month: float
+    promised: tuple[float, float] | None
 
 
 class Backtest(Struct, frozen=True, kw_only=True):
@@ -43,8 +56,20 @@ class Backtest(Struct, frozen=True, kw_only=True):
     month: float
     """Change of cost, over a month at the same pace."""
     promised: tuple[float, float] | None
-    """Where the report puts it, at least and at most."""
+    """Where the report puts it, at least and at most; None: nowhere, or for each stratum by itself."""
+    parts: tuple[Part, ...]
+    """Each stratum by itself; empty where the verdict is adopted for all calls."""
     told: str
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """What is adopted for some calls."""
+
+    stratum: Stratum | None
+    """None: for all."""
+    when: Mapping[str, object]
+    preferred: Sequence[Preference]
+    because: str
 
 
 class Adopted(Struct, frozen=True, kw_only=True):
@@ -62,7 +87,9 @@ def adopt(  # noqa: PLR0913 - what may be said of it
     /,
     *,
     challenger: str | None = None,
-    anyway: bool = False,
+    stratum: tuple[str, ...] = (),
+    by_stratum: Annotated[bool, Parameter(negative=())] = False,
+    anyway: Annotated[bool, Parameter(negative=())] = False,
     policy: str | None = None,
     days: Days = 7.0,
     output: Path | None = None,
@@ -79,6 +106,10 @@ def adopt(  # noqa: PLR0913 - what may be said of it
         The experiment.
     challenger
         Which of its challengers; needed where there are several.
+    stratum
+        Only for calls like `intent=preview`; said several times, all must hold. Each stratum needs a switch of its own.
+    by_stratum
+        For every stratum whose own verdict is *switch*, and for no other.
     anyway
         Whatever the verdict.
     policy
@@ -92,13 +123,12 @@ def adopt(  # noqa: PLR0913 - what may be said of it
     revision = revision_of(settings, policy, None)
     told, pairs = look(settings, revision, experiment_of(revision, name))
     verdict = verdict_on(told, challenger)
-    if verdict.verdict != "switch" and not anyway:
-        raise Stop(
-            f"{name}, {verdict.challenger}: {WORDS[verdict.verdict].lower()}. {reason(verdict)} `--anyway` adopts all "
-            "the same",
-            code=1,
-        )
-    adopted = adopted_policy(settings, revision, told, verdict, pairs, days)
+    if stratum and by_stratum:
+        raise Stop("--stratum and --by-stratum say different things; say one of them")
+    strata = strata_of(told.experiment, verdict, stratum, every=by_stratum) if stratum or by_stratum else None
+    if not anyway:
+        _refuse_doubt(name, verdict, strata)
+    adopted = adopted_policy(settings, revision, told, verdict, pairs, days, strata)
     if output is not None:
         output.write_text(adopted.text, encoding="utf-8")
     if json:
@@ -114,6 +144,20 @@ def adopt(  # noqa: PLR0913 - what may be said of it
         say(f"wrote {output}; review it, then `{COMMAND} policy apply {output}`")
 
 
+def _refuse_doubt(name: str, verdict: Verdict, strata: Sequence[Stratum] | None) -> None:
+    """Stop where a verdict is not `switch`."""
+    about = f"{name}, {verdict.challenger}"
+    if strata is not None and not strata:
+        raise Stop(f"{about}: no stratum is a switch by itself; `shadow report {name}` says what each is", code=1)
+    for each in [verdict] if strata is None else strata:
+        if each.verdict != "switch":
+            whose = f"{about}, {each.name}" if isinstance(each, Stratum) else about
+            better = [part.name for part in verdict.strata if part.verdict == "switch"] if strata is None else []
+            hint = f" `--by-stratum` adopts it for {', '.join(better)} alone." if better else ""
+            said = f"{WORDS[each.verdict].lower()}. {reason(each)}{hint}"
+            raise Stop(f"{whose}: {said} `--anyway` adopts all the same", code=1)
+
+
 def verdict_on(told: Told, challenger: str | None) -> Verdict:
     """The verdict on one challenger; stops where it is not clear which is meant."""
     names = [each.challenger for each in told.verdicts]
@@ -125,29 +169,37 @@ def verdict_on(told: Told, challenger: str | None) -> Verdict:
     return found
 
 
-def adopted_policy(
-    settings: Settings, revision: Revision, told: Told, verdict: Verdict, pairs: Sequence[Pair], days: float
+def adopted_policy(  # noqa: PLR0917 - all that a policy is made of
+    settings: Settings,
+    revision: Revision,
+    told: Told,
+    verdict: Verdict,
+    pairs: Sequence[Pair],
+    days: float,
+    strata: Sequence[Stratum] | None = None,
 ) -> Adopted:
-    """Write the policy, check it, and play recorded calls under it."""
+    """Write the policy, check it, and play recorded calls under it. `strata`: for these alone; None: for all calls."""
     old = revision.written.content.decode()
-    moves = preferences(pairs, verdict.challenger)
-    if not moves:
-        raise Stop(f"no copy of {told.experiment.name} was drawn elsewhere than its call: there is nothing to prefer")
     document = read_bytes(revision.written.content, revision.written.path).parse(PolicyFile)
+    ours = [pair for pair in pairs if pair.challenger == verdict.challenger]
+    moves = _moves(told, verdict, ours, strata, document)
+    preferred = list(dict.fromkeys(each for move in moves for each in move.preferred))
+    if not preferred:
+        raise Stop(f"no copy of {told.experiment.name} was drawn elsewhere than its call: there is nothing to prefer")
     file = next(each for each in document.experiments if each.experiment == told.experiment.name)
     text = with_revision(old, revision.policy.revision + 1)
-    text, remarks = _with_rules(text, file, document, moves, _because(told, verdict))
+    text, rules, remarks = _with_rules(text, file, document, moves)
     new = load_revision(settings, every_account=True, policy=PolicyText(revision.written.path, text.encode()))
     chosen = told.experiment.challenger(verdict.challenger)
     if chosen is not None and chosen.params:
         given = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
         remarks.append(f"copies were drawn with {given}; a policy does not set that, the catalogue does")
-    remarks += _said_before(revision, moves)
-    remarks += _stopped(new, moves)
+    remarks += _said_before(revision, preferred)
+    remarks += _stopped(new, preferred)
     remarks += _examples_broken(settings, revision, new)
     before, after = (each.splitlines(keepends=True) for each in (old, text))
     diff = "".join(unified_diff(before, after, revision.policy.label, new.policy.label))
-    backtest = _backtest(settings, revision, new, verdict, days)
+    backtest = _backtest(settings, (revision, new), verdict, rules, days)
     if backtest is None:
         remarks.append(f"no call was recorded in the last {days:g} days, so nothing could be played")
     elif not backtest.moved:
@@ -157,40 +209,77 @@ def adopted_policy(
     return Adopted(text=text, label=new.policy.label, diff=diff, remarks=tuple(remarks), backtest=backtest)
 
 
-def preferences(pairs: Sequence[Pair], challenger: str) -> list[Preference]:
+def _moves(
+    told: Told, verdict: Verdict, pairs: Sequence[Pair], strata: Sequence[Stratum] | None, policy: PolicyFile
+) -> list[Move]:
+    """What is to be adopted for whom; stops where that cannot be written."""
+    experiment = told.experiment
+    if strata is None:
+        return [Move(stratum=None, when={}, preferred=preferences(pairs), because=_because(experiment.name, verdict))]
+    both = entangled(experiment, strata, [pair.stratum for pair in pairs])
+    if both is not None:
+        raise Stop(f"stratum {both[0]}: a rule tells sizes by their area, and would be about {both[1]} as well", code=1)
+    return [
+        Move(
+            stratum=each,
+            when=condition_of_stratum(experiment, each.name, policy),
+            preferred=preferences([pair for pair in pairs if pair.stratum == each.name]),
+            because=_because(f"{experiment.name}, {each.name}", each),
+        )
+        for each in strata
+    ]
+
+
+def preferences(pairs: Sequence[Pair]) -> list[Preference]:
     """What was compared with what, as preferences, in their order of first coming."""
     found = [
         Preference(offer=pair.challenger_side.offer, over=pair.champion.offer)
         for pair in pairs
-        if pair.challenger == challenger and pair.challenger_side.offer != pair.champion.offer
+        if pair.challenger_side.offer != pair.champion.offer
     ]
     return list(dict.fromkeys(found))
 
 
 def _with_rules(
-    text: str, file: ExperimentFile, policy: PolicyFile, moves: Sequence[Preference], because: str
-) -> tuple[str, list[str]]:
-    """The text with a rule for every kind of call that was copied; and what a rule cannot say."""
+    text: str, file: ExperimentFile, policy: PolicyFile, moves: Sequence[Move]
+) -> tuple[str, Mapping[str, Stratum | None], list[str]]:
+    """The text with a rule for every kind of call that was copied; whom each is for; and what a rule cannot say."""
     sample, remarks = file.sample, list[str]()
-    kinds: list[CallsFile | None] = [None]
-    if not sample.share:
-        kinds = [*(each for each in sample.by if each.share), *sample.always]
     unless = condition_of(sample.never[0], policy) if len(sample.never) == 1 else None
     if len(sample.never) > 1:
         remarks.append("calls under `sample.never` were not compared, and move as well; narrow the rule with `unless`")
     taken = {rule.rule for rule in policy.rules}
-    for calls in kinds:
-        when = None if calls is None else condition_of(calls, policy)
-        if when is not None and when.get("intent") == []:
-            continue  # no intent asks for its tiers
+    rules: dict[str, Stratum | None] = {}
+    for move, when in [(each, when) for each in moves for when in _whens(file, policy, each)]:
         name = _free(f"adopt-{file.experiment}"[:60], taken)
         taken.add(name)
-        lines = [f"rule: {name}", f"because: {flow(because)}"]
-        lines += [] if when is None else [f"when: {flow(when)}"]
+        rules[name] = move.stratum
+        lines = [f"rule: {name}", f"because: {flow(move.because)}"]
+        lines += [f"when: {flow(when)}"] if when else []
         lines += [] if unless is None else [f"unless: {flow(unless)}"]
-        lines += ["prefer:", *[f"  - {flow({'offer': each.offer, 'over': each.over})}" for each in moves]]
+        lines += ["prefer:", *[f"  - {flow({'offer': each.offer, 'over': each.over})}" for each in move.preferred]]
         text = with_item(text, "rules", lines)
-    return text, remarks
+        remarks += _unseen(name, when, unless or {})
+    return text, rules, remarks
+
+
+def _whens(file: ExperimentFile, policy: PolicyFile, move: Move) -> Iterator[Mapping[str, object]]:
+    """The calls that a move is for, as conditions; nothing said: all."""
+    sample = file.sample
+    kinds = [] if sample.share else [*(each for each in sample.by if each.share), *sample.always]
+    if not move.preferred:
+        return
+    for each in (condition_of(calls, policy) for calls in kinds) if kinds else [{}]:
+        when = in_both(each, move.when)
+        if when is not None and when.get("intent") != []:  # else no intent asks for its tiers
+            yield when
+
+
+def _unseen(rule: str, when: Mapping[str, object], unless: Mapping[str, object]) -> Iterator[str]:
+    """What recorded calls do not tell of themselves."""
+    missing = [name for name in ("key", "tags") if name in when or name in unless]
+    if missing:
+        yield f"rule '{rule}' asks for {' and '.join(missing)}, which records do not keep: it moves nothing when played"
 
 
 def condition_of(calls: ConditionFile, policy: PolicyFile) -> Mapping[str, object]:
@@ -212,8 +301,8 @@ def condition_of(calls: ConditionFile, policy: PolicyFile) -> Mapping[str, objec
     return said
 
 
-def _because(told: Told, verdict: Verdict) -> str:
-    words = f"experiment {told.experiment.name}, {verdict.pairs:,} pairs: {reason(verdict)}"
+def _because(about: str, found: Verdict | Stratum) -> str:
+    words = f"experiment {about}, {found.pairs:,} pairs: {reason(found)}"
     return words if len(words) <= _BECAUSE else f"{words[: _BECAUSE - 3]}..."
 
 
@@ -262,31 +351,55 @@ def _examples_broken(settings: Settings, old: Revision, new: Revision) -> list[s
     ]
 
 
-def _backtest(settings: Settings, old: Revision, new: Revision, verdict: Verdict, days: float) -> Backtest | None:
+def _backtest(
+    settings: Settings,
+    sides: tuple[Revision, Revision],
+    verdict: Verdict,
+    rules: Mapping[str, Stratum | None],
+    days: float,
+) -> Backtest | None:
     """Both policies over the calls of the last days; None where nothing is recorded."""
-    lines = run_async(read_lines(settings, old.policy, days))
+    lines = run_async(read_lines(settings, sides[0].policy, days))
     if not lines:
         return None
-    sides = (old, new)
     traces = traces_of(f"{days:g} days of records", enumerate(lines, 1), sides)
-    return backtest_of(compared(sides, traces, World()), verdict)
+    strata = {each.name: each for each in rules.values() if each is not None}
+    of = {name: [rule for rule, each in rules.items() if each is stratum] for name, stratum in strata.items()}
+    return backtest_of(compared(sides, traces, World(), under=of), verdict.money, strata)
 
 
-def backtest_of(replayed: Replayed, verdict: Verdict) -> Backtest:
-    """What a replay says, beside what the report promised."""
+def backtest_of(replayed: Replayed, money: Money | None, strata: Mapping[str, Stratum]) -> Backtest:
+    """What a replay says, beside what the report promised: for all calls, or for each of the strata."""
     total = replayed.comparison.total
     lasted = max(replayed.trace.seconds / _DAY_S, 1 / 24)
-    month = (total.new.cost - total.old.cost) * MONTH_DAYS / lasted
-    promised = None if verdict.money is None else (verdict.money.low, verdict.money.high)
     told = [f"Recorded calls played again: {summary(replayed)}"]
-    if verdict.money is not None:
-        told.append(f"Promised: {money_of(verdict.money)}")
-    told.append(f"Played: {'saves' if month <= 0 else 'costs'} ${usd(round(abs(month)))} in {MONTH_DAYS:.0f} days.")
+    parts = []
+    for group in replayed.comparison.under:
+        promise = strata[group.name].money
+        part = Part(stratum=group.name, calls=group.old.calls, month=_month(group, lasted), promised=_promised(promise))
+        parts.append(part)
+        told += [f"{part.stratum}, {part.calls:,} calls", *_told(promise, part.month, indent="  ")]
+    told += _told(None if parts else money, _month(total, lasted))
     return Backtest(
         calls=total.old.calls,
         moved=replayed.comparison.moved,
         days=lasted,
-        month=month,
-        promised=promised,
+        month=_month(total, lasted),
+        promised=None if parts else _promised(money),
+        parts=tuple(parts),
         told="\n".join(told),
     )
+
+
+def _told(promise: Money | None, month: float, indent: str = "") -> list[str]:
+    played = f"Played: {'saves' if month <= 0 else 'costs'} ${usd(round(abs(month)))} in {MONTH_DAYS:.0f} days."
+    promised = [] if promise is None else [f"{indent}Promised: {money_of(promise)}"]
+    return [*promised, f"{indent}{played}"]
+
+
+def _month(group: Group, days: float) -> float:
+    return (group.new.cost - group.old.cost) * MONTH_DAYS / days
+
+
+def _promised(money: Money | None) -> tuple[float, float] | None:
+    return None if money is None else (money.low, money.high)

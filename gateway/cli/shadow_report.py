@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gateway.cli.shadow_plan import days_of, margin_of
 from gateway.cli.shadow_shared import calls_a_day, experiment_of, spent_on
-from gateway.cli.shell import HERE, Json, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.cli.shell import COMMAND, HERE, Json, Where, dollars, open_records, print_json, run_async, say, table
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
@@ -21,7 +21,7 @@ from policies.experiments.definition import OF_PICTURES, Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
 from policies.experiments.readings import Reading
-from policies.experiments.verdicts import MONTH_DAYS, Money, Tally, Verdict, judge
+from policies.experiments.verdicts import MONTH_DAYS, Money, Opinion, Tally, Verdict, judge
 
 SEEN_DAYS = 7.0
 """How far back the traffic is read that money is told for."""
@@ -180,7 +180,7 @@ def _of_challenger(found: Verdict) -> Iterable[str]:
         yield money_of(found.money)
 
 
-def reason(found: Verdict) -> str:
+def reason(found: Opinion) -> str:
     """Why the verdict is what it is, in a sentence."""
     by_name = {each.measure: each for each in found.readings}
     said = ", ".join(
@@ -297,11 +297,12 @@ def pictures_of_pairs(found: Verdict) -> str:
 
 def stratum_rows(found: Verdict) -> list[tuple[str, ...]]:
     """Every stratum by itself, with a head."""
-    rows: list[tuple[str, ...]] = [("stratum", "pairs", *(each.measure for each in found.readings))]
+    rows: list[tuple[str, ...]] = [("stratum", "pairs", *(each.measure for each in found.readings), "by itself")]
     rows += [
-        (stratum.name or "-", f"{stratum.pairs:,}", *(_short(each) for each in stratum.readings))
+        (stratum.name or "-", f"{stratum.pairs:,}", *(_short(each) for each in stratum.readings),
+         WORDS[stratum.verdict].lower())
         for stratum in found.strata
-    ]
+    ]  # fmt: skip
     return rows
 
 
@@ -313,7 +314,8 @@ def _short(reading: Reading) -> str:
 def warnings(found: Verdict) -> list[str]:
     """What a single verdict hides."""
     return [
-        f"warning: {measure} is lower in {low} and higher in {high}; decide for each by itself"
+        f"warning: {measure} is lower in {low} and higher in {high}; decide for each by itself: "
+        f"`{COMMAND} shadow adopt --by-stratum`"
         for measure, (low, high) in found.disagree.items()
     ]
 

@@ -6,6 +6,8 @@ their order nor how many there are changes what one of them takes. All challenge
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import TypeAlias
@@ -17,6 +19,10 @@ Dice: TypeAlias = Callable[[str, str], float]
 """Call id, name of the experiment -> a number in [0, 1)."""
 STRATA: tuple[str, ...] = ("tier", "size", "intent", "team", "model", "operation")
 """What results may be told apart by, beside `tag:NAME`."""
+NOTHING = "-"
+"""Stands for a value that a call does not have."""
+_PLAIN = re.compile(r'[^\s"]+')
+_WRITTEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"]+')
 
 
 def rolled(call_id: str, experiment: str) -> float:
@@ -51,7 +57,16 @@ def share_of(sample: Sample, facts: Facts) -> float:
 
 def stratum_of(sample: Sample, facts: Facts) -> str:
     """What a pair is told apart by, as in `export 1024x1024`; empty where nothing is."""
-    return " ".join(_value(name, facts) for name in sample.stratify)
+    values = [_value(name, facts) for name in sample.stratify]
+    return " ".join([each if _PLAIN.fullmatch(each) else json.dumps(each, ensure_ascii=False) for each in values])
+
+
+def values_of(sample: Sample, stratum: str) -> Mapping[str, str] | None:
+    """What `stratum_of` said of each thing that results are told apart by; None where it was about other things."""
+    written = _WRITTEN.findall(stratum)
+    if len(written) != len(sample.stratify) or " ".join(written) != stratum:
+        return None
+    return dict(zip(sample.stratify, [json.loads(each) if each[0] == '"' else each for each in written], strict=True))
 
 
 def room(experiment: Experiment, stratum: str, today: Mapping[str, NanoUsd], spent: NanoUsd) -> NanoUsd:
@@ -81,4 +96,4 @@ def _value(name: str, facts: Facts) -> str:
     if name == "model":
         return facts.champion.model
     tag = name.removeprefix("tag:")
-    return (facts.about.tags.get(tag, "-") if tag != name else str(getattr(facts.about, name))) or "-"
+    return (facts.about.tags.get(tag, NOTHING) if tag != name else str(getattr(facts.about, name))) or NOTHING

@@ -5,7 +5,9 @@
     open     neither can be said yet: more pairs will tell, or `hopeless` says that they will not come in time
 
 The allowed error is divided by everything that is looked at (measures, the slowest twentieth among them, times
-challengers: Bonferroni), so whoever reads all of it, every day, is misled by one experiment of twenty at most.
+challengers: Bonferroni), so whoever reads all of it, every day, is misled by one experiment of twenty at most. Strata
+share another such error among them, evenly among as many as are ever judged: how many there will be, nobody knows when
+the first is looked at.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.bootstrap import ENOUGH, blocks_of, draws_of
 from policies.experiments.definition import Challenger, Experiment, Measure
@@ -29,8 +32,8 @@ Judgement: TypeAlias = Literal["switch", "stay", "open"]
 
 TAIL = 0.95
 """The quantile of latency that decides, beside the mean."""
-STRATA_SHOWN = 20
-"""Strata that are read by themselves, those of most pairs first."""
+STRATA_JUDGED = 20
+"""Strata that are judged by themselves: the first that came, so that none takes another's place later."""
 MONTH_DAYS = 30.0
 _DAY_S = 86_400.0
 _LEAST_DAYS = 1 / 24
@@ -45,14 +48,6 @@ class Tail(Struct, frozen=True, kw_only=True):
     challenger: Quantile
     ratio: tuple[float, float]
     """Challenger over champion, at least and at most."""
-
-
-class Stratum(Struct, frozen=True, kw_only=True):
-    """Some of the pairs by themselves."""
-
-    name: str
-    pairs: int
-    readings: tuple[Reading, ...]
 
 
 class Money(Struct, frozen=True, kw_only=True):
@@ -83,34 +78,47 @@ class Tally(Struct, frozen=True, kw_only=True):
     quoted: NanoUsd
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
-    """One challenger against the champion."""
+class Opinion(Struct, frozen=True, kw_only=True):
+    """What some pairs of one challenger say of it against the champion."""
 
-    challenger: str
     verdict: Judgement
     why: tuple[Measure | Literal["tail"], ...]
     """The measures that decided it, or that are still open."""
     readings: tuple[Reading, ...]
     tails: tuple[Tail, ...]
     tail_is_worse: bool
-    strata: tuple[Stratum, ...]
-    disagree: Mapping[Measure, tuple[str, str]]
-    """Measure -> a stratum in which it is surely lower, and one in which it is surely higher."""
     pairs: int
     days: float
-    """From the first pair to the last."""
-    pictures: Mapping[str, float]
-    """What was measured between the pictures of pairs, by name: means over those that have it."""
-    other_sizes: int
-    """Pairs whose challenger's picture has other pixels."""
-    champion: Tally
-    challenger_side: Tally
+    """From the first pair to the last; of a stratum, of all pairs."""
     money: Money | None
     """None: no pair in which both delivered."""
     days_left: float | None
     """Until every measure's plan is reached; None: it is decided, or nobody can tell."""
     hopeless: tuple[Measure, ...]
     """Measures that today's traffic, or what is left of the budget, cannot decide."""
+
+
+class Stratum(Opinion, frozen=True, kw_only=True):
+    """Some of the pairs by themselves."""
+
+    name: str
+    """As `sampling.stratum_of` writes it."""
+
+
+class Verdict(Opinion, frozen=True, kw_only=True):
+    """One challenger against the champion."""
+
+    challenger: str
+    strata: tuple[Stratum, ...]
+    """Those of most pairs first."""
+    disagree: Mapping[Measure, tuple[str, str]]
+    """Measure -> a stratum in which it is surely lower, and one in which it is surely higher."""
+    pictures: Mapping[str, float]
+    """What was measured between the pictures of pairs, by name: means over those that have it."""
+    other_sizes: int
+    """Pairs whose challenger's picture has other pixels."""
+    champion: Tally
+    challenger_side: Tally
 
 
 def judge(
@@ -141,38 +149,71 @@ def _judge(
     experiment: Experiment, challenger: Challenger, pairs: Sequence[Pair], *, left: NanoUsd,
     calls_a_day: float | None, seed: int,
 ) -> Verdict:  # fmt: skip
-    alpha = risk_of(experiment)
     days = max((pairs[-1].at - pairs[0].at) / _DAY_S, _LEAST_DAYS) if pairs else 0.0
-    readings = _read_all(experiment, pairs, alpha, days)
-    tails = _tails(pairs, alpha)
-    slow = "latency" in experiment.compare and any(
-        tail.share == TAIL and tail.ratio[0] > 1 + experiment.decide.margins["latency"] for tail in tails
+    stood_for = sum(1 / pair.share for pair in pairs)
+    look = _Look(
+        experiment=experiment,
+        alpha=risk_of(experiment),
+        days=days,
+        left=left,
+        each=sum(pair.challenger_side.billed for pair in pairs) / len(pairs) if pairs else 0.0,
+        calls_a_day=(stood_for / days if calls_a_day is None else calls_a_day) if pairs else 0.0,
+        stood_for=stood_for,
+        seed=seed,
     )
-    verdict, why = _verdict(readings, tail_is_worse=slow)
-    each = sum(pair.challenger_side.billed for pair in pairs) / len(pairs) if pairs else 0.0
-    is_open = verdict == "open"
-    hopeless = [reading.measure for reading in readings if is_open and _hopeless(reading, left, each)]
-    waits = [reading.days_left for reading in readings if reading.days_left is not None]
-    strata = _strata(experiment, pairs, alpha, days)
+    strata = _strata(look, pairs)
     return Verdict(
         challenger=challenger.name,
-        verdict=verdict,
-        why=why,
-        readings=readings,
-        tails=tails,
-        tail_is_worse=slow,
         strata=strata,
         disagree=_disagreements(strata),
-        pairs=len(pairs),
-        days=days,
         pictures=_means_of(pairs),
         other_sizes=sum(of_another_size(pair) for pair in pairs),
         champion=_counted([pair.champion for pair in pairs]),
         challenger_side=_counted([pair.challenger_side for pair in pairs]),
-        money=_money(pairs, days, calls_a_day, seed),
-        days_left=max(waits) if is_open and waits and not hopeless else None,
-        hopeless=tuple(hopeless),
+        **_opinion(look, pairs),
     )
+
+
+class _Look(Struct, frozen=True, kw_only=True):
+    """What all opinions on a challenger share."""
+
+    experiment: Experiment
+    alpha: float
+    days: float
+    left: NanoUsd
+    """Of the budget."""
+    each: float
+    """What a copy costs."""
+    calls_a_day: float
+    """All that the experiment is about."""
+    stood_for: float
+    """Calls that all pairs stand for."""
+    seed: int
+
+
+def _opinion(look: _Look, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The fields of `Opinion`."""
+    readings = _read_all(look.experiment, pairs, look.alpha, look.days)
+    tails = _tails(pairs, look.alpha)
+    slow = "latency" in look.experiment.compare and any(
+        tail.share == TAIL and tail.ratio[0] > 1 + look.experiment.decide.margins["latency"] for tail in tails
+    )
+    verdict, why = _verdict(readings, tail_is_worse=slow)
+    is_open = verdict == "open"
+    hopeless = [reading.measure for reading in readings if is_open and _hopeless(reading, look.left, look.each)]
+    waits = [reading.days_left for reading in readings if reading.days_left is not None]
+    return {
+        "verdict": verdict,
+        "why": why,
+        "readings": readings,
+        "tails": tails,
+        "tail_is_worse": slow,
+        "pairs": len(pairs),
+        "days": look.days,
+        "money": _money(look, pairs),
+        "days_left": max(waits) if is_open and waits and not hopeless else None,
+        "hopeless": tuple(hopeless),
+    }
 
 
 def _read_all(experiment: Experiment, pairs: Sequence[Pair], alpha: float, days: float) -> tuple[Reading, ...]:
@@ -216,19 +257,15 @@ def _tails(pairs: Sequence[Pair], alpha: float) -> tuple[Tail, ...]:
     return tuple(Tail(share=share, champion=one, challenger=two, ratio=ratio(two, one)) for share, one, two in found)
 
 
-def _strata(experiment: Experiment, pairs: Sequence[Pair], alpha: float, days: float) -> tuple[Stratum, ...]:
-    names = Counter(pair.stratum for pair in pairs)
+def _strata(look: _Look, pairs: Sequence[Pair]) -> tuple[Stratum, ...]:
+    """The opinions on the first strata that came; none where there is but one."""
+    names = list(dict.fromkeys(pair.stratum for pair in pairs))
     if len(names) < 2:
         return ()
-    common = names.most_common(STRATA_SHOWN)
-    return tuple(
-        Stratum(
-            name=name,
-            pairs=count,
-            readings=_read_all(experiment, [pair for pair in pairs if pair.stratum == name], alpha / len(common), days),
-        )
-        for name, count in common
-    )
+    closer = replace(look, alpha=look.alpha / STRATA_JUDGED)
+    members = {name: [pair for pair in pairs if pair.stratum == name] for name in names[:STRATA_JUDGED]}
+    found = [Stratum(name=name, **_opinion(closer, some)) for name, some in members.items()]
+    return tuple(sorted(found, key=lambda each: -each.pairs))
 
 
 def _disagreements(strata: Sequence[Stratum]) -> Mapping[Measure, tuple[str, str]]:
@@ -267,7 +304,7 @@ def _counted(sides: Sequence[Side]) -> Tally:
     )
 
 
-def _money(pairs: Sequence[Pair], days: float, calls_a_day: float | None, seed: int) -> Money | None:
+def _money(look: _Look, pairs: Sequence[Pair]) -> Money | None:
     """What a month would cost more or less, with the failures of neither."""
     both = [pair for pair in pairs if not any(came_short(pair))]
     if not both:
@@ -275,15 +312,14 @@ def _money(pairs: Sequence[Pair], days: float, calls_a_day: float | None, seed: 
     weight = np.array([1 / pair.share for pair in both])
     ours = np.array([pair.champion.billed for pair in both], dtype=np.float64)
     theirs = np.array([pair.challenger_side.billed for pair in both], dtype=np.float64)
-    if calls_a_day is None:
-        calls_a_day = sum(1 / pair.share for pair in pairs) / days
-    calls = calls_a_day * MONTH_DAYS
+    part = sum(1 / pair.share for pair in pairs) / look.stood_for
+    calls = part * look.calls_a_day * MONTH_DAYS
     block, blocks, name = blocks_of(np.array([pair.at for pair in both]))
     low, high = -inf, inf
     if blocks >= ENOUGH:
         more = np.bincount(block, weights=weight * (theirs - ours), minlength=blocks)
         stood_for = np.bincount(block, weights=weight, minlength=blocks)
-        draws = draws_of(blocks, seed)
+        draws = draws_of(blocks, look.seed)
         low, high = (float(end) * calls for end in np.percentile((draws @ more) / (draws @ stood_for), (2.5, 97.5)))
     mean, other = float((weight * ours).sum() / weight.sum()), float((weight * theirs).sum() / weight.sum())
     return Money(champion=mean, challenger=other, month=(other - mean) * calls, low=low, high=high,

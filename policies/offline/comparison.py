@@ -6,7 +6,7 @@ learned), so blocks are drawn, never single calls. Both outcomes are judged by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     teams: tuple[Group, ...]
     """The dearest first."""
     intents: tuple[Group, ...]
+    under: tuple[Group, ...]
+    """The calls that some rules of the new policy are about, by what they were called."""
     moved: int
     """Calls whose first picture came from elsewhere."""
     moves: tuple[Move, ...]
@@ -75,8 +77,10 @@ class _Drawn(NamedTuple):
     draws: Floats
 
 
-def compare(old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1) -> Comparison:
-    """Compare two outcomes of one trace."""
+def compare(
+    old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1, under: Mapping[str, Bools] | None = None
+) -> Comparison:
+    """Compare two outcomes of one trace. `under`: name of a group -> [N] the calls in it."""
     block, blocks, name = blocks_of(trace.at)
     drawn = _Drawn(block, blocks, draws_of(blocks, seed))
     teams = np.array([kind.team for kind in trace.kinds], object)[trace.kind]
@@ -96,6 +100,7 @@ def compare(old: Outcome, new: Outcome, trace: Trace, *, seed: int = 1) -> Compa
         total=group("all", None),
         teams=groups(teams),
         intents=groups(intents),
+        under=tuple(group(name, where) for name, where in (under or {}).items()),
         moved=int((moved[0] != moved[1]).sum()),
         moves=_moves(old, new, *moved),
         blocks=f"{blocks:,} {name}",

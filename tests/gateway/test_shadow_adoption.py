@@ -31,7 +31,7 @@ experiments:
   - experiment: {NAME}
     champion: {{provider: fal}}
     challengers: [{{name: together, account: together}}]
-    sample: {{share: 100%}}
+    sample: {{share: 100%, stratify: size}}
     budget: {{day: $5, total: $100}}
     compare: [cost]
 """
@@ -60,7 +60,8 @@ async def traded(folder: Path) -> tuple[Settings, Revision, int]:
         try:
             calls = 0
             while len(await town.app.db.shadow_pairs(NAME)) < ENOUGH:  # copies without room to spare are left out
-                delivery = await town.asks(only=frozenset({"fal", "together"}))
+                size = (512, 768)[calls % 2]
+                delivery = await town.asks(width=size, height=size, only=frozenset({"fal", "together"}))
                 assert delivery.offers[0].startswith("fal:")
                 calls += 1
                 await asyncio.sleep(APART_S)
@@ -79,6 +80,21 @@ def told(folder: Path) -> tuple[str, str, Adopted, Traffic, float, int]:
     verdict = verdict_on(found, None)
     assert verdict.money is not None
     adopted = adopted_policy(terms, revision, found, verdict, pairs, days=1.0)
+    large = [each for each in verdict.strata if each.name == "768x768"]
+    of_large = adopted_policy(terms, revision, found, verdict, pairs, 1.0, large)
+    assert of_large.backtest is not None
+    (part,) = of_large.backtest.parts
+    assert (part.stratum, part.calls) == ("768x768", calls // 2)
+    assert large[0].money is not None
+    each = large[0].money.month / large[0].money.calls_a_month
+    assert (
+        part.month
+        == of_large.backtest.month
+        == pytest.approx(
+            each * part.calls * 24 * 30,
+            rel=0.25,  # all within an hour; some find no room and stay
+        )
+    )
     traffic = traffic_of(terms, revision, [experiment], 1.0)
     planned = plan(
         experiment, traffic.volumes, revision.catalog, past=traffic.past[NAME], at=0.0, spent=traffic.spent[NAME]

@@ -298,6 +298,87 @@ def test_without_a_switch_nothing_is_adopted_unless_it_is_meant(desk: Desk) -> N
     assert "rule: adopt-dev-elsewhere" in out
 
 
+def strata(**dearer: float) -> list[Pair]:
+    """Pairs of the experiment by stratum: how many times the champion's price the challenger takes in each."""
+    return [
+        replace(pair, id=f"{pair.id}-{name}", stratum=name, call_id=f"call_{seed}_{pair.call_id}")
+        for seed, (name, price) in enumerate(dearer.items(), 1)
+        for pair in pairs(1_500, seed, dearer=price)
+    ]
+
+
+def told_apart_by(desk: Desk, what: str) -> None:
+    edit(desk.policy, "sample: {share: 10%, never", f"sample: {{share: 10%, stratify: [{what}], never")
+    edit(desk.policy, "budget: {day: $5, total: $200}", "budget: {day: $5, total: $200}\n    compare: [cost]")
+
+
+def test_where_strata_disagree_those_with_a_switch_of_their_own_are_adopted(desk: Desk, tmp_path: Path) -> None:
+    told_apart_by(desk, "tier, size")
+    desk.recorded(strata(**{"export 1024x1024": 0.7, "preview 512x768": 1.4, "preview 1024x1024": 1.4}))
+    report, _ = desk.types("report", NAME)
+    assert "warning: cost is lower in export 1024x1024 and higher in preview" in report
+    _, err = desk.types("adopt", NAME, code=1)
+    assert "`--by-stratum` adopts it for export 1024x1024 alone" in err
+    written = tmp_path / "adopted.yaml"
+    desk.types("adopt", NAME, "--by-stratum", "--output", str(written))
+    (rule,) = read(written).parse(PolicyFile).rules
+    assert rule.when is not None
+    assert rule.when.intent == ("export",)
+    assert rule.when.size is not None
+    assert (rule.when.size.over, rule.when.size.up_to) == ((1023, 1024), (1024, 1024))
+    assert rule.unless is not None
+    assert rule.because is not None
+    assert "dev-elsewhere, export 1024x1024, 1,500 pairs" in rule.because
+    assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
+
+
+def test_a_stratum_that_is_named_is_adopted_on_its_own_verdict_only(desk: Desk) -> None:
+    told_apart_by(desk, "tag:app, intent")
+    desk.recorded(strata(**{'"web shop" preview': 0.7, "poster preview": 1.4, "- export": 0.7}))
+    out, err = desk.types("adopt", NAME, "--stratum", "tag:app=web shop", "--stratum", "intent=preview")
+    assert '+    when: {intent: [preview], tags: {app: "web shop"}}' in out
+    assert "rule 'adopt-dev-elsewhere' asks for tags, which records do not keep" in err
+    _, err = desk.types("adopt", NAME, "--stratum", "tag:app=poster", code=1)
+    assert f"{NAME}, rep, poster preview: stay. Cost is" in err
+
+
+@pytest.mark.parametrize(
+    ("told_by", "names", "words", "said"),
+    [
+        ("tag:app", ("-", "web"), ("--by-stratum",), "stratum -: no rule can name calls without tag:app"),
+        ("size", ("512x2048", "1024x1024"), ("--stratum", "size=512x2048"), "would be about 1024x1024 as well"),
+        ("tier, intent", ("export preview", "export export"), ("--stratum", "intent=preview"), "no intent"),
+        ("intent", ("export 512x512", "preview"), ("--stratum", "tier=export"), "results apart by intent; write"),
+        ("intent", ("export", "preview"), ("--stratum", "intent=poster"), "there are those of: export, preview"),
+        ("intent", ("export", "preview"), ("--stratum", "intent=export", "--by-stratum"), "say one of them"),
+        ("intent", ("export",), ("--by-stratum",), "are of one kind so far"),
+    ],
+)
+def test_a_stratum_that_no_rule_can_name_is_refused_by_name(
+    desk: Desk, told_by: str, names: tuple[str, ...], words: tuple[str, ...], said: str
+) -> None:
+    told_apart_by(desk, told_by)
+    desk.recorded(strata(**dict.fromkeys(names, 0.7)))
+    found = run(["shadow", "adopt", NAME, *words, "--anyway", "--config", str(desk.home), "--state", str(desk.state)])
+    assert found != 0
+    assert said in desk._capsys.readouterr().err
+
+
+def test_a_stratum_is_adopted_within_the_calls_that_were_copied(desk: Desk, tmp_path: Path) -> None:
+    told_apart_by(desk, "intent")
+    edit(
+        desk.policy,
+        "share: 10%, stratify",
+        "share: 0%, by: [{tier: export, share: 9%}, {tags: {app: a}, share: 9%}], stratify",
+    )
+    desk.recorded(strata(preview=0.7, export=1.4))
+    written = tmp_path / "adopted.yaml"
+    desk.types("adopt", NAME, "--by-stratum", "--output", str(written))
+    (rule,) = read(written).parse(PolicyFile).rules  # no call is both a preview and of tier export
+    assert rule.when is not None
+    assert (rule.when.intent, rule.when.tags) == (("preview",), {"app": ("a",)})
+
+
 def test_a_migration_is_sized_priced_and_ready_to_paste(desk: Desk, tmp_path: Path) -> None:
     written = tmp_path / "migrating.yaml"
     out, err = desk.types("migrate", "--from", "fal", "--to", "replicate", "--days", "60", "--a-day", "2000")

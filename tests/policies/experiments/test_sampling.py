@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.experiments.definition import Allowance, Arm, Calls, Challenger, Experiment, Facts, Sample
-from policies.experiments.sampling import challengers_of, rolled, room, share_of, stratum_of
+from policies.experiments.sampling import challengers_of, rolled, room, share_of, stratum_of, values_of
 from policies.rules import About, Condition
 from policies.types import Tier
 from tests.support.sellers import offer
@@ -141,3 +141,21 @@ def test_no_copy_passes_the_budget_of_the_day_or_of_the_whole(
 @given(st.text(), st.text())
 def test_dice_fall_in_the_unit_interval(call: str, name: str) -> None:
     assert 0.0 <= rolled(call, name) < 1.0
+
+
+@given(st.dictionaries(st.sampled_from(["app", "lang"]), st.text(min_size=1, max_size=12)))
+def test_a_stratum_says_of_each_thing_what_it_is_whatever_is_written_there(tags: dict[str, str]) -> None:
+    sample = Sample(stratify=("tier", "tag:app", "size", "tag:lang"))
+    found = values_of(sample, stratum_of(sample, facts(tags=tags)))
+    assert found == {
+        "tier": "preview",
+        "tag:app": tags.get("app", "-"),
+        "size": "1024x1024",
+        "tag:lang": tags.get("lang", "-"),
+    }
+
+
+def test_a_stratum_of_another_sample_is_not_guessed_at() -> None:
+    stratum = stratum_of(Sample(stratify=("tier", "size")), facts())
+    assert values_of(Sample(stratify=("tier",)), stratum) is None
+    assert values_of(Sample(), stratum) is None

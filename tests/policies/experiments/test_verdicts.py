@@ -126,6 +126,28 @@ def test_strata_that_disagree_are_named() -> None:
     assert [(stratum.name, stratum.pairs) for stratum in found.strata] == [("export", 800), ("preview", 800)]
 
 
+def test_each_stratum_has_a_verdict_and_money_of_its_own() -> None:
+    pairs = Sellers(11, dearer=0.7).pairs(1_000, stratum="export") + Sellers(12, dearer=1.3).pairs(
+        3_000, stratum="preview"
+    )
+    (found,) = judge(experiment(("cost",)), pairs, calls_a_day=400.0)
+    verdicts = {each.name: each.verdict for each in found.strata}
+    assert verdicts == {"preview": "stay", "export": "switch"}
+    months = [each.money.month for each in found.strata if each.money is not None]
+    calls = [each.money.calls_a_month for each in found.strata if each.money is not None]
+    assert found.money is not None
+    assert sum(months) == pytest.approx(found.money.month)
+    assert calls == pytest.approx([9_000, 3_000])
+
+
+def test_strata_that_come_later_make_nothing_surer_that_was_said_before() -> None:
+    early = Sellers(20, dearer=0.9).pairs(400, stratum="a") + Sellers(21).pairs(400, stratum="b")
+    late = [moved(pair, 1e6 + pair.at) for pair in Sellers(22).pairs(400, stratum="c")]
+    before, after = (judged(some, experiment(("cost",))).strata for some in (early, early + late))
+    known = {each.name: (each.readings[0].low, each.readings[0].high) for each in before}
+    assert known.items() <= {each.name: (each.readings[0].low, each.readings[0].high) for each in after}.items()
+
+
 def test_a_pair_weighs_as_many_calls_as_it_stands_for() -> None:
     common = Sellers(13, dearer=1.2).pairs(500, stratum="preview", share=0.01)
     copied_often = Sellers(14, dearer=0.8).pairs(500, stratum="export", share=1.0)

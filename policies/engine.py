@@ -66,6 +66,8 @@ _HEDGES_FREE = 20.0
 _NOBODY: frozenset[OfferId] = frozenset()
 _FEW = 4
 """An account with no more slots keeps none for calls in a hurry."""
+_PATIENT_S = 60.0
+"""Calls with more seconds to spare are counted apart."""
 _RISKY = 0.02
 _BIG = 11.4
 """Forecasts say nothing of orders that take this many times their middle."""
@@ -111,6 +113,12 @@ class Slate:
         self.patient = Demand()
         self._fastest: tuple[tuple[str, float], ...] = ()
         self._fastest_at = -inf
+
+    def count(self, ask: Ask, now: float) -> None:
+        """Count a call that has just come; plans read it, decisions do not."""
+        slack = ask.arrived + ask.constraints.slo - now
+        demand = self.patient if slack > _PATIENT_S else self.hurried
+        demand.came(slack, float(ask.worth.late), float(ask.worth.failure))
 
     def fastest(self, now: float) -> tuple[tuple[str, float], ...]:
         """The two accounts that would be quickest, and their seconds; looked up once a second."""
@@ -270,31 +278,35 @@ class CostEngine:
 
     def decide(self, ask: Ask, view: View, now: float, reason: Reason) -> Decision:
         """Weigh every offer and say what to do next for one part of a call."""
+        slate = self._slate(ask, view)
         if reason == "new":
-            self._count(ask, view, now)
-        picture, weighed = self._draw(ask, view, now, reason)
+            slate.count(ask, now)
+        picture, weighed = self._draw(slate, ask, view, now, reason)
         decision = judge(picture, self.policy, self._offers, thorough=self._thorough, weighed=weighed)
         if ask.live and isinstance(decision.move, Submit):
             self._placed.hedges += 1.0
         return decision
 
-    def _draw(self, ask: Ask, view: View, now: float, reason: Reason) -> tuple[Picture, Sequence[Weighed]]:
+    def _draw(
+        self, slate: Slate, ask: Ask, view: View, now: float, reason: Reason
+    ) -> tuple[Picture, Sequence[Weighed]]:
         """Everything the decision depends on, at this moment; and its offers, weighed."""
         over = self._over(ask, now)
         if over is not None:
             return Picture(ask, now, reason, view.prices, (), (), (), over), ()
-        slate = self._slate(ask, view)
         self._stamp = next(self._stamps)
         seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=False)
-        panic = bool(seen) and self._hopeless([each.seen for each in seen], ask, now)
+        panic = bool(seen) and seen[0].seen.blocked is not None and self._hopeless(seen, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             seen, rejected = self._look(slate, ask, view, now, reason, despite_failures=True)
         if ask.constraints.bars:
             rejected = (*self._barred_of(ask).rejections, *rejected)
-        running = tuple(
-            [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
-        )
+        running: tuple[Running, ...] = ()
+        if ask.live:
+            running = tuple(
+                [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
+            )
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
         shown = tuple([each.seen for each in seen])
@@ -303,23 +315,17 @@ class CostEngine:
             seen,
         )
 
-    def _hopeless(self, seen: Sequence[Seen], ask: Ask, now: float) -> bool:
+    def _hopeless(self, weighed: Sequence[Weighed], ask: Ask, now: float) -> bool:
         """Whether every offer is left alone for failing, and waiting for one of them is no use.
 
         It is of use, while there is time, where orders hang, and once an order of this part has failed already.
         """
+        seen = [each.seen for each in weighed]
         if not all(each.blocked is not None and each.blocked.code == "breaker" for each in seen):
             return False
         slack = ask.arrived + ask.constraints.slo - now
         patient = [each for each in seen if ask.tried or self._sellers[each.offer].account.is_silent]
         return not any(each.wait_s + each.p95 < slack for each in patient)
-
-    def _count(self, ask: Ask, view: View, now: float) -> None:
-        """Count a call that has just come; plans read it, decisions do not."""
-        slate = self._slate(ask, view)
-        slack = ask.arrived + ask.constraints.slo - now
-        demand = slate.patient if slack > 60.0 else slate.hurried
-        demand.came(slack, float(ask.worth.late), float(ask.worth.failure))
 
     def observe(self, event: Event, now: float) -> None:
         """Learn from what happened to an order, under whichever revision it was placed."""
@@ -536,7 +542,7 @@ class CostEngine:
         why = f"{offer.model} is of tier {offer.tier.word}; another order keeps {first.offer.tier.word}"
         return Rejection(offer=offer.id, code="tier", reason=why)
 
-    def _see(  # noqa: PLR0913, PLR0917 - the hot path: what all offers of an ask share is passed, not looked up
+    def _see(  # noqa: C901, PLR0913, PLR0917 - the hot path: what all offers of an ask share is passed, not looked up
         self,
         row: Row,
         ask: Ask,
@@ -550,7 +556,7 @@ class CostEngine:
     ) -> Seen | Rejection:
         seller, quote = row.seller, row.quote
         offer, shared, forecast = seller.offer, seller.shared, seller.forecast
-        expected = row.forecast()
+        expected = row.expected if row.version == forecast.version else row.forecast()
         if now - seller.used_at > COLD_AFTER_S:
             expected += seller.cold.seconds(seller.idle(now))
         if row.timed:
@@ -563,7 +569,9 @@ class CostEngine:
         machine_s = machine_price = 0.0
         line = None
         if shared.machines is None:
-            room = self._room(offer, shared, slack, expected, row.kept)
+            room = _NOW
+            if shared.blocking is not None or shared.spare_left < self.policy.scarcity.reserve or row.kept:
+                room = self._room(offer, shared, slack, expected, row.kept)
         else:
             line = InLine(ask.call_id, offer.model, expected, now + slack, min(best, ask.worth.failure) / expected)
             found = self._machine_room(seller, line, now)
@@ -576,9 +584,12 @@ class CostEngine:
             pause = self._pause(seller, ask, now, reason, despite_failures=despite_failures)
             if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
                 room = Room(pause[0], None, pause[1])
-        wait_s = room.wait_s
-        late, late_s, again = _lateness(forecast, ask, expected, slack - wait_s, seller.risk)
-        too_late = forecast.above(expected, left - wait_s) if left - wait_s < _BIG * expected else 0.0
+        wait_s, most = room.wait_s, _BIG * expected
+        late = late_s = again = too_late = 0.0
+        if slack - wait_s < most:
+            late, late_s, again = _lateness(forecast, ask, expected, slack - wait_s, seller.risk)
+        if left - wait_s < most:
+            too_late = forecast.above(expected, left - wait_s)
         premium, free_price = self._prepaid(shared, ask.request.count) if shared.purses else (0.0, -1.0)
         return Seen(
             row.name, offer.account, quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
@@ -776,9 +787,6 @@ def _lateness(
     forecast: LatencyForecast, ask: Ask, expected: float, spare: float, risk: float
 ) -> tuple[float, float, float]:
     """Probability and mean seconds of being late, and the probability after one failure."""
-    most = _BIG * expected
-    if spare >= most:
-        return 0.0, 0.0, 0.0
     late, late_s = forecast.late(expected, spare) if ask.worth.late_second else (forecast.above(expected, spare), 0.0)
     again = late
     if risk > _RISKY and ask.worth.late:

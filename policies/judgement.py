@@ -15,7 +15,7 @@ from msgspec import Struct
 from policies import hedging
 from policies.picture import Picture, Seen
 from policies.policy import Policy
-from policies.scorers import SCORERS, scores
+from policies.scorers import scores
 from policies.types import Ask, Candidate, Decision, Offer, OfferId, Preference, Rejection, Shed, Submit, Wait
 
 LOOK_AGAIN_S = 1.0
@@ -34,7 +34,6 @@ _QUICK_MARGIN = 1.35
 """An order nearly always ends within this many times its forecast."""
 _EARLIEST = 1.3
 """Times its median, before which nobody worries about an order."""
-_NAMES = tuple(SCORERS)
 
 
 class Weighed(Struct, frozen=True, gc=False, order=True):
@@ -45,22 +44,30 @@ class Weighed(Struct, frozen=True, gc=False, order=True):
     first: float
     """What the caller asked to have least of, if anything."""
     total: int
-    offer: OfferId
+    name: OfferId
     scores: tuple[int, ...]
-    """The total by scorer, in the order of `SCORERS`."""
+    """The total by scorer, in the order of `SCORED`."""
     seen: Seen
+    offer: Offer
+
+    def candidate(self) -> Candidate:
+        """What a decision says of it."""
+        seen = self.seen
+        return Candidate(
+            self.offer, seen.quote, seen.p50, seen.p95, seen.left, seen.wait_s, seen.late, self.total, self.scores
+        )
 
 
-def weigh(seen: Seen, ask: Ask, policy: Policy, account: Offer | None = None) -> Weighed:
+def weigh(seen: Seen, ask: Ask, policy: Policy, offer: Offer) -> Weighed:
     """Add up what an offer costs."""
     wishes, found = ask.constraints, scores(seen, ask.worth, policy)
-    place = _place(account, wishes.order) if wishes.order and account is not None else 0
+    place = _place(offer, wishes.order) if wishes.order else 0
     first = 0.0
     if wishes.prefer == "cheapest":
         first = float(seen.quote.amount)
     elif wishes.prefer == "fastest":
         first = seen.wait_s + seen.p50
-    return Weighed(place, first, sum(found), seen.offer, found, seen)
+    return Weighed(place, first, sum(found), seen.offer, found, seen, offer)
 
 
 def judge(
@@ -79,89 +86,54 @@ def judge(
     if picture.over is not None:
         return _decision(Shed((picture.over,)), picture, policy, rejected=(picture.over,))
     ask = picture.ask
-    ready: list[Weighed] = []
-    waiting: list[Weighed] = []
     if weighed is None:
         weighed = [weigh(seen, ask, policy, offers[seen.offer]) for seen in picture.seen]
-    for each in weighed:
-        (ready if each.seen.blocked is None else waiting).append(each)
+    ready = [each for each in weighed if each.seen.blocked is None]
     ready.sort()
-    waiting.sort()
+    waiting: list[Weighed] = []
     rejected = picture.rejected
-    if waiting:
-        rejected = (*rejected, *[each.seen.blocked for each in waiting if each.seen.blocked is not None])
-    show, lined_up = Showcase(picture, policy, offers), waiting
+    if len(ready) < len(weighed):
+        waiting = sorted([each for each in weighed if each.seen.blocked is not None])
+        rejected = _objections(picture, waiting)
+    lined_up = waiting
     if ask.constraints.preferred and ready and _is_ours_to_choose(ask):
         ready = _by_preference(ready, ask.constraints.preferred)
-        first = {each.over for each in ask.constraints.preferred if each.offer == ready[0].offer}
-        waiting = [each for each in waiting if each.offer not in first]  # whoever is preferred waits for nobody else
-    move = _second(show, ready) if ask.live else _first(show, ready, waiting)
+        first = {each.over for each in ask.constraints.preferred if each.offer == ready[0].name}
+        waiting = [each for each in waiting if each.name not in first]  # whoever is preferred waits for nobody else
+    move = _second(picture, policy, ready) if ask.live else _first(picture, policy, ready, waiting)
     if not thorough:
         return _decision(move, picture, policy, rejected=rejected)
-    ranked, blocked = (tuple([show.candidate(each) for each in every]) for every in (ready, lined_up))
-    return _decision(move, picture, policy, ranked, blocked, rejected)
+    ranked = tuple([each.candidate() for each in ready])
+    return _decision(move, picture, policy, ranked, tuple([each.candidate() for each in lined_up]), rejected)
 
 
-class Showcase:
-    """A picture, and the candidates made of it so far."""
-
-    __slots__ = ("_made", "offers", "picture", "policy")
-
-    def __init__(self, picture: Picture, policy: Policy, offers: Mapping[OfferId, Offer]) -> None:
-        self.picture, self.policy, self.offers = picture, policy, offers
-        self._made: dict[OfferId, Candidate] = {}
-
-    def candidate(self, each: Weighed) -> Candidate:
-        """What a decision says of an offer."""
-        made = self._made.get(each.offer)
-        if made is None:
-            seen = each.seen
-            made = self._made[each.offer] = Candidate(
-                offer=self.offers[seen.offer],
-                quote=seen.quote,
-                latency_p50=seen.p50,
-                latency_p95=seen.p95,
-                headroom=seen.left,
-                costs=dict(zip(_NAMES, each.scores)),  # noqa: B905 - as many as there are scorers, by construction
-                wait_s=seen.wait_s,
-                late=seen.late,
-            )
-        return made
-
-
-def _first(show: Showcase, ready: list[Weighed], waiting: list[Weighed]) -> Submit | Wait | Shed:
+def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list[Weighed]) -> Submit | Wait | Shed:
     """What to do for a part with nothing under way."""
-    picture, policy = show.picture, show.policy
     ask, now = picture.ask, picture.now
     if ready:
-        better = next((each for each in waiting if _worth_waiting(each, ready[0], picture, policy)), None)
-        if better is None:
-            best = ready[0].seen
-            if _scarcity(best) > max(ask.worth.failure - ask.worth.late * best.late, 0.0) and (
-                now + LOOK_AGAIN_S < _latest(ask, policy)
-            ):
-                # Others will miss the room more than this call misses its picture.
-                return _wait(show, ready[0], soonest=_YIELD_S)
-            return Submit(show.candidate(ready[0]), _wake_at(picture, best, policy))
-        return _wait(show, better, other=ready[0].seen)
+        for each in waiting:
+            if _worth_waiting(each, ready[0], picture, policy):
+                return _wait(picture, policy, each, other=ready[0].seen)
+        best = ready[0].seen
+        scarcity = best.slot_price * best.expected_s + best.order_price + best.machine_price * best.machine_s
+        if scarcity > max(ask.worth.failure - ask.worth.late * best.late, 0.0) and (
+            now + LOOK_AGAIN_S < _latest(ask, policy)
+        ):
+            # Others will miss the room more than this call misses its picture.
+            return _wait(picture, policy, ready[0], soonest=_YIELD_S)
+        return Submit(ready[0].candidate(), _wake_at(picture, best, policy))
     latest = _latest(ask, policy)
-    soonest = min((each.seen.wait_s for each in waiting), default=None)
+    soonest = min([each.seen.wait_s for each in waiting], default=None)
     if soonest is None or now + soonest > latest or now >= latest:
         return Shed(_objections(picture, waiting), soonest)
-    return _wait(show, waiting[0], soonest)
+    return _wait(picture, policy, waiting[0], soonest)
 
 
-def _scarcity(seen: Seen) -> float:
-    """Nano-dollars that others would pay for the room an order takes."""
-    return seen.slot_price * seen.expected_s + seen.order_price + seen.machine_price * seen.machine_s
-
-
-def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
+def _second(picture: Picture, policy: Policy, ready: list[Weighed]) -> Submit | Wait:
     """What to do for a part with orders under way: place one more beside them, or look again later."""
-    picture, policy = show.picture, show.policy
     ask, now = picture.ask, picture.now
     again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
-    still = _hedge_by(picture, *[each.account for each in ask.live])
+    still = _hedge_by(picture, [each.account for each in ask.live])
     if still > 0.0:  # how likely it is to be late is known best at the last moment that something can be done
         again = min(again, max(0.5 * still, _CLOSELY_S))
     deadline = ask.arrived + ask.constraints.deadline
@@ -178,7 +150,7 @@ def _second(show: Showcase, ready: list[Weighed]) -> Submit | Wait:
                 continue
             lateness = int(policy.punctuality * ask.worth.late * seen.late)  # that is in what it saves
             if hedging.saved(seen, stake, slack) > each.total - lateness - lost:
-                return Submit(show.candidate(each), _wake_at(picture, seen, policy))
+                return Submit(each.candidate(), _wake_at(picture, seen, policy))
     return Wait(until)
 
 
@@ -191,7 +163,7 @@ def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
     after = seen.hedge_s + seen.wait_s
     if slack > 0.0:
         # No later than when a second order could still be in time, but not before it is likely to be of use.
-        after = min(after, max(_hedge_by(picture, seen.account), seen.wait_s + _EARLIEST * seen.p50))
+        after = min(after, max(_hedge_by(picture, (seen.account,)), seen.wait_s + _EARLIEST * seen.p50))
     return now + min(max(after, _LOOK_AT_LEAST_S), _LOOK_AT_MOST_S)
 
 
@@ -209,7 +181,7 @@ def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Poli
         and begins < _latest(ask, policy)
         and begins + seen.p95 <= ask.arrived + ask.constraints.deadline
         and each.place <= ready.place
-        and (each.first, each.total, each.offer) < (ready.first, ready.total, ready.offer)
+        and (each.first, each.total, each.name) < (ready.first, ready.total, ready.name)
     )
 
 
@@ -223,10 +195,11 @@ def _latest(ask: Ask, policy: Policy) -> float:
     return ask.arrived + min(ask.constraints.deadline, policy.max_wait)
 
 
-def _wait(show: Showcase, each: Weighed, soonest: float | None = None, other: Seen | None = None) -> Wait:
+def _wait(
+    picture: Picture, policy: Policy, each: Weighed, soonest: float | None = None, other: Seen | None = None
+) -> Wait:
     """Stand in line for an offer; `other` is the best that has room now."""
-    picture, seen = show.picture, each.seen
-    ask = picture.ask
+    seen, ask = each.seen, picture.ask
     wait_s = seen.wait_s if soonest is None else max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
     if seen.line is not None:
         # When a machine is free is known; others may come before, or leave, so those far behind look again halfway.
@@ -240,10 +213,10 @@ def _wait(show: Showcase, each: Weighed, soonest: float | None = None, other: Se
     if seen.late > _HOPELESS and (lost or seen.wait_s > LOOK_AGAIN_S):
         # Late whatever happens: those who may still be in time go first, and a crowd is not asked every second.
         again = max(again, min(_YIELD_S + 0.25 * seen.wait_s, _LONGEST_S))
-    until = min(picture.now + again, _latest(ask, show.policy))
+    until = min(picture.now + again, _latest(ask, policy))
     # Room that is there already, but kept for others, wakes nobody; who waits for it would only keep them from it.
     capacity = seen.capacity if seen.left <= 0 or seen.line is not None else None
-    return Wait(until, capacity, show.candidate(each), seen.line, lost)
+    return Wait(until, capacity, each.candidate(), seen.line, lost)
 
 
 def _is_lost(seen: Seen, ask: Ask) -> bool:
@@ -258,12 +231,14 @@ def _spare(picture: Picture, other: Seen | None) -> float:
     return slack if other is None else slack - other.p95
 
 
-def _hedge_by(picture: Picture, *accounts: str) -> float:
+def _hedge_by(picture: Picture, accounts: Sequence[str]) -> float:
     """Seconds until only the quickest of the other accounts could still be in time."""
     ask = picture.ask
     slack = ask.arrived + ask.constraints.slo - picture.now
-    quickest = next((seconds for name, seconds in picture.fastest if name not in accounts), None)
-    return slack if quickest is None else slack - _QUICK_MARGIN * quickest
+    for name, seconds in picture.fastest:
+        if name not in accounts:
+            return slack - _QUICK_MARGIN * seconds
+    return slack
 
 
 def _objections(picture: Picture, waiting: list[Weighed]) -> tuple[Rejection, ...]:
@@ -299,14 +274,12 @@ def _by_preference(ready: list[Weighed], preferred: tuple[Preference, ...]) -> l
     """Offers in their order, but what is preferred to another stands right before it, and not behind."""
     found = list(ready)
     for each in preferred:
-        names = [weighed.offer for weighed in found]
+        names = [weighed.name for weighed in found]
         if each.offer in names and each.over in names and names.index(each.offer) > names.index(each.over):
             found.insert(names.index(each.over), found.pop(names.index(each.offer)))
     return found
 
 
-def _place(offer: Offer | None, order: tuple[str, ...]) -> int:
+def _place(offer: Offer, order: tuple[str, ...]) -> int:
     """Where an account or its kind stands in the caller's own order; those not named come last."""
-    if offer is None:
-        return 0
     return next((i for i, name in enumerate(order) if name in (offer.account, offer.kind)), len(order))

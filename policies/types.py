@@ -277,7 +277,11 @@ class View(Protocol):
         """The GPUs behind a capacity; None where nobody knows more of them than how many orders are in flight."""
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
+SCORED: tuple[str, ...] = ("price", "latency", "reliability", "load", "slots", "rate", "prepaid", "machine")
+"""What a total is made of, in the order of `Candidate.scores`; each is a module of `policies/scorers/`."""
+
+
+class Candidate(Struct, frozen=True, gc=False):
     """An offer that may serve, with everything it would cost in nano-dollars."""
 
     offer: Offer
@@ -286,17 +290,19 @@ class Candidate(Struct, frozen=True, kw_only=True):
     latency_p95: float
     headroom: int
     """Orders that could still start at once on its tightest capacity."""
-    costs: Mapping[str, int]
-    """Scorer name -> nano-dollars."""
     wait_s: float = 0.0
     """Seconds until the order could go out; 0 where there is room now."""
     late: float = 0.0
     """Probability that the answer comes after the objective."""
+    total: int = 0
+    """What serving here costs in all; the least total wins."""
+    scores: tuple[int, ...] = ()
+    """The total by scorer, in the order of `SCORED`; empty for what was never weighed."""
 
     @property
-    def total(self) -> int:
-        """What serving here costs in all; the least total wins."""
-        return sum(self.costs.values())
+    def costs(self) -> Mapping[str, int]:
+        """Scorer name -> nano-dollars."""
+        return dict(zip(SCORED, self.scores, strict=False))
 
 
 class Rejection(Struct, frozen=True, kw_only=True):

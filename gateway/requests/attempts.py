@@ -489,7 +489,7 @@ class Attempts:
             part.finish(self._drawn_before(part, found))
         price = Quote(amount=attempt.hold_cost, hold=attempt.hold_cost, certain=False, unit="", revision=attempt.prices)
         candidate = Candidate(
-            offer=offer, quote=price, latency_p50=offer.typical_s, latency_p95=2 * offer.typical_s, headroom=0, costs={}
+            offer=offer, quote=price, latency_p50=offer.typical_s, latency_p95=2 * offer.typical_s, headroom=0
         )
         request = msgspec.structs.replace(part.wish, steps=attempt.steps, seed=None)
         plan = self._plan(part, attempt.id, request, 1)

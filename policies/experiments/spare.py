@@ -144,9 +144,7 @@ class SpareEngine:
             offer = replace(offer, abilities=able)
         # Nobody gives a copy up before its deadline: how long it takes is what we want to know.
         patient = ask.constraints.deadline
-        return Submit(
-            Candidate(offer=offer, quote=price, latency_p50=patient, latency_p95=patient, headroom=1, costs={})
-        )
+        return Submit(Candidate(offer=offer, quote=price, latency_p50=patient, latency_p95=patient, headroom=1))
 
     def _objection(self, offer: Offer, ask: Ask, view: View, now: float) -> Rejection | None:
         objected = objection(offer, ask)

@@ -11,4 +11,6 @@ def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - ev
     """Return the share of the quote that counts, corrected by what invoices show; nothing for a free picture."""
     if seen.free_price >= 0.0:
         return 0
+    if seen.bias == seen.counted == 1.0:
+        return seen.quote.amount
     return round(seen.quote.amount * seen.bias * seen.counted)

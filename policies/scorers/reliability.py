@@ -13,5 +13,6 @@ def score(seen: Seen, worth: Worth, policy: Policy) -> int:
         return 0
     terms = policy.fallback
     error = terms.retry + terms.recurs * worth.failure
-    error += worth.late * max(seen.late_again - seen.late, 0.0) + worth.late_second * seen.expected_s
+    later = worth.late * (seen.late_again - seen.late) if seen.late_again > seen.late else 0.0
+    error += later + worth.late_second * seen.expected_s
     return int(seen.error_rate * error + seen.too_late * worth.failure)

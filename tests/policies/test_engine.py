@@ -373,7 +373,7 @@ def test_whatever_happened_a_decision_is_sound(
     assert all(each.reason for each in decision.rejected)
     if isinstance(decision.move, Submit):
         best = decision.move.candidate
-        assert best is decision.ranked[0]
+        assert best == decision.ranked[0]
         assert best.headroom > 0
         assert all(town.engine.room(name, busy.get(name, 0), 0.0) == 0.0 for name in best.offer.capacities)
     if isinstance(decision.move, Shed):

@@ -26,7 +26,7 @@ from gateway.settings import Settings
 from gateway.yaml_files import read_bytes
 from policies.eligibility import barred
 from policies.experiments.pairs import Pair
-from policies.experiments.verdicts import MONTH_DAYS, Money, Stratum, Verdict
+from policies.experiments.verdicts import MONTH_DAYS, Money, Stratum, Verdict, pairs_of
 from policies.offline.comparison import Group
 from policies.policy_file.experiments import CallsFile, ExperimentFile
 from policies.policy_file.rules import ConditionFile
@@ -181,7 +181,8 @@ def adopted_policy(  # noqa: PLR0917 - all that a policy is made of
     """Write the policy, check it, and play recorded calls under it. `strata`: for these alone; None: for all calls."""
     old = revision.written.content.decode()
     document = read_bytes(revision.written.content, revision.written.path).parse(PolicyFile)
-    ours = [pair for pair in pairs if pair.challenger == verdict.challenger]
+    chosen = next(each for each in told.experiment.challengers if each.name == verdict.challenger)
+    ours = pairs_of(told.experiment, chosen, pairs)
     moves = _moves(told, verdict, ours, strata, document)
     preferred = list(dict.fromkeys(each for move in moves for each in move.preferred))
     if not preferred:
@@ -190,8 +191,7 @@ def adopted_policy(  # noqa: PLR0917 - all that a policy is made of
     text = with_revision(old, revision.policy.revision + 1)
     text, rules, remarks = _with_rules(text, file, document, moves)
     new = load_revision(settings, every_account=True, policy=PolicyText(revision.written.path, text.encode()))
-    chosen = told.experiment.challenger(verdict.challenger)
-    if chosen is not None and chosen.params:
+    if chosen.params:
         given = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
         remarks.append(f"copies were drawn with {given}; a policy does not set that, the catalogue does")
     remarks += _said_before(revision, preferred)

@@ -160,6 +160,7 @@ def text(told: Told) -> str:
 def _of_challenger(found: Verdict) -> Iterable[str]:
     yield f"{found.challenger}: {WORDS[found.verdict]}. {reason(found)}"
     if not found.pairs:
+        yield from warnings(found)
         return
     yield f"{found.pairs:,} pairs in {days_of(found.days)}"
     yield ""
@@ -313,11 +314,17 @@ def _short(reading: Reading) -> str:
 
 def warnings(found: Verdict) -> list[str]:
     """What a single verdict hides."""
-    return [
+    told = [
         f"warning: {measure} is lower in {low} and higher in {high}; decide for each by itself: "
         f"`{COMMAND} shadow adopt --by-stratum`"
         for measure, (low, high) in found.disagree.items()
     ]
+    if found.set_aside:
+        told.append(
+            f"warning: {found.set_aside:,} pairs of this name do not count: they are from before the experiment was "
+            "changed, and compare something else"
+        )
+    return told
 
 
 def money_of(money: Money) -> str:

@@ -21,9 +21,10 @@ from gateway.assets import Assets, FolderBlobs
 from gateway.cli.shadow_shared import experiment_of, spent_on
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say
 from gateway.clock import SystemClock
+from gateway.features.copying import LeftOut
 from gateway.features.learned import FILES, LearnedMeasures
 from gateway.features.measuring import Measuring
-from gateway.features.shadowing import LeftOut
+from gateway.features.stored_prompts import drawn_by_both
 from gateway.revisions import load_revision
 from gateway.settings import Settings
 from policies.eligibility import objection
@@ -184,7 +185,7 @@ async def _run(
     finally:
         await app.stop()
     compared = replace(experiment, challengers=(Challenger(name=AA, account=""),)) if aa else experiment
-    return ran, judge(compared, ran.pairs)
+    return ran, judge(compared, [replace(pair, terms="") for pair in ran.pairs])
 
 
 async def _one(app: App, experiment: Experiment, request: ImageRequest, ran: Ran, *, aa: bool) -> None:
@@ -199,7 +200,7 @@ async def _one(app: App, experiment: Experiment, request: ImageRequest, ran: Ran
         itself = Challenger(name=AA, account=champion.account, model=champion.model)
         both = replace(experiment, challengers=(itself,))
     try:
-        found: Sequence[Pair | LeftOut] = await app.shadowing.alone(both, request, champion)
+        found: Sequence[Pair | LeftOut] = await drawn_by_both(app.shadowing, app.clock, both, request, champion)
     except LeftOut as left_out:
         found = (left_out,)
     pairs = [each for each in found if isinstance(each, Pair)]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.cli.shell import COMMAND, Stop, open_records, run_async
-from gateway.features.shadowing import budgets_of
+from gateway.features.shadow_budgets import budgets_of
 from gateway.revisions import Revision
 from gateway.settings import Settings
 from gateway.storage.activity import RecordedCall

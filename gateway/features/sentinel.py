@@ -18,14 +18,14 @@ from gateway.assets import Assets
 from gateway.clock import Clock
 from gateway.errors import BudgetSpent, GatewayError
 from gateway.features.alerts import Alerts
+from gateway.features.copying import KEY, side_of
 from gateway.features.measuring import pixels_of
-from gateway.features.shadowing import KEY, side_of
+from gateway.features.shadow_budgets import budget_row
 from gateway.ids import new_id, sibling
 from gateway.requests.call import Call, Caller, Delivered, Ended
 from gateway.requests.pipeline import Pipeline
 from gateway.settings import SentinelSettings
 from gateway.storage.database import Database
-from gateway.storage.rows import BudgetRow
 from gateway.storage.shadows import SENTINEL, party
 from policies.catalog import Catalog
 from policies.eligibility import nearest_size
@@ -188,10 +188,7 @@ class Sentinel:
         )
 
     async def _set_budget(self, limit: int) -> None:
-        now = self._clock.utc()
-        wanted = BudgetRow(
-            id="bud_shadow_sentinel_day", of="shadow", name=SENTINEL, limit=limit, window="day", zone="UTC", created=now
-        )
+        wanted = budget_row(SENTINEL, limit, self._clock.utc())
         known = next((row for row in await self._db.budgets() if row.id == wanted.id), None)
         if known is None or known.limit != limit:
             await self._db.set_budget(wanted)

@@ -6,6 +6,7 @@ People write them in a policy (`policies/policy_file/experiments.py`); `sampling
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -152,6 +153,14 @@ class Experiment(Struct, frozen=True, kw_only=True):
     def challenger(self, name: str) -> Challenger | None:
         """The challenger of that name."""
         return next((each for each in self.challengers if each.name == name), None)
+
+
+def terms_of(experiment: Experiment, challenger: Challenger) -> str:
+    """What is compared with what, so that pairs from before a change under the same names are told from those since."""
+    champion = experiment.champion
+    return json.dumps(
+        [champion.provider, champion.model, challenger.account, challenger.model, *challenger.params.items()]
+    )
 
 
 def copied(request: ImageRequest, challenger: Challenger) -> ImageRequest:

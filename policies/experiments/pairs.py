@@ -53,6 +53,8 @@ class Pair(Struct, frozen=True, kw_only=True):
     """What it is told apart by (`sampling.stratum_of`)."""
     share: float = 1.0
     """The share of calls like it that are copied; it stands for 1 / share of them."""
+    terms: str = ""
+    """What was compared with what (`definition.terms_of`); empty where that was not kept."""
     champion: Side
     challenger_side: Side
     measures: Mapping[str, float] = {}

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.bootstrap import ENOUGH, blocks_of, draws_of
-from policies.experiments.definition import Challenger, Experiment, Measure
+from policies.experiments.definition import Challenger, Experiment, Measure, terms_of
 from policies.experiments.pairs import Pair, Side
 from policies.experiments.quantiles import QUANTILES, Quantile, quantile, ratio
 from policies.experiments.readings import PILOT, Reading, came_short, of_another_size, read
@@ -109,6 +109,8 @@ class Verdict(Opinion, frozen=True, kw_only=True):
     """One challenger against the champion."""
 
     challenger: str
+    set_aside: int
+    """Pairs that compare something else: the experiment, or the challenger, was another under the same name."""
     strata: tuple[Stratum, ...]
     """Those of most pairs first."""
     disagree: Mapping[Measure, tuple[str, str]]
@@ -128,10 +130,17 @@ def judge(
     ordered = sorted(pairs, key=lambda pair: (pair.at, pair.id))
     spent = sum(pair.challenger_side.billed for pair in ordered)
     return tuple(
-        _judge(experiment, challenger, [pair for pair in ordered if pair.challenger == challenger.name],
-               left=experiment.budget.total - spent, calls_a_day=calls_a_day, seed=seed)
+        _judge(
+            experiment, challenger, ordered, left=experiment.budget.total - spent, calls_a_day=calls_a_day, seed=seed
+        )
         for challenger in experiment.challengers
-    )  # fmt: skip
+    )
+
+
+def pairs_of(experiment: Experiment, challenger: Challenger, pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs of a challenger that compare what the experiment compares now."""
+    terms = terms_of(experiment, challenger)
+    return [pair for pair in pairs if pair.challenger == challenger.name and pair.terms in {"", terms}]
 
 
 def risk_of(experiment: Experiment) -> float:
@@ -146,9 +155,10 @@ def compared(experiment: Experiment) -> list[Measure]:
 
 
 def _judge(
-    experiment: Experiment, challenger: Challenger, pairs: Sequence[Pair], *, left: NanoUsd,
+    experiment: Experiment, challenger: Challenger, of_all: Sequence[Pair], *, left: NanoUsd,
     calls_a_day: float | None, seed: int,
 ) -> Verdict:  # fmt: skip
+    pairs = pairs_of(experiment, challenger, of_all)
     days = max((pairs[-1].at - pairs[0].at) / _DAY_S, _LEAST_DAYS) if pairs else 0.0
     stood_for = sum(1 / pair.share for pair in pairs)
     look = _Look(
@@ -164,6 +174,7 @@ def _judge(
     strata = _strata(look, pairs)
     return Verdict(
         challenger=challenger.name,
+        set_aside=sum(pair.challenger == challenger.name for pair in of_all) - len(pairs),
         strata=strata,
         disagree=_disagreements(strata),
         pictures=_means_of(pairs),

@@ -8,7 +8,7 @@ from math import exp, inf
 import pytest
 from msgspec.structs import replace
 
-from policies.experiments.definition import Allowance, Arm, Challenger, Decide, Experiment, Measure
+from policies.experiments.definition import Allowance, Arm, Challenger, Decide, Experiment, Measure, terms_of
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import quantile
 from policies.experiments.readings import read
@@ -146,6 +146,16 @@ def test_strata_that_come_later_make_nothing_surer_that_was_said_before() -> Non
     before, after = (judged(some, experiment(("cost",))).strata for some in (early, early + late))
     known = {each.name: (each.readings[0].low, each.readings[0].high) for each in before}
     assert known.items() <= {each.name: (each.readings[0].low, each.readings[0].high) for each in after}.items()
+
+
+def test_pairs_from_before_an_experiment_was_changed_under_its_name_do_not_count() -> None:
+    before, now = (
+        experiment(challengers=(Challenger(name="t", account="together", params={"steps": steps}),)) for steps in (4, 8)
+    )
+    old = [replace(pair, terms=terms_of(before, before.challengers[0])) for pair in Sellers(23).pairs(100)]
+    new = [replace(pair, id=f"new{pair.id}", terms=terms_of(now, now.challengers[0])) for pair in Sellers(24).pairs(60)]
+    assert (judged(old + new, now).pairs, judged(old + new, now).set_aside) == (60, 100)
+    assert judged(old + new, now).readings == judged(new, now).readings
 
 
 def test_a_pair_weighs_as_many_calls_as_it_stands_for() -> None:

@@ -240,6 +240,16 @@ class UsageRecord(Struct, frozen=True, kw_only=True):
     """What one of them costs by its list."""
 
 
+class UsageTotal(Struct, frozen=True, kw_only=True):
+    """What an account was billed for one endpoint on one day (UTC), whoever ordered it."""
+
+    endpoint: str
+    day: datetime
+    units: Decimal
+    unit: str
+    nano_usd: int
+
+
 class ListedPrice(Struct, frozen=True, kw_only=True):
     """A price as the provider's own list shows it."""
 
@@ -357,6 +367,22 @@ class BillsByOrder(ReportsUsage, Protocol):
     """Its report names each order within moments, and the last minutes of it are one question away."""
 
     bills_by_order: Literal[True]
+
+
+@runtime_checkable
+class ReportsTotals(Protocol):
+    """Tells what an account was billed in all, also for what was never ordered here."""
+
+    async def totals(self, since: datetime) -> Sequence[UsageTotal]:
+        """Every endpoint's days from the one of a moment (UTC) on; raises a `ProviderError` when it cannot be asked."""
+
+
+@runtime_checkable
+class Estimates(Protocol):
+    """Says what units of its endpoints will cost this account: a second opinion beside its list."""
+
+    async def estimate(self, units: Mapping[str, int]) -> int:
+        """Nano-dollars of so many units of each endpoint, together; raises a `ProviderError`."""
 
 
 @runtime_checkable

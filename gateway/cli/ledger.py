@@ -57,6 +57,10 @@ def reconcile(*, days: int = 30, json: Json = False, where: Where = HERE) -> int
             rows += [(f"  {' '.join(each.models)} ({each.endpoint})", *_sums(each)) for each in account.endpoints]
         print(table(rows, right=frozenset({1, 2, 3, 4, 5})))
         _tell_differences(accounts)
+        for name, account in accounts.items():
+            for total in account.elsewhere:
+                what = f"{dollars(total.nano_usd)} for {total.endpoint} on {total.day:%Y-%m-%d}"
+                say(f"{name} also bills {what}, which was never ordered here")
     return 1 if differs or suspended else 0
 
 

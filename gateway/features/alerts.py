@@ -38,6 +38,7 @@ from gateway.storage.database import Database, Spending
 from gateway.storage.rows import AlertRow, BudgetRow, KeyRow
 from policies.alarms import Pressure
 from policies.money import to_usd
+from providers.contract import UsageTotal
 from providers.transport import Http, WireError
 
 log = structlog.get_logger("gateway.alerts")
@@ -160,6 +161,8 @@ class Alerts:
             )
             facts = {"account": account, "orders": len(found.strangers), "nano_usd": nano}
             await self.tell(_alert("strange_bill", (account, now.date().isoformat()), now, text, facts))
+        for endpoint in sorted({total.endpoint for total in found.elsewhere}):
+            await self._billed_elsewhere(account, [each for each in found.elsewhere if each.endpoint == endpoint], now)
         if not found.corrections or (found.corrected_by == 0 and await self._db.billing_counters(account)):
             return  # orders either side of a discount, billed in another order than ours: in all they cost the same
         text = (
@@ -175,6 +178,17 @@ class Alerts:
             "differences": to_builtins(found.differences),
         }
         await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
+
+    async def _billed_elsewhere(self, account: str, totals: Sequence[UsageTotal], now: datetime) -> None:
+        """Raise an alert, once a month and endpoint, about bills for what nobody orders through this gateway."""
+        nano, units = sum(each.nano_usd for each in totals), sum(each.units for each in totals)
+        endpoint, unit = totals[0].endpoint, totals[0].unit or "units"
+        text = (
+            f"{account} bills {to_usd(nano)} USD for {endpoint} ({units} {unit}), which was never ordered here. Does "
+            f"somebody else use its key?"
+        )
+        facts = {"account": account, "endpoint": endpoint, "nano_usd": nano, "units": str(units), "unit": unit}
+        await self.tell(_alert("strange_bill", (account, endpoint, f"{now:%Y-%m}"), now, text, facts))
 
     async def paused(self, key: KeyRow, why: PausedKey) -> None:
         """Raise an alert where a key was paused, since it spent far more than usual."""

@@ -11,16 +11,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from gateway.clock import Clock
 from gateway.errors import InvalidRequest
 from gateway.features.files import alone, exchange
 from gateway.features.policy_history import author_of
-from gateway.money.price_list import Finding, changes_of, compared, no_longer_sold
+from gateway.money.price_list import (
+    Finding,
+    changes_of,
+    compared,
+    estimated,
+    expected,
+    expected_prices,
+    no_longer_sold,
+)
 from gateway.revisions import SYNCED, Revision, load_revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
@@ -30,13 +40,17 @@ from policies.listed_prices import unit_price
 from policies.money import to_usd
 from policies.price_book import in_force
 from policies.types import Offer
-from providers.contract import ListsModels, ListsPrices, Provider
-from providers.errors import Unavailable
+from providers.contract import Estimates, ListsModels, ListsPrices, Provider
+from providers.errors import ProviderError, Unavailable
+
+log = structlog.get_logger("gateway.prices")
 
 HEAD = b"""# What `prices apply` took over from sellers' own lists; `prices history` says who and when.
 # A price counts for as long as the catalogue says what stands in `instead_of`.
 """
 NOTHING = HEAD + b"synced: []\n"
+ESTIMATED = 1000
+"""Units of each endpoint that an estimate is asked for: of a round number, dollars have few digits."""
 
 
 class Undecided(Exception):
@@ -86,7 +100,33 @@ async def look(
             listed += [price for name, price in earlier.items() if name not in told]
         findings += compared(account, sold, listed, earlier)
         await db.keep_listed_prices(account, listed, clock.utc())
+    if isinstance(provider, Estimates):
+        findings = await _estimated(provider, account, findings)
     return findings
+
+
+async def _estimated(provider: Estimates, account: str, findings: list[Finding]) -> list[Finding]:
+    """Findings with the seller's estimates as a second opinion; as they are, where it gives none."""
+    try:
+        apart = await _apart(provider, list(expected_prices(findings).items()))
+    except ProviderError as error:
+        log.info("estimate_unavailable", account=account, error=error.kind, detail=error.detail)
+        return findings
+    return [apart.get(each.endpoint, each) if each.sold else each for each in findings]
+
+
+async def _apart(provider: Estimates, asked: Sequence[tuple[str, Finding]]) -> Mapping[str, Finding]:
+    """Endpoint -> what is estimated otherwise: asked of all in one question, and of either half where that differs."""
+    if not asked:
+        return {}
+    total = await provider.estimate(dict.fromkeys((endpoint for endpoint, _ in asked), ESTIMATED))
+    if total == ESTIMATED * sum(expected(each) for _, each in asked):
+        return {}
+    if len(asked) == 1:
+        ((endpoint, found),) = asked
+        return {endpoint: estimated(found, round(Fraction(total, ESTIMATED)))}
+    half = len(asked) // 2
+    return {**await _apart(provider, asked[:half]), **await _apart(provider, asked[half:])}
 
 
 async def propose(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.storage.prices import ChangeKind, PriceChange, Proposal
 from policies.listed_prices import of_one_number, unit_price
@@ -21,9 +22,9 @@ from policies.price_jumps import JUMP, far
 from policies.types import Offer
 from providers.contract import ListedPrice
 
-Verdict: TypeAlias = Literal["same", "differs", "changed", "unit", "gone", "apart"]
+Verdict: TypeAlias = Literal["same", "differs", "changed", "unit", "gone", "apart", "estimate"]
 """same; differs from ours; changed since last time; unit: its unit changed; gone: no longer listed, or no longer sold;
-apart: not to be compared."""
+apart: not to be compared; estimate: the seller estimates other than its list, or our book, says."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -70,6 +71,22 @@ def compared(
             unit_before=earlier.unit if earlier is not None and verdict == "unit" else "",
             says=says,
         )
+
+
+def expected_prices(findings: Iterable[Finding]) -> Mapping[str, Finding]:
+    """Endpoint -> what was found of it, where a unit has a price."""
+    return {each.endpoint: each for each in findings if each.sold and expected(each)}
+
+
+def expected(finding: Finding) -> int:
+    """What a unit costs by the list, else by our book; 0 where neither says."""
+    return (finding.ours or 0) if finding.theirs is None else finding.theirs
+
+
+def estimated(finding: Finding, price: int) -> Finding:
+    """What is to be told where a seller estimates another price for a unit than expected."""
+    says = f"estimated at ${to_usd(price)} a unit, where ${to_usd(expected(finding))} was expected"
+    return replace(finding, verdict="estimate", theirs=price, unit_before="", says=says)
 
 
 def no_longer_sold(account: str, offers: Iterable[Offer], still: frozenset[str]) -> Iterator[Finding]:
@@ -124,6 +141,8 @@ def _change(finding: Finding, offer: Offer, now: datetime) -> PriceChange | None
             f"the unit is called {finding.unit} now, before {finding.unit_before}: is it still counted as we count it?"
         )
         return _as_change(finding, offer, "unit", ours, why)
+    if finding.verdict == "estimate":
+        return _as_change(finding, offer, "price", ours, f"an estimate and no list: {finding.says}")
     if listed == ours or any(unit_price(row.tariff) == listed for row in offer.book if row.since and row.since > now):
         return None
     return _as_change(finding, offer, "price", ours, _why_waits(offer, ours, listed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -29,7 +30,18 @@ from gateway.money.matching import (
 )
 from gateway.storage.database import AlreadyClosed, Closing, Correction, Database
 from gateway.storage.rows import AttemptRow, Outcome
-from providers.contract import BillsByOrder, BillsNobody, Provider, ReportsUsage, UsageRecord
+from providers.contract import (
+    BillsByOrder,
+    BillsNobody,
+    Provider,
+    ReportsTotals,
+    ReportsUsage,
+    UsageRecord,
+    UsageTotal,
+)
+from providers.errors import Misconfigured
+
+log = structlog.get_logger("gateway.money")
 
 
 class Period(Struct, frozen=True, kw_only=True):
@@ -58,6 +70,8 @@ class Resolution(Struct, frozen=True, kw_only=True):
     """Suspended orders the report cannot speak about yet."""
     strangers: tuple[UsageRecord, ...] = ()
     """Lines of no order of ours: somebody else uses this account."""
+    elsewhere: tuple[UsageTotal, ...] = ()
+    """What was billed for endpoints that no order was placed at."""
 
 
 class EndpointDrift(Struct, frozen=True, kw_only=True):
@@ -89,6 +103,8 @@ class Reconciliation(Struct, frozen=True, kw_only=True):
     """Orders settled."""
     endpoints: tuple[EndpointDrift, ...] = ()
     """The same by endpoint, by name."""
+    elsewhere: tuple[UsageTotal, ...] = ()
+    """What was billed for endpoints that no order was placed at; no part of the drift."""
 
 
 async def resolve(
@@ -122,6 +138,18 @@ async def resolve(
         waiting=len(await db.suspended(account)),
         strangers=plan.strangers,
     )
+
+
+async def elsewhere(db: Database, account: str, provider: Provider, since: datetime) -> Sequence[UsageTotal]:
+    """What an account was billed, from the day of a moment on, for endpoints that no order of ours was placed at.
+
+    Nothing where the provider does not tell totals. Raises its `ProviderError`s.
+    """
+    if not isinstance(provider, ReportsTotals):
+        return ()
+    totals = await provider.totals(since)
+    ordered = by_endpoint(await db.account_attempts(account, since - 2 * DAY))
+    return tuple(total for total in totals if total.endpoint not in ordered and total.nano_usd)
 
 
 async def glance(
@@ -191,7 +219,16 @@ async def _compare(
         suspended=sum(each.suspended for each in found),
         orders=sum(each.orders for each in found),
         endpoints=found,
+        elsewhere=await _elsewhere_if_told(db, account, provider, since),
     )
+
+
+async def _elsewhere_if_told(db: Database, account: str, provider: Provider, since: datetime) -> tuple[UsageTotal, ...]:
+    try:
+        return tuple(await elsewhere(db, account, provider, since))
+    except Misconfigured as error:  # a key that may see its own orders need not see the whole account's
+        log.info("totals_unavailable", account=account, error=error.kind, detail=error.detail)
+        return ()
 
 
 def _differences(

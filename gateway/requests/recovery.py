@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from gateway.clock import Clock
 from gateway.money.differences import unit_prices
 from gateway.money.ledger import Hold, Ledger
-from gateway.money.reconcile import Period, Resolution, glance, resolve
+from gateway.money.reconcile import Period, Resolution, elsewhere, glance, resolve
 from gateway.requests.admission import Admission
 from gateway.requests.lost_orders import LostOrders
 from gateway.requests.orders import FoundOrder, Spawn
@@ -81,6 +81,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         """Compare the orders of the last day with what their providers say they bill, and correct our books."""
         for account, provider in list(self.providers.items()):
             await self._resolve(account, provider, self.clock.utc() - DAY)
+            await self._look_elsewhere(account, provider)
 
     async def glance(self) -> None:
         """Look at the latest bills of providers that name orders: a price that changed in silence shows at once."""
@@ -175,6 +176,15 @@ class Recovery(Struct, frozen=True, kw_only=True):
             return bill(tariff, usage, default_steps=steps)
         except Unpriced:
             return attempt.hold_cost
+
+    async def _look_elsewhere(self, account: str, provider: Provider) -> None:
+        """Tell of what is billed for models that were never ordered here."""
+        try:
+            found = await elsewhere(self.db, account, provider, self.clock.utc() - DAY)
+        except ProviderError as error:
+            log.info("totals_unavailable", account=account, error=error.kind, detail=error.detail)
+            return
+        await self.reconciled(account, Resolution(elsewhere=tuple(found)))
 
     async def _resolve(self, account: str, provider: Provider, since: datetime) -> None:
         """Settle, release and correct whatever a provider's own report decides about orders since a moment."""

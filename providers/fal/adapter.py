@@ -24,6 +24,7 @@ from providers.contract import (
     Ticket,
     Usage,
     UsageRecord,
+    UsageTotal,
 )
 from providers.errors import (
     BadDelivery,
@@ -215,6 +216,14 @@ class Fal:
     async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:
         """List what fal bills, request by request, discounts included."""
         return await self._platform.usage(since, endpoints)
+
+    async def totals(self, since: datetime) -> Sequence[UsageTotal]:
+        """List what fal billed of any endpoint, day by day, whoever ordered it."""
+        return await self._platform.totals(since)
+
+    async def estimate(self, units: Mapping[str, int]) -> int:
+        """Ask what so many units of each endpoint will cost this account, together."""
+        return await self._platform.estimate(units)
 
     async def erase(self, ticket: Ticket) -> bool:
         """Delete a request's payloads and the files it made; fal wants an admin key for that."""

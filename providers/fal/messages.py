@@ -125,6 +125,35 @@ class Events(Struct):
     billing_events: list[Event]
 
 
+class Used(Struct):
+    """What was billed of one endpoint in one span of time; dollars. Older answers say `cost`."""
+
+    endpoint_id: str
+    quantity: Decimal
+    unit: str = ""
+    cost_total: Decimal | None = None
+    cost: Decimal = Decimal(0)
+
+
+class Bucket(Struct):
+    """One span of time, by its beginning."""
+
+    bucket: datetime
+    results: list[Used]
+
+
+class UsagePage(Struct):
+    """A page of what was billed, span by span."""
+
+    time_series: list[Bucket]
+
+
+class Estimated(Struct):
+    """What some units will cost; dollars."""
+
+    total_cost: Decimal
+
+
 class Jwk(Struct):
     """A public key, as JSON web keys are written."""
 

@@ -9,14 +9,18 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from providers.contract import ListedPrice, UsageRecord
+import msgspec
+
+from providers.contract import ListedPrice, UsageRecord, UsageTotal
 from providers.errors import Misconfigured, Unavailable
 from providers.fal.messages import (
+    Estimated,
     Events,
     Jwks,
     ModelPage,
     Page,
     Prices,
+    UsagePage,
     complaint,
     decode,
     unpadded,
@@ -70,6 +74,31 @@ class Platform:
                 )
         return records
 
+    async def totals(self, since: datetime) -> Sequence[UsageTotal]:
+        """List what fal billed of any endpoint, day by day (UTC); fal wants an admin key for that."""
+        day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        query = {"start": day.isoformat().replace("+00:00", "Z"), "timezone": "UTC", "timeframe": "day"}
+        totals: list[UsageTotal] = []
+        async for answer in self._platform("/v1/models/usage", {**query, "expand": "time_series"}):
+            totals += (
+                UsageTotal(
+                    endpoint=used.endpoint_id,
+                    day=span.bucket.astimezone(UTC),
+                    units=used.quantity,
+                    unit=used.unit,
+                    nano_usd=_nano(used.cost if used.cost_total is None else used.cost_total),
+                )
+                for span in decode(answer, UsagePage).time_series
+                for used in span.results
+            )
+        return totals
+
+    async def estimate(self, units: Mapping[str, int]) -> int:
+        """Ask what units of endpoints cost this account; what it knows beyond the list are terms of the account."""
+        endpoints = {endpoint: {"unit_quantity": number} for endpoint, number in units.items()}
+        asked = msgspec.json.encode({"estimate_type": "unit_price", "endpoints": endpoints})
+        return _nano(decode(await self._ask("/v1/models/pricing/estimate", asked), Estimated).total_cost)
+
     async def erase(self, request_id: str) -> bool:
         """Delete a request's payloads and the files it made; fal wants an admin key for that."""
         url = f"{self._origins['api.fal.ai']}/v1/models/requests/{quote(request_id, safe='')}/payloads"
@@ -104,9 +133,17 @@ class Platform:
             yield body
             cursor = decode(body, Page).next_cursor
 
+    async def _ask(self, path: str, body: bytes) -> bytes:
+        """Ask the platform API something that takes a body, and changes nothing there."""
+        headers = {"Authorization": f"Key {self._key}", "Content-Type": "application/json"}
+        return await self._read(f"{self._origins['api.fal.ai']}{path}", headers, body)
+
     async def _get(self, url: str, headers: Mapping[str, str]) -> bytes:
+        return await self._read(url, headers, None)
+
+    async def _read(self, url: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         async def ask() -> bytes:
-            answer = await self._http.send("GET", url, headers=headers)
+            answer = await self._http.send("GET" if body is None else "POST", url, headers=headers, data=body)
             if answer.status != 200:
                 raise Answered(answer)
             return answer.body

@@ -33,6 +33,8 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the seller's own list calls the unit of an endpoint; how it is counted does not change."""
     counted: dict[Seller, dict[str, str]] = {}
     """How many times its units each order counts from now on, by seller and endpoint or `*`; its list is silent."""
+    estimated: dict[Seller, dict[str, str]] = {}
+    """What a seller that estimates says a unit costs, in dollars, where its list says something else."""
     retired: dict[Seller, tuple[str, ...]] = {}
     """Endpoints that a seller no longer has, in place of those named before."""
     contracts: dict[str, Contract] = {}
@@ -107,6 +109,9 @@ def _apply_to_prices(world: World, script: Script) -> None:
     for seller, times in script.counted.items():
         for endpoint, often in times.items():
             world.prices.count(seller, endpoint, often)
+    for seller, estimates in script.estimated.items():
+        for endpoint, usd in estimates.items():
+            world.prices.estimate(seller, endpoint, usd)
     for seller, endpoints in script.retired.items():
         world.retired = {each for each in world.retired if each[0] != seller}
         world.retired |= {(seller, endpoint) for endpoint in endpoints}

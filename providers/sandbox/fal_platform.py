@@ -1,23 +1,43 @@
-"""fal's platform API: models, prices, and what each request was billed, with paging."""
+"""fal's platform API: models, prices, estimates, and what was billed, by request and by day, with paging."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
 
+import msgspec
 from aiohttp import web
+from msgspec import Struct
 from multidict import MultiMapping
 
 from providers.sandbox.accounts import account_name
 from providers.sandbox.fal import detail
 from providers.sandbox.fal_endpoints import FAL
-from providers.sandbox.invoice import Line
+from providers.sandbox.invoice import PUBLISHED, Line
 from providers.sandbox.wire import answer
 from providers.sandbox.world import World
 
 _MOST_IDS = 50
 _PAGE = 50
 _MOST_PER_PAGE = 1000
+_NANO = 1_000_000_000
+
+
+class Amount(Struct, frozen=True):
+    """How much of an endpoint an estimate is of."""
+
+    call_quantity: int | None = None
+    unit_quantity: Decimal | None = None
+
+
+class Estimate(Struct, frozen=True):
+    """The body of a question for an estimate."""
+
+    estimate_type: Literal["historical_api_price", "unit_price"]
+    endpoints: dict[str, Amount]
 
 
 class FalPlatform:
@@ -30,6 +50,8 @@ class FalPlatform:
         """Put the API's paths into the application."""
         router.add_get("/fal/api/v1/models", self._models)
         router.add_get("/fal/api/v1/models/pricing", self._pricing)
+        router.add_post("/fal/api/v1/models/pricing/estimate", self._estimate)
+        router.add_get("/fal/api/v1/models/usage", self._usage)
         router.add_get("/fal/api/v1/models/billing-events", self._billing_events)
         router.add_delete("/fal/api/v1/models/requests/{request_id}/payloads", self._payloads)
 
@@ -59,6 +81,53 @@ class FalPlatform:
     def _price(self, name: str) -> dict[str, object]:
         price = self._world.prices.of("fal", name)
         return {"endpoint_id": name, "unit_price": float(price.usd), "unit": price.unit, "currency": "USD"}
+
+    async def _estimate(self, request: web.Request) -> web.Response:
+        name = _account(request)
+        if name is None:
+            return detail(401, "Authentication required")
+        try:
+            asked = msgspec.json.decode(await request.read(), type=Estimate)
+            usd = sum((self._expected(name, asked, *each) for each in asked.endpoints.items()), Fraction(0))
+        except (msgspec.MsgspecError, ValueError) as fault:
+            return detail(422, str(fault))
+        except LookupError as unknown:
+            return detail(404, f"Endpoint not found: {unknown.args[0]}")
+        return answer({"estimate_type": asked.estimate_type, "total_cost": float(usd), "currency": "USD"})
+
+    def _expected(self, account: str, asked: Estimate, name: str, amount: Amount) -> Fraction:
+        """Dollars of so many units, or of so many calls that cost what the account's did in the middle so far."""
+        if name not in FAL or not self._world.sells("fal", name):
+            raise LookupError(name)
+        price = self._world.prices.estimated("fal", name)
+        if asked.estimate_type == "unit_price":
+            if amount.unit_quantity is None:
+                raise ValueError(f"endpoints.{name}.unit_quantity: required")
+            return price * Fraction(amount.unit_quantity)
+        if amount.call_quantity is None:
+            raise ValueError(f"endpoints.{name}.call_quantity: required")
+        lines = [line for line in self._lines(account) if line.model == name]
+        paid = Fraction(sum(line.nano_usd for line in lines), _NANO)
+        return (paid / len(lines) if lines else price) * amount.call_quantity
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        name = _account(request)
+        if name is None:
+            return detail(401, "Authentication required")
+        try:
+            lines = self._wanted(name, request.query)
+            first, size = _page(request.query)
+            if request.query.get("timeframe", "day") != "day":
+                raise ValueError("timeframe: the sandbox only tells days")
+        except ValueError as fault:
+            return detail(422, str(fault))
+        days: dict[str, list[Line]] = {}
+        for line in sorted(lines, key=lambda line: line.at):
+            days.setdefault(f"{line.at:%Y-%m-%dT00:00:00Z}", []).append(line)
+        series = [{"bucket": day, "results": _usage_of(some)} for day, some in days.items()]
+        more = first + size < len(series)
+        body = {"time_series": series[first : first + size], "next_cursor": str(first + size) if more else None}
+        return answer({**body, "has_more": more})
 
     async def _billing_events(self, request: web.Request) -> web.Response:
         name = _account(request)
@@ -91,15 +160,17 @@ class FalPlatform:
         start, end = _moment(query.get("start")), _moment(query.get("end"))
         return [
             line
-            for line in self._world.book.lines
-            if line.provider == "fal"
-            and line.account == account
-            and line.reported
-            and (not endpoints or line.model in endpoints)
+            for line in self._lines(account)
+            if (not endpoints or line.model in endpoints)
             and (not requests or line.request_id in requests)
             and (start is None or line.at >= start)
             and (end is None or line.at < end)
         ]
+
+    def _lines(self, account: str) -> Iterator[Line]:
+        for line in self._world.book.lines:
+            if line.provider == "fal" and line.account == account and line.reported:
+                yield line
 
 
 def _account(request: web.Request) -> str | None:
@@ -127,6 +198,32 @@ def _page(query: MultiMapping[str]) -> tuple[int, int]:
     if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_PER_PAGE:
         raise ValueError("limit: give a number from 1 to 1000")
     return int(cursor), int(limit)
+
+
+def _usage_of(lines: Sequence[Line]) -> Sequence[Mapping[str, object]]:
+    """A day's lines, together where endpoint, price and discount are the same; dollars before and after discounts."""
+    alike: dict[tuple[str, Fraction, Fraction], list[Line]] = {}
+    for line in lines:
+        alike.setdefault((line.model, line.unit_usd, line.percent), []).append(line)
+    return [
+        {
+            "endpoint_id": model,
+            "unit": PUBLISHED["fal", model].unit,
+            "quantity": float(sum(line.units for line in some)),
+            "unit_price": float(price),
+            "percent_discount": float(percent) or None,
+            "cost_subtotal": float(sum(line.units for line in some) * price),
+            "cost_discount": float(sum(line.units for line in some) * price - Fraction(_sum(some), _NANO)),
+            "cost_total": float(Fraction(_sum(some), _NANO)),
+            "currency": "USD",
+            "auth_method": "sandbox key",
+        }
+        for (model, price, percent), some in alike.items()
+    ]
+
+
+def _sum(lines: Sequence[Line]) -> int:
+    return sum(line.nano_usd for line in lines)
 
 
 def _event(line: Line) -> dict[str, object]:

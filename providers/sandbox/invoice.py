@@ -268,6 +268,7 @@ class PriceList:
         self._changed: dict[tuple[Seller, str], Fraction] = {}
         self._units: dict[tuple[Seller, str], str] = {}
         self._times: dict[tuple[Seller, str], Fraction] = {}
+        self._estimated: dict[tuple[Seller, str], Fraction] = {}
 
     def change(self, seller: Seller, endpoint: str, usd: str) -> None:
         """From now on `endpoint` (or `*`: all of the seller's) costs `usd` dollars per unit."""
@@ -281,8 +282,17 @@ class PriceList:
         """From now on orders of `endpoint` (or `*`) count `times` the units they did."""
         self._times[seller, endpoint] = Fraction(times)
 
+    def estimate(self, seller: Seller, endpoint: str, usd: str) -> None:
+        """From now on a seller that estimates says so many dollars for a unit of `endpoint`, whatever its list says."""
+        self._estimated[seller, endpoint] = Fraction(usd)
+
+    def estimated(self, seller: Seller, endpoint: str) -> Fraction:
+        """Dollars of a unit, by the seller's estimate."""
+        return self._estimated.get((seller, endpoint), self.of(seller, endpoint).usd)
+
     def forget_changes(self) -> None:
         """Back to the published prices."""
+        self._estimated.clear()
         self._times.clear()
         self._changed.clear()
         self._units.clear()

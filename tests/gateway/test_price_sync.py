@@ -143,6 +143,29 @@ async def test_a_seller_without_a_list_tells_a_price_by_what_it_billed_last(tmp_
         assert unit_price(m.offer("together:flux-schnell").tariff) == 3_000_000
 
 
+async def test_an_estimate_that_differs_from_list_and_book_is_told_and_waits_for_somebody(tmp_path: Path) -> None:
+    async with market(tmp_path) as t:
+        t.lists(estimated={PRO: "0.0285"})
+        (proposed,) = (await t.sync()).values()
+        assert (proposed.offer, proposed.change.ours, proposed.change.listed) == (
+            "fal:flux-2-pro", 30_000_000, 28_500_000,
+        )  # fmt: skip
+        assert proposed.change.waits.endswith("estimated at $0.0285 a unit, where $0.03 was expected")
+        assert [alert.facts["verdict"] for alert in await t.app.db.alerts(10) if alert.kind == "listed_price"] == [
+            "estimate"
+        ]
+        assert (await t.apply()).revision is None
+
+
+async def test_a_price_that_list_and_estimate_agree_upon_is_a_price_like_any(tmp_path: Path) -> None:
+    async with market(tmp_path) as t:
+        t.lists(prices={PRO: "0.031"})
+        (proposed,) = (await t.sync()).values()
+        assert (proposed.offer, proposed.change.listed, proposed.change.waits) == (
+            "fal:flux-2-pro", 31_000_000, "one of several numbers; the others would follow in proportion",
+        )  # fmt: skip
+
+
 async def test_a_price_may_come_into_force_later_and_orders_before_keep_theirs(tmp_path: Path) -> None:
     async with market(tmp_path) as m:
         m.lists(prices={DEV: "0.03"})

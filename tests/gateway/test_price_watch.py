@@ -7,9 +7,12 @@ import pathlib
 from collections.abc import Awaitable, Callable
 
 import pytest
+from aiohttp import ClientSession
 
 from gateway.app import overdue
+from gateway.money.matching import DAY
 from gateway.money.price_list import Verdict, compared
+from gateway.money.reconcile import drift
 from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, Tariff
 from policies.types import Offer, Tier
 from providers.contract import Abilities, ListedPrice
@@ -87,6 +90,23 @@ async def test_another_unit_on_a_list_is_told_by_the_next_reading(tmp_path: path
         assert (alert.facts["verdict"], alert.facts["unit"]) == ("unit", "second")
         (proposed,) = await t.app.db.price_proposals("open")
         assert (proposed.offer, proposed.change.kind) == ("fal:flux-dev", "unit")
+
+
+async def test_bills_for_what_was_never_ordered_here_are_told_once_and_are_no_drift(tmp_path: pathlib.Path) -> None:
+    async with town(tmp_path, sellers=("fal",), recovery={"price_lists": "1h"}) as t:
+        await t.app.serve(t.call())
+        async with ClientSession() as thief:
+            order = {"url": f"{t.sandbox.url}/fal/run/fal-ai/flux-2-max", "json": {"prompt": "x"}}
+            async with thief.post(**order, headers={"Authorization": "Key sandbox-fal"}) as taken:
+                assert taken.status == 200
+        await t.app.recovery.reconcile()
+        await t.app.recovery.reconcile()
+        (alert,) = [each for each in await t.app.db.alerts(10) if each.kind == "strange_bill"]
+        assert (alert.facts["endpoint"], alert.facts["nano_usd"]) == ("fal-ai/flux-2-max", 70_000_000)
+        ours = (await drift(t.app.db, t.app.providers, t.app.clock.utc() - DAY))["fal"]
+        assert (ours.drift, [(each.endpoint, each.nano_usd) for each in ours.elsewhere]) == (
+            0, [("fal-ai/flux-2-max", 70_000_000)],
+        )  # fmt: skip
 
 
 async def told_of(t: Town, kind: str) -> bool:

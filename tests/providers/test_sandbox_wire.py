@@ -215,6 +215,43 @@ async def test_billing_events_page_through_the_same_money_as_the_invoice(web: Cl
     assert sandbox.invoice()["total_nano_usd"] == {"fal": 120_000_000}
 
 
+async def test_usage_sums_a_day_by_endpoint_and_price_to_the_invoice(web: ClientSession, sandbox: Sandbox) -> None:
+    for endpoint in ("fal-ai/flux-2-pro", "fal-ai/flux-2-pro", "fal-ai/flux/schnell"):
+        async with web.post(f"/fal/run/{endpoint}", json={"prompt": "x"}, headers=FAL) as taken:
+            assert taken.status == 200
+    sandbox.script({"prices": {"fal": {"fal-ai/flux/schnell": "0.004"}}})
+    async with web.post("/fal/run/fal-ai/flux/schnell", json={"prompt": "x"}, headers=FAL) as taken:
+        assert taken.status == 200
+    async with web.get("/fal/api/v1/models/usage", params={"timeframe": "day"}, headers=FAL) as taken:
+        page = await taken.json()
+    used = [each for day in page["time_series"] for each in day["results"]]
+    assert sorted((each["endpoint_id"], each["quantity"], each["cost_total"]) for each in used) == [
+        ("fal-ai/flux-2-pro", 2.0, 0.06), ("fal-ai/flux/schnell", 1.0, 0.003), ("fal-ai/flux/schnell", 1.0, 0.004),
+    ]  # fmt: skip
+    assert sandbox.invoice()["total_nano_usd"] == {"fal": 67_000_000}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "usd"),
+    [
+        ({"estimate_type": "unit_price", "endpoints": {"fal-ai/flux/dev": {"unit_quantity": 50}}}, 200, 1.25),
+        ({"estimate_type": "historical_api_price", "endpoints": {"fal-ai/flux/dev": {"call_quantity": 4}}}, 200, 0.2),
+        ({"estimate_type": "historical_api_price", "endpoints": {"fal-ai/flux-2": {"call_quantity": 2}}}, 200, 0.024),
+        ({"estimate_type": "unit_price", "endpoints": {"fal-ai/flux/dev": {"call_quantity": 4}}}, 422, None),
+        ({"estimate_type": "unit_price", "endpoints": {"fal-ai/nothing": {"unit_quantity": 1}}}, 404, None),
+        ({"estimate_type": "guess", "endpoints": {}}, 422, None),
+    ],
+)
+async def test_estimates_are_of_units_or_of_calls_as_they_were(
+    web: ClientSession, body: dict[str, object], status: int, usd: float | None
+) -> None:
+    two_megapixels = {"prompt": "x", "image_size": {"width": 1536, "height": 1024}}
+    async with web.post("/fal/run/fal-ai/flux/dev", json=two_megapixels, headers=FAL) as taken:
+        assert taken.status == 200
+    async with web.post("/fal/api/v1/models/pricing/estimate", json=body, headers=FAL) as taken:
+        assert (taken.status, (await taken.json()).get("total_cost")) == (status, usd)
+
+
 async def test_price_list_follows_a_change_without_notice(web: ClientSession, sandbox: Sandbox) -> None:
     sandbox.script({"prices": {"fal": {"fal-ai/flux/dev": "0.03"}}})
     query = {"endpoint_id": "fal-ai/flux/dev,fal-ai/flux-2"}

@@ -165,9 +165,13 @@ class Alerts:
             await self._billed_elsewhere(account, [each for each in found.elsewhere if each.endpoint == endpoint], now)
         if not found.corrections or (found.corrected_by == 0 and await self._db.billing_counters(account)):
             return  # orders either side of a discount, billed in another order than ours: in all they cost the same
+        changed = _changed(found.differences)
+        why = "Has a price changed?"
+        if changed is not None:
+            why = f"{_CHANGED[changed.cause]} of {changed.endpoint}: {changed.says}."
         text = (
             f"{account} bills other than our prices say: {found.corrections} of our entries were corrected, by "
-            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. {_why(found.differences)} "
+            f"{to_usd(found.corrected_by)} USD in all{_some(found.endpoints)}. {why} "
             f"`pixelgate ledger reconcile` shows where."
         )
         facts = {
@@ -177,7 +181,8 @@ class Alerts:
             "endpoints": found.endpoints,
             "differences": to_builtins(found.differences),
         }
-        await self.tell(_alert("bill_drift", (account, now.date().isoformat()), now, text, facts))
+        place = (account, now.date().isoformat(), *(() if changed is None else (changed.cause,)))
+        await self.tell(_alert("bill_drift", place, now, text, facts))
 
     async def _billed_elsewhere(self, account: str, totals: Sequence[UsageTotal], now: datetime) -> None:
         """Raise an alert, once a month and endpoint, about bills for what nobody orders through this gateway."""
@@ -349,12 +354,9 @@ class Alerts:
             yield _alert("budget", (*place, str(level)), now, text, facts)
 
 
-def _why(differences: Sequence[Difference]) -> str:
-    """What most orders differ in, in a sentence."""
-    told = max((each for each in differences if each.cause in _CHANGED), key=lambda each: each.orders, default=None)
-    if told is None:
-        return "Has a price changed?"
-    return f"{_CHANGED[told.cause]} of {told.endpoint}: {told.says}."
+def _changed(differences: Sequence[Difference]) -> Difference | None:
+    """What most orders differ in, where a price or a count of units is behind it."""
+    return max((each for each in differences if each.cause in _CHANGED), key=lambda each: each.orders, default=None)
 
 
 def _some(endpoints: Sequence[str]) -> str:

@@ -95,9 +95,9 @@ async def test_another_unit_on_a_list_is_told_by_the_next_reading(tmp_path: path
 async def test_bills_for_what_was_never_ordered_here_are_told_once_and_are_no_drift(tmp_path: pathlib.Path) -> None:
     async with town(tmp_path, sellers=("fal",), recovery={"price_lists": "1h"}) as t:
         await t.app.serve(t.call())
-        async with ClientSession() as thief:
-            order = {"url": f"{t.sandbox.url}/fal/run/fal-ai/flux-2-max", "json": {"prompt": "x"}}
-            async with thief.post(**order, headers={"Authorization": "Key sandbox-fal"}) as taken:
+        async with ClientSession(headers={"Authorization": "Key sandbox-fal"}) as thief:
+            url = f"{t.sandbox.url}/fal/run/fal-ai/flux-2-max"
+            async with thief.post(url, json={"prompt": "x"}) as taken:
                 assert taken.status == 200
         await t.app.recovery.reconcile()
         await t.app.recovery.reconcile()

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gateway.errors import BudgetSpent, NotReady
 from gateway.storage.changes import key_change
-from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt, open_database
+from gateway.storage.database import AlreadyClosed, Closing, Correction, Held, TakenOver, UnknownAttempt, open_database
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.database.sqlite.file import APPLICATION_ID
 from gateway.storage.rows import DecisionRow, KeyRow, NewHold, Outcome, RecipeRow
@@ -253,6 +253,53 @@ async def test_of_two_owners_taking_over_one_wins_and_the_first_is_fenced_off(db
     assert await db.close(settled(hold, 600, owner="own_2" if won[0] else "own_3"))
 
 
+def known(hold: NewHold, cost: int, owner: str = "own_1") -> Closing:
+    """The end of an order whose owner knows what it set aside."""
+    held = Held(hold.account, hold.team, hold.key_id, hold.cost, hold.charge, hold.offer_id)
+    return replace(settled(hold, cost, owner=owner), held=held)
+
+
+async def test_what_an_owner_believes_of_a_hold_it_lost_changes_nothing_and_spoils_no_other_end(
+    db: SqliteDatabase,
+) -> None:
+    lost, *others = (new_hold(1000) for _ in range(4))
+    await db.hold("own_1", [lost, *others], [], NOON)
+    db._connection.execute("UPDATE attempts SET owner = 'own_2' WHERE id = ?", (lost.attempt_id,))
+    ends = [others[0], lost, *others[1:]]
+    answers = await asyncio.gather(*(db.close(known(hold, 700)) for hold in ends), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [bool, TakenOver, bool, bool]
+    assert await balance(db) == (1000, 2100)
+    assert [row.state for row in await db.open_attempts()] == ["intent"]
+    assert await db.audit() == []
+
+
+async def test_an_end_told_twice_in_one_commit_is_written_once(db: SqliteDatabase) -> None:
+    hold, other = new_hold(1000), new_hold(1000)
+    await db.hold("own_1", [hold, other], [], NOON)
+    ends = known(hold, 700), known(hold, 700), known(other, 0), known(hold, 600)
+    answers = await asyncio.gather(*map(db.close, ends), return_exceptions=True)
+    assert list(answers[:3]) == [True, False, True]
+    assert isinstance(answers[3], AlreadyClosed)
+    assert await balance(db) == (0, 700)
+    assert await db.audit() == []
+
+
+async def test_a_receipt_and_the_end_of_its_order_fit_into_one_commit(db: SqliteDatabase) -> None:
+    hold, ended = new_hold(1000), new_hold(1000)
+    await db.hold("own_1", [hold, ended], [], NOON)
+    answers = await asyncio.gather(
+        db.accept("own_1", hold.attempt_id, Ticket("t")),
+        db.close(known(hold, 700)),
+        db.close(known(ended, 700)),
+        db.accept("own_1", ended.attempt_id, Ticket("t")),
+        return_exceptions=True,
+    )
+    assert list(answers[:3]) == [None, True, True]
+    assert isinstance(answers[3], AlreadyClosed)
+    rows = [await db.attempt(each.attempt_id) for each in (hold, ended)]
+    assert [row and (row.state, row.cost) for row in rows] == [("settled", 700), ("settled", 700)]
+
+
 @pytest.mark.parametrize(
     "statement", ["UPDATE entries SET amount = 0", "DELETE FROM entries", "DELETE FROM entries WHERE seq = 1"]
 )
@@ -467,23 +514,73 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         SqliteDatabase(str(path), "process")
 
 
-async def test_decisions_stored_under_an_older_schema_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "books.db"
+def as_it_was_before(migration: str, path: Path, *rows: str) -> None:
+    """A database of the schema before a migration, with `rows` inserted."""
     folder = resources.files(SqliteDatabase.__module__) / "migrations"
     scripts = sorted((script for script in folder.iterdir()), key=lambda script: script.name)
-    before = next(number for number, script in enumerate(scripts) if script.name.endswith("_decisions.sql"))
+    before = next(number for number, script in enumerate(scripts) if script.name.endswith(f"_{migration}.sql"))
     connection = sqlite3.connect(path)
     for script in scripts[:before]:
         connection.executescript(script.read_text())
-    connection.execute("INSERT INTO decisions VALUES ('call_1', 0, 0, 1000000, 'acme', x'7b7d')")
+    for row in rows:
+        connection.execute(f"INSERT INTO {row}")
     connection.commit()
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {before}")
     connection.close()
+
+
+async def test_decisions_stored_under_an_older_schema_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    as_it_was_before("decisions", path, "decisions VALUES ('call_1', 0, 0, 1000000, 'acme', x'7b7d')")
     database = SqliteDatabase(str(path), "process")
     (kept,) = await database.decisions("call_1")
     assert (kept.team, kept.body, kept.at.timestamp()) == ("acme", b"{}", 1.0)
     await database.aclose()
+
+
+async def test_books_kept_under_an_older_schema_are_the_same_under_this(tmp_path: Path) -> None:
+    path = tmp_path / "books.db"
+    as_it_was_before(
+        "cheap_checks",
+        path,
+        """attempts VALUES ('att_1', 'call_1', 2, 'acme', 'key_1', 'fal', 'fal:flux', 'flux', 'settled', 9, 8, 7, 6,
+            64, 32, 1, 4, 'own_1', 1000000, 2000000, x'7b226964223a2274227d', x'7b7d', 3, 'default-1', 0, x'0a', NULL,
+            x'7b7d', 5)""",
+        "entries VALUES (41, 1000000, 'cost', 'fal', 'hold', 9, 'att_1', '', '')",
+        "entries VALUES (42, 2000000, 'cost', 'fal', 'settle', 7, 'att_1', '', '')",
+        "entries VALUES (43, 2000000, 'cost', 'fal', 'release', 2, 'att_1', '', '')",
+        "entries VALUES (44, 3000000, 'cost', 'fal', 'correction', 1, '', 'flux', 'once')",
+        "balances VALUES ('cost', 'fal', 0, 8)",
+    )
+    database = SqliteDatabase(str(path), "process")
+    (kept,) = await database.attempts("call_1")
+    assert (kept.state, kept.hold_cost, kept.hold_charge, kept.cost, kept.charge) == ("settled", 9, 8, 7, 6)
+    assert (kept.part, kept.width, kept.height, kept.steps, kept.prices) == (2, 64, 32, 4, 3)
+    assert kept.ticket == Ticket("t")
+    entries = await database.entries()
+    assert [(entry.seq, entry.kind, entry.amount) for entry in entries] == [
+        (41, "hold", 9), (42, "settle", 7), (43, "release", 2), (44, "correction", 1),
+    ]  # fmt: skip
+    (balance,) = await database.balances()
+    assert (balance.party, balance.held, balance.posted) == ("fal", 0, 8)
+    assert not await database.correct(Correction(book="cost", party="fal", amount=1, note="once", at=NOON))
+    await database.hold("own_1", [new_hold(1000)], [], NOON)
+    assert [entry.seq for entry in (await database.entries())[-2:]] == [45, 46]
+    await database.aclose()
+
+
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        ("entries (at, book, party, kind, amount, attempt_id) VALUES (0, 'cost', 'fal', 'gift', 1, '')", "kind"),
+        ("entries (at, book, party, kind, amount, attempt_id) VALUES (0, 'purse', 'fal', 'hold', 1, '')", "book"),
+        ("balances VALUES ('purse', 'fal', 0, 0)", "book"),
+    ],
+)
+async def test_the_books_refuse_words_they_do_not_know(db: SqliteDatabase, row: str, word: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match=f"CHECK constraint failed: {word}"):
+        db._connection.execute(f"INSERT INTO {row}")
 
 
 def test_a_missing_file_is_made_only_when_asked(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from datetime import UTC, datetime, timedelta
 
+from gateway.ids import sibling
 from gateway.storage.rows import AssetRow, AttemptRow, AttemptState, NewHold, Outcome
 from providers.contract import Ticket
 
@@ -102,12 +103,12 @@ def attempt(
 def asset(attempt_id: str, *, team: str = "acme", index: int = 0, parent: str | None = None) -> AssetRow:
     number = next(_numbers)
     return AssetRow(
-        id=f"img_{number}",
-        call_id=f"call_of_{attempt_id}",
+        id=f"{sibling(attempt_id, 'img')}_{number}",
+        call_id=sibling(attempt_id, "call"),
         attempt_id=attempt_id,
         team=team,
         index=index,
-        path=f"{number}/img_{number}.png",
+        path=f"{number}/{sibling(attempt_id, 'img')}_{number}.png",
         media_type="image/png",
         width=64,
         height=64,

@@ -184,7 +184,8 @@ class SqliteDatabase:
 
     async def attempts(self, call_id: str) -> Sequence[AttemptRow]:
         """The orders of a call."""
-        return await self._attempts("WHERE call_id = ? AND NOT reservation", call_id)
+        where = "WHERE id BETWEEN ? AND ? AND call_id = ? AND NOT reservation"
+        return await self._attempts(where, *values.ids_of(call_id, "att"), call_id)
 
     async def attempt(self, attempt_id: str) -> AttemptRow | None:
         """One attempt."""
@@ -219,7 +220,8 @@ class SqliteDatabase:
 
     async def call_assets(self, call_id: str) -> Sequence[AssetRow]:
         """The pictures of a call."""
-        return await self._assets("WHERE call_id = ? ORDER BY position", call_id)
+        where = "WHERE id BETWEEN ? AND ? AND call_id = ? ORDER BY position"
+        return await self._assets(where, *values.ids_of(call_id, "img"), call_id)
 
     async def children(self, asset_id: str, team: str) -> Sequence[AssetRow]:
         """The pictures that were made from this one."""

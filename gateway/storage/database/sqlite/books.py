@@ -3,7 +3,8 @@
 Balances are kept in memory while nobody else writes the file (SQLite's `data_version` tells), so a budget check
 reads no row, and each balance that changed is written once per group instead of once per command. Rows that no command
 reads (entries, decisions, recipes, assets) are gathered and written together before the commit: one statement for many
-rows costs a third of one statement each.
+rows costs a third of one statement each. So are the ends of orders that this process holds: whether each of them was
+as its owner believed is seen by how many rows changed, and where one was not, the group is run again with a look first.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
@@ -22,6 +23,7 @@ from gateway.storage.changes import ChangeRow, key_change
 from gateway.storage.database import AlreadyClosed, Closing, Correction, TakenOver, UnknownAttempt
 from gateway.storage.database.sqlite import shadows
 from gateway.storage.database.sqlite.accounts import Account, Change
+from gateway.storage.database.sqlite.group_commit import Regroup
 from gateway.storage.database.sqlite.invoices import Invoices
 from gateway.storage.database.sqlite.values import (
     ASSET,
@@ -78,7 +80,7 @@ _ACCEPT = "UPDATE attempts SET state = ?, ticket = ? WHERE id = ?"
 _CLOSE = """UPDATE attempts SET state = ?, cost = ?, charge = ?, listed = ?, ended = COALESCE(ended, ?), outcome = ?
     WHERE id = ?"""
 _CLOSE_HELD = """UPDATE attempts SET state = ?, cost = ?, charge = ?, listed = ?, ended = ?, outcome = ?
-    WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted') RETURNING budgets"""
+    WHERE id = ? AND owner = ? AND state IN ('intent', 'accepted')"""
 _SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHERE id = ?"
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
 _ENTRY = "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES (?,?,?,?,?,?,?)"
@@ -104,7 +106,7 @@ _TEAM = "INSERT INTO teams VALUES (?, ?) ON CONFLICT DO UPDATE SET budget = excl
 
 
 REMEMBERED = 50_000
-"""Balances kept in memory; beyond that they are read anew as they are needed."""
+"""Balances, and counters of open holds, kept in memory; beyond that they are read anew as they are needed."""
 
 
 class Books:
@@ -120,11 +122,22 @@ class Books:
         self._windowed: Windowed | None = None
         self._invoices = Invoices(connection)
         self._touched: set[Account] = set()
-        self._rows: dict[str, list[Row]] = {_HOLD: [], _ENTRY: [], _DECISION: [], _RECIPE: [], _ASSET: []}
+        self._counted: dict[str, Counters | None] = {}
+        """The counters that each open hold made here moves; they never change."""
+        self._rows: dict[str, list[Row]] = {
+            _HOLD: [],
+            _CLOSE_HELD: [],
+            _ENTRY: [],
+            _DECISION: [],
+            _RECIPE: [],
+            _ASSET: [],
+        }
         self._version = -1
+        self._careful = False
 
-    def begin(self) -> None:
-        """Drop what is remembered when another process wrote since."""
+    def begin(self, *, careful: bool) -> None:
+        """Drop what is remembered when another process wrote since; `careful`: look before a hold is closed."""
+        self._careful = careful
         self._same_file()
         (version,) = self._execute("PRAGMA data_version").fetchone()
         if version != self._version:
@@ -144,6 +157,8 @@ class Books:
         self._invoices.flush()
         if len(self._balances) > REMEMBERED:  # budgets for each user, day by day
             self._balances.clear()
+        if len(self._counted) > REMEMBERED:
+            self._counted.clear()
 
     def forget(self) -> None:
         """Read balances and budgets anew, and let go of the rows that wait to be written."""
@@ -177,6 +192,8 @@ class Books:
         windowed.check(changes, at, self._balance)
         for hold, counted in zip(holds, counters, strict=True):
             self._insert(owner, hold, stamp, counted)
+            if not hold.reserve:
+                self._counted[hold.attempt_id] = counted
         self.save_decisions(decisions)
         self._apply(changes)
 
@@ -216,17 +233,16 @@ class Books:
         return True
 
     def _close_held(self, closing: Closing, stamp: int) -> _Closed | None:
-        """Close a hold whose owner knows it well, in one statement; None when it is not as the owner believes."""
+        """Close a hold whose owner knows it well, without a look at it; None when somebody has to look."""
         held, owner = closing.held, closing.owner
-        if held is None or owner is None:
+        if held is None or owner is None or self._careful or closing.attempt_id not in self._counted:
             return None
         billed = self._invoices.bill(held.account, held.offer_id, closing)
         columns = (closing.state, *_posted(closing, billed), stamp, encode(closing.outcome))
-        row = self._execute(_CLOSE_HELD, (*columns, closing.attempt_id, owner)).fetchone()
-        if row is None:
-            return None
+        self._rows[_CLOSE_HELD].append((*columns, closing.attempt_id, owner))
         of = held.account, held.team, held.key_id, held.cost, held.charge
-        return _Found(closing.attempt_id, "", owner, *of, 0, 0, row[0], held.offer_id), billed
+        counters = self._counted.pop(closing.attempt_id)
+        return _Found(closing.attempt_id, "", owner, *of, 0, 0, counters, held.offer_id), billed
 
     def _close_found(self, closing: Closing, stamp: int) -> _Closed | None:
         """Close a hold after a look at it; None when it already ended just so."""
@@ -268,6 +284,7 @@ class Books:
             return False
         found.must_be(owner, "intent", "accepted")
         stamp = micros(at)
+        self._counted.pop(attempt_id, None)
         self._execute(_SUSPEND, (stamp, encode(outcome), found.id))
         self._append(stamp, attempt_id, found.both("suspend"))
         return True
@@ -311,7 +328,7 @@ class Books:
             return False
         changes: list[Change] = [((book, party), 0, amount)]
         if correction.attempt_id:
-            self._write(_HOLD)
+            self._write_attempts()
             column = "cost" if book == "cost" else "charge"
             row = self._execute(
                 f"UPDATE attempts SET {column} = {column} + ? WHERE id = ? RETURNING key_id, budgets",
@@ -329,7 +346,7 @@ class Books:
 
     def take_over(self, attempts: Sequence[AttemptRow], owner: str) -> list[str]:
         """The attempts that are ours now; one still open, under the owner it was read with."""
-        self._write(_HOLD)
+        self._write_attempts()
         return [row.id for row in attempts if self._execute(_TAKE_OVER, (owner, row.id, row.owner)).rowcount]
 
     def save_decisions(self, decisions: Sequence[DecisionRow]) -> None:
@@ -419,9 +436,17 @@ class Books:
 
     def _write(self, statement: str) -> None:
         rows = self._rows[statement]
-        if rows:
-            self._executemany(statement, rows)
-            rows.clear()
+        if not rows:
+            return
+        changed = self._executemany(statement, rows).rowcount
+        if statement is _CLOSE_HELD and changed != len(rows):
+            raise Regroup  # one of them was not as its owner believed
+        rows.clear()
+
+    def _write_attempts(self) -> None:
+        """Bring the rows of attempts up to date, before one is read."""
+        self._write(_HOLD)
+        self._write(_CLOSE_HELD)
 
     def _insert(self, owner: str, hold: NewHold, stamp: int, counters: Counters | None) -> None:
         self._rows[_HOLD].append(
@@ -513,11 +538,14 @@ class Books:
         return self._budgets[account]
 
     def _find(self, attempt_id: str) -> _Found:
-        self._write(_HOLD)
+        self._write_attempts()
         row = self._execute(_FIND, (attempt_id,)).fetchone()
         if row is None:
             raise UnknownAttempt(f"no attempt {attempt_id} was recorded")
-        return _Found(attempt_id, *row)
+        state, owner, account, team, key_id, held_cost, held_charge, cost, charge, counters, *rest = row
+        known = None if counters is None else decode_counters(counters)
+        amounts = held_cost, held_charge, cost, charge
+        return _Found(attempt_id, state, owner, account, team, key_id, *amounts, known, *rest)
 
 
 class _Found(Struct, frozen=True):
@@ -533,8 +561,8 @@ class _Found(Struct, frozen=True):
     hold_charge: int
     cost: int
     charge: int
-    budgets: bytes | None = None
-    """JSON of the counters it moves."""
+    counters: Counters | None = None
+    """What it moves beside the balances."""
     offer_id: str = ""
     listed: int | None = None
     count: int = 0
@@ -557,10 +585,9 @@ class _Found(Struct, frozen=True):
             (("charge", self.team), -self.hold_charge, charge),
             (("key", self.key_id), -self.hold_charge, charge),
         )
-        if self.budgets is None:
+        if self.counters is None:
             return changes
-        counters = decode_counters(self.budgets)
-        return (*changes, *counters.changes(-self.hold_cost, -self.hold_charge, cost, charge))
+        return (*changes, *self.counters.changes(-self.hold_cost, -self.hold_charge, cost, charge))
 
 
 _Closed: TypeAlias = tuple[_Found, Billed | None]

@@ -44,8 +44,8 @@ Answer: TypeAlias = "tuple[asyncio.Future[object], object, Exception | None]"
 class Transaction(Protocol):
     """What the commands share while a transaction is open."""
 
-    def begin(self) -> None:
-        """A transaction was begun; raises to refuse it."""
+    def begin(self, *, careful: bool) -> None:
+        """A transaction was begun; raises to refuse it. `careful`: the group was run before, and had to be undone."""
 
     def gathered(self) -> int:
         """How much is gathered in memory, to be written by `flush`."""
@@ -58,7 +58,7 @@ class Transaction(Protocol):
 
 
 class Regroup(Exception):
-    """A command was refused after it had written: the group is run again, each command in a savepoint."""
+    """A command was refused after it had written, or believed what was not so: the group is run again, with care."""
 
 
 class GroupWriter:
@@ -164,17 +164,17 @@ class GroupWriter:
     def _commit(self, commands: list[Command]) -> list[Answer]:
         try:
             try:
-                return self._transact(commands, self._bare)
+                return self._transact(commands, self._bare, careful=False)
             except Regroup:
                 self._undo()
-                return self._transact(commands, self._one)
+                return self._transact(commands, self._one, careful=True)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             self._undo()
             return [(future, None, self._blame(error)) for _, _, future in commands]  # one each: they gather tracebacks
 
-    def _transact(self, commands: list[Command], run: Callable[[Command], Answer]) -> list[Answer]:
+    def _transact(self, commands: list[Command], run: Callable[[Command], Answer], *, careful: bool) -> list[Answer]:
         self._connection.execute("BEGIN IMMEDIATE")
-        self._transaction.begin()
+        self._transaction.begin(careful=careful)
         answers = [run(command) for command in commands]
         try:
             self._transaction.flush()
@@ -189,6 +189,8 @@ class GroupWriter:
         before = self._connection.total_changes, self._transaction.gathered()
         try:
             return future, work(*args), None
+        except Regroup:
+            raise
         except sqlite3.Error as error:
             if isinstance(error, OWN_FAULTS):
                 raise Regroup from error

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.storage.activity import RecordedCall, RecordedPart
-from gateway.storage.database.sqlite.values import micros, moment
+from gateway.storage.database.sqlite.values import ids_of, micros, moment
 
 _DECISIONS = """
     SELECT call_id, part, at, team, body FROM decisions
@@ -19,7 +19,7 @@ _DECISIONS = """
 """
 _ATTEMPTS = """
     SELECT call_id, part, state, offer_id, cost, ended, outcome FROM attempts
-    WHERE call_id > ? AND call_id <= ? AND reservation = 0 ORDER BY call_id, id
+    WHERE id BETWEEN ? AND ? AND call_id > ? AND call_id <= ? AND reservation = 0 ORDER BY call_id, id
 """
 
 
@@ -58,7 +58,9 @@ def recorded(
         if not rows:
             return (), None
         calls = _calls(rows)
-        _add_attempts(calls, connection.execute(_ATTEMPTS, (after, rows[-1][0])))
+        last = rows[-1][0]
+        ids = ids_of(after, "att")[0], ids_of(last, "att")[1]
+        _add_attempts(calls, connection.execute(_ATTEMPTS, (*ids, after, last)))
         return tuple(calls.values()), rows[-1][0] if more else None
     finally:
         connection.execute("COMMIT")

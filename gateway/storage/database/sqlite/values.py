@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from gateway.ids import sibling
 from gateway.storage.changes import ChangeRow
 from gateway.storage.database import Correction, Heartbeat, Spending
 from gateway.storage.rows import (
@@ -37,6 +38,12 @@ MICROSECOND = timedelta(microseconds=1)
 def first_id(prefix: str, since: datetime) -> str:
     """The least id that `gateway.ids.new_id` can have made since a moment."""
     return f"{prefix}_{int(since.timestamp() * 1000):012x}"
+
+
+def ids_of(call_id: str, prefix: str) -> tuple[str, str]:
+    """Where the ids of what belongs to a call begin and end: they share its digits (`gateway.ids.sibling`)."""
+    first = sibling(call_id, prefix)
+    return first, first + "~"
 
 
 ATTEMPT = ", ".join(AttemptRow.__struct_fields__)

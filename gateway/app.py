@@ -21,6 +21,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.invoices import Outlook, as_invoiced, outlooks
+from gateway.features.judging import Judging
 from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.learned import LearnedMeasures
 from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
@@ -144,7 +145,9 @@ class App:
         self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
         self.measuring = Measuring(db, assets, LearnedMeasures(settings.models_folder))
-        self._measured = clock.now()
+        self.judging = Judging(db=db, assets=assets, http=http, clock=clock, terms=lambda: self.settings.shadow.judge)
+        self._measured = self._asked = clock.now()
+        self._opinion: asyncio.Task[Any] | None = None
         self._carry_out_experiments()
         self.coalescing = Coalescing(
             self.serve,
@@ -440,6 +443,7 @@ class App:
             self._every("fetches", HEARTBEAT_S, self._keep_fetches),
             self._every("sentinel", SENTINEL_LOOK_S, self.sentinel.work),
             self._every("measuring", MEASURE_S, self._measure),
+            self._every("judging", MEASURE_S, self._judge),
             self._every("log", TICK_S, self._flush_log),
         ]
         if not self.settings.brake.off:
@@ -508,6 +512,21 @@ class App:
         if not self.shadowing.idle and (not self.running or waited >= BUSY_S):
             self._measured = self.clock.now()
             await self.measuring.some(1)
+
+    async def _judge(self) -> None:
+        """Ask about one pair; beside this loop, for an answer may take a minute."""
+        names = [each.name for each in self.revision.policy.experiments if "judge" in each.compare]
+        waited = self.clock.now() - self._asked
+        is_asked = self._opinion is not None and not self._opinion.done()
+        if names and not is_asked and (not self.running or waited >= BUSY_S):
+            self._asked = self.clock.now()
+            self._opinion = self.spawn(self._ask_judge(names))
+
+    async def _ask_judge(self, experiments: Sequence[str]) -> None:
+        try:
+            await self.judging.some(1, experiments)
+        except Exception:
+            log.exception("background_work_failed", work="judging")
 
     async def _tick(self) -> None:
         self.engine.tick(self.market, self.clock.now())

@@ -368,12 +368,55 @@ class SentinelSettings(_Typed):
     every: Duration = Field(default=86_400.0, ge=60, description="How often each offer is drawn, while money lasts.")
 
 
+class JudgeSettings(_Typed):
+    """A vision model of yours that is asked which picture of a pair is better."""
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+(/.*[^/])?$",
+        description="Where an OpenAI-style API answers, up to `/chat/completions`: https://HOST/v1. Nobody is asked "
+        "when left out.",
+    )
+    model: str | None = Field(default=None, description="The model that is asked; one that sees pictures.")
+    key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z][A-Z0-9_]*$",
+        description="Variable, or file in the secrets folder, that holds its key. Without it no key is sent.",
+    )
+    key: SecretStr | None = Field(default=None, description="The key itself; only from the variable above.")
+    price: Dollars = Field(
+        default=0,
+        description="What one question costs, by your reckoning; a pair takes up to two. $0 for one of your own.",
+    )
+    budget: Dollars = Field(default=USD, gt=0, description="Most that questions may cost in a day (UTC).")
+    timeout: Duration = Field(default=60.0, gt=0, description="An answer later than this is a failure.")
+    prompts: bool = Field(default=True, description="Whether it is told the prompt, and not shown the pictures alone.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> JudgeSettings:
+        if self.url is not None and self.model is None:
+            raise ValueError("model: name the model that is asked at `url`")
+        if self.url is not None and "price" not in self.model_fields_set:
+            raise ValueError("price: say what one question costs, $0 where it costs nothing, so that `budget` holds")
+        return self
+
+    @property
+    def why_off(self) -> str | None:
+        """Why nobody is asked, or None where somebody is."""
+        if self.url is None:
+            return "shadow.judge.url is not set"
+        if self.key_env is not None and self.key is None:
+            return f"{self.key_env} is not set"
+        return None
+
+
 class ShadowSettings(_Typed):
     """What pictures of experiments are measured with, beside arithmetic."""
 
     models: Path | None = Field(
         default=None, description="Folder of the learned measures' models; `models` in the state folder when left out."
     )
+    judge: JudgeSettings = JudgeSettings()
 
 
 class Limits(_Typed):
@@ -671,6 +714,9 @@ def _keys_in(document: Document) -> Iterator[Fault]:
     for name, account in accounts.items() if isinstance(accounts, dict) else ():
         if isinstance(account, dict) and "key" in account:
             yield _key_in(document, ("accounts", name, "key"), name)
+    if document.has(("shadow", "judge", "key")):
+        hint = "put it into the variable JUDGE_KEY and write `key_env: JUDGE_KEY` here"
+        yield document.fault(("shadow", "judge", "key"), "a key may not stand in a file", hint=hint, at_key=True)
     if document.has(("master_key",)):
         hint = f"put it into the variable {MASTER}, or a file of that name in the secrets folder"
         yield document.fault(("master_key",), "a key may not stand in a file", hint=hint, at_key=True)
@@ -706,8 +752,12 @@ def _with_keys(settings: Settings, environ: Mapping[str, str]) -> Settings:
         for hook in settings.alerts.hooks
     )
     alerts = settings.alerts.model_copy(update={"hooks": hooks})
+    judge = settings.shadow.judge
+    if judge.key_env is not None:
+        judge = judge.model_copy(update={"key": _secret(judge.key_env, environ, settings.secrets)})
+    shadow = settings.shadow.model_copy(update={"judge": judge})
     pepper = settings.pepper or _secret("PIXELGATE_PEPPER", {}, settings.secrets)
-    changed = {"accounts": accounts, "alerts": alerts, "pepper": pepper, "master_key": master}
+    changed = {"accounts": accounts, "alerts": alerts, "shadow": shadow, "pepper": pepper, "master_key": master}
     return settings.model_copy(update=changed)
 
 

@@ -52,6 +52,7 @@ GROUPS = {
                 "An experiment over stored prompts; with --aa, of a seller with itself.",
             ),
             "measure": ("gateway.cli.shadow_run:measure", "Measures the pictures that the gateway has not come to."),
+            "judge": ("gateway.cli.shadow_judge:judge", "Asks the judge about pairs that the gateway has not come to."),
             "adopt": ("gateway.cli.shadow_adopt:adopt", "The policy a verdict asks for, played over recorded calls."),
             "migrate": ("gateway.cli.shadow_migrate:migrate", "The experiment that tests a move between accounts."),
         },

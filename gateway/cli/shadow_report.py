@@ -17,6 +17,7 @@ from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
+from gateway.storage.shadows import Judged
 from policies.experiments.definition import OF_PICTURES, Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
@@ -42,6 +43,7 @@ class Told(Struct, frozen=True, kw_only=True):
     """Why copies were not made -> how many."""
     calls_a_day: float | None
     """At the champion, lately; None: nobody was served by it."""
+    judged: Judged = Judged()
 
 
 def list_experiments(*, policy: str | None = None, json: Json = False, where: Where = HERE) -> None:
@@ -126,6 +128,7 @@ async def judged(db: Database, revision: Revision, experiment: Experiment) -> tu
         spent=await spent_on(db, experiment),
         left_out=await db.left_out(experiment.name),
         calls_a_day=a_day,
+        judged=await db.judged(experiment.name),
     )
     return told, pairs
 
@@ -154,7 +157,14 @@ def text(told: Told) -> str:
         f"{experiment.name}: {experiment.champion}, {state_of(told)}; "
         f"{dollars(told.spent)} of {dollars(experiment.budget.total)} spent"
     )
-    return "\n".join([head, *[line for each in told.verdicts for line in ("", *_of_challenger(each))], *left_out(told)])
+    return "\n".join(
+        [
+            head,
+            *[line for each in told.verdicts for line in ("", *_of_challenger(each))],
+            *left_out(told),
+            *of_judge(told),
+        ]
+    )
 
 
 def _of_challenger(found: Verdict) -> Iterable[str]:
@@ -350,6 +360,16 @@ def left_out(told: Told) -> list[str]:
     return ["", "Not copied: " + "; ".join(f"{count:,} because {reason}" for reason, count in counted) + "."]
 
 
+def of_judge(told: Told) -> list[str]:
+    """What the judge was asked, and what that cost."""
+    said, failures = told.judged.judgements, told.judged.failures
+    if not said and not failures:
+        return []
+    counted = f"better {said.get(1, 0):,}, worse {said.get(-1, 0):,}, tie {said.get(0, 0):,}"
+    silent = "".join(f"; {times:,} times {why}" for why, times in failures.items())
+    return ["", f"Judge: {counted}{silent}. ${usd(told.judged.cost)} by the price in the settings, beside the budget."]
+
+
 def shape(told: Told) -> dict[str, object]:
     """As `--json` prints it. Money is nano-dollars; a null is an end that is not known."""
     experiment = told.experiment
@@ -361,6 +381,13 @@ def shape(told: Told) -> dict[str, object]:
         "budget_nano_usd": experiment.budget.total,
         "calls_a_day": told.calls_a_day,
         "left_out": told.left_out,
+        "judge": {
+            "better": told.judged.judgements.get(1, 0),
+            "worse": told.judged.judgements.get(-1, 0),
+            "tie": told.judged.judgements.get(0, 0),
+            "failures": told.judged.failures,
+            "nano_usd": told.judged.cost,
+        },
         "challengers": [{"reason": reason(each), "warnings": warnings(each), **_plain(each)} for each in told.verdicts],
     }
 

@@ -90,7 +90,9 @@ class Measuring:
 def unmeasurable(settings: Settings) -> Mapping[Measure, str]:
     """Measures that an experiment may compare and nothing here takes, and why not."""
     missing = LearnedMeasures(settings.models_folder).missing
-    return {name: missing[name] for name in ("clip", "aesthetic") if name in missing}
+    found: dict[Measure, str] = {name: missing[name] for name in ("clip", "aesthetic") if name in missing}
+    why = settings.shadow.judge.why_off
+    return found if why is None else {**found, "judge": why}
 
 
 def measured(

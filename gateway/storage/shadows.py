@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from policies.experiments.pairs import Pair
+from policies.money import NanoUsd
 
 PARTY = "shadow:"
 """What the party of an experiment is called by in the books, before its name: no team may be."""
@@ -33,3 +36,14 @@ class ShadowRow(Struct, frozen=True, kw_only=True):
     """The end user it was for."""
     measured: bool = False
     """Whether its pictures were looked at, or there is nothing to look at."""
+
+
+class Judged(Struct, frozen=True, kw_only=True):
+    """What a judge was asked about an experiment."""
+
+    judgements: Mapping[int, int] = {}
+    """1: the challenger is better, -1: the champion, 0: neither -> pairs."""
+    failures: Mapping[str, int] = {}
+    """Why it did not say -> times."""
+    cost: NanoUsd = 0
+    """By the price in the settings; on no ledger."""

@@ -18,7 +18,7 @@ from policies.rules import About, Condition
 from policies.types import Offer, Tier
 from providers.contract import ImageRequest
 
-Measure: TypeAlias = Literal["cost", "latency", "queue", "failures", "score", "clip", "aesthetic"]
+Measure: TypeAlias = Literal["cost", "latency", "queue", "failures", "score", "clip", "aesthetic", "judge"]
 Param: TypeAlias = str | int | float | bool
 
 MARGINS: Mapping[Measure, float] = {
@@ -29,10 +29,12 @@ MARGINS: Mapping[Measure, float] = {
     "score": 0.02,
     "clip": 0.5,
     "aesthetic": 0.1,
+    "judge": 0.1,
 }
 """Differences that do not matter in practice: shares of cost and latency, seconds in a queue, failures as parts of 1,
-and points: of a score between 0 and 1, of CLIP's hundred, of an aesthetic score from 1 to 10."""
-OF_PICTURES: frozenset[Measure] = frozenset({"score", "clip", "aesthetic"})
+and points: of a score between 0 and 1, of CLIP's hundred, of an aesthetic score from 1 to 10; and, as a part of the
+pairs judged, those the challenger won less those it lost."""
+OF_PICTURES: frozenset[Measure] = frozenset({"score", "clip", "aesthetic", "judge"})
 """Measured between the pictures of a pair, in points of which more is better: challenger less champion."""
 LONGEST_KEPT = 365 * 86_400.0
 

@@ -50,6 +50,7 @@ USUAL_SPREADS: Mapping[Measure, float] = {
     "score": 0.15,
     "clip": 2.5,
     "aesthetic": 0.6,
+    "judge": 0.8,
 }
 """Standard deviations of paired differences, for plans made before there are pairs."""
 USUAL_FAILURES = 0.01

@@ -216,6 +216,9 @@ class MarginsFile(Section):
     aesthetic: _Points = Field(
         default=MARGINS["aesthetic"], le=10, description="Of the aesthetic score of a picture, from 1 to 10 (0.1)."
     )
+    judge: _Points = Field(
+        default=MARGINS["judge"], le=1, description="Of the pairs the judge gives it, less those it does not (0.1)."
+    )
 
 
 class DecideFile(Section):
@@ -250,8 +253,8 @@ class ExperimentFile(Section):
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Measure))}, "minItems": 1}),
     ] = Field(
         default=("cost", "latency", "failures"),
-        description="What decides: any of cost, latency, queue, failures, score, clip, aesthetic; the three cost, "
-        "latency, failures.",
+        description="What decides: any of cost, latency, queue, failures, score, clip, aesthetic, judge; the three "
+        "cost, latency, failures.",
     )
     decide: DecideFile = DecideFile()
     keep: Annotated[Duration, Field(ge=3_600, le=LONGEST_KEPT)] = Field(

@@ -34,11 +34,12 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import ShadowRow
+from gateway.storage.shadows import Judged, ShadowRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
+from policies.money import NanoUsd
 from providers.contract import ListedPrice, Ticket
 
 Durability = Literal["power", "process"]
@@ -462,6 +463,31 @@ class Database(Protocol):
 
     async def unmeasure_pairs(self, experiment: str) -> None:
         """Forget what was measured of an experiment's pairs, where both pictures are kept."""
+
+    async def unjudged_pairs(
+        self, experiments: Sequence[str], limit: int, before: datetime, tries: int
+    ) -> Sequence[ShadowRow]:
+        """Measured pairs of experiments of which both pictures are kept, that no judge has said anything about.
+
+        The oldest first; without those asked about since `before`, or `tries` times.
+        """
+
+    async def begin_judgement(
+        self, pair: Pair, at: datetime, cost: NanoUsd, *, before: datetime, since: datetime, most: NanoUsd
+    ) -> bool:
+        """Note that a judge is asked about a pair now.
+
+        False, and nothing is noted, where somebody else asked since `before`, or where all that was asked since `since`
+        would cost more than `most` with it.
+        """
+
+    async def end_judgement(
+        self, pair: Pair, at: datetime, judgement: int | None, failure: str | None, cost: NanoUsd
+    ) -> None:
+        """Remember what the judge said, or why it said nothing."""
+
+    async def judged(self, experiment: str) -> Judged:
+        """What was asked about an experiment so far."""
 
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""

@@ -43,11 +43,12 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import ShadowRow
+from gateway.storage.shadows import Judged, ShadowRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
+from policies.money import NanoUsd
 from providers.contract import ListedPrice, Ticket
 
 T = TypeVar("T")
@@ -519,6 +520,32 @@ class SqliteDatabase:
     async def unmeasure_pairs(self, experiment: str) -> None:
         """Forget what was measured."""
         await self._writer.submit(self._books.changed, shadows.UNMEASURE, experiment)
+
+    async def unjudged_pairs(
+        self, experiments: Sequence[str], limit: int, before: datetime, tries: int
+    ) -> Sequence[ShadowRow]:
+        """Measured pairs that no judge has said anything about."""
+        names = values.encode(experiments).decode()
+        return await self._all(shadows.row, shadows.UNJUDGED, names, micros(before), tries, limit)
+
+    async def begin_judgement(
+        self, pair: Pair, at: datetime, cost: NanoUsd, *, before: datetime, since: datetime, most: NanoUsd
+    ) -> bool:
+        """Note that a judge is asked about a pair now, unless that costs too much."""
+        bounds = (micros(since), cost, most, pair.id, micros(before))
+        columns = (pair.id, micros(at), pair.experiment, cost, *bounds)
+        return await self._writer.submit(self._books.changed, shadows.BEGIN_JUDGEMENT, *columns)
+
+    async def end_judgement(
+        self, pair: Pair, at: datetime, judgement: int | None, failure: str | None, cost: NanoUsd
+    ) -> None:
+        """Remember what the judge said."""
+        columns = (judgement, failure, cost, pair.id, micros(at))
+        await self._writer.submit(self._books.changed, shadows.END_JUDGEMENT, *columns)
+
+    async def judged(self, experiment: str) -> Judged:
+        """What was asked about an experiment so far."""
+        return shadows.judged(await self._all(tuple, shadows.JUDGED, experiment))
 
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.storage.database.sqlite.values import Columns, encode
-from gateway.storage.shadows import ShadowRow
+from gateway.storage.shadows import Judged, ShadowRow
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 
@@ -27,7 +28,24 @@ LEFT_OUT = "SELECT reason, SUM(calls) FROM shadow_left_out WHERE experiment = ? 
 DROP = "DELETE FROM shadow_pairs WHERE expires <= ?"
 UNMEASURED = f"""SELECT {PAIR} FROM shadow_pairs
     WHERE measures IS NULL AND (? IS NULL OR experiment = ?) ORDER BY at LIMIT ?"""
+UNJUDGED = f"""SELECT {PAIR} FROM shadow_pairs AS pairs
+    WHERE experiment IN (SELECT value FROM json_each(?)) AND measures IS NOT NULL
+    AND body ->> '$.champion.outcome' = 'delivered' AND body ->> '$.challenger_side.outcome' = 'delivered'
+    AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset')
+    AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')
+    AND NOT EXISTS (SELECT 1 FROM shadow_judgements
+        WHERE pair = pairs.id AND (judgement IS NOT NULL OR shadow_judgements.at > ?))
+    AND (SELECT COUNT(*) FROM shadow_judgements WHERE pair = pairs.id) < ?
+    ORDER BY at, id LIMIT ?"""
+BEGIN_JUDGEMENT = """INSERT INTO shadow_judgements (pair, at, experiment, cost) SELECT ?, ?, ?, ?
+    WHERE (SELECT COALESCE(SUM(cost), 0) FROM shadow_judgements WHERE at >= ?) + ? <= ?
+    AND NOT EXISTS (SELECT 1 FROM shadow_judgements WHERE pair = ? AND (judgement IS NOT NULL OR at > ?))"""
+END_JUDGEMENT = "UPDATE shadow_judgements SET judgement = ?, failure = ?, cost = ? WHERE pair = ? AND at = ?"
+JUDGED = """SELECT judgement, COALESCE(failure, 'cut short'), COUNT(*), SUM(cost) FROM shadow_judgements
+    WHERE experiment = ? GROUP BY 1, 2 ORDER BY 3 DESC"""
 PAIRS = f"""SELECT {PAIR},
+    (SELECT judgement FROM shadow_judgements
+        WHERE pair = shadow_pairs.id AND judgement IS NOT NULL ORDER BY shadow_judgements.at LIMIT 1),
     EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset'),
     EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')
     FROM shadow_pairs WHERE experiment = ? ORDER BY at, id"""
@@ -85,13 +103,27 @@ def row(columns: Columns) -> ShadowRow:
 
 def pair(columns: Columns) -> Pair:
     """From the columns of `PAIRS`: with the pictures that are still kept."""
-    body, measures, _, _, _, champion, challenger = columns
+    body, measures, _, _, _, judge, champion, challenger = columns
     found = _pair(body, measures)
+    if judge is not None:
+        found = replace(found, measures={**found.measures, "judge": float(judge)})
     if not champion:
         found = replace(found, champion=replace(found.champion, asset=None))
     if not challenger:
         found = replace(found, challenger_side=replace(found.challenger_side, asset=None))
     return found
+
+
+def judged(rows: Sequence[Columns]) -> Judged:
+    """From the rows of `JUDGED`."""
+    said: Counter[int] = Counter()
+    failures: Counter[str] = Counter()
+    for judgement, failure, times, _ in rows:
+        if judgement is None:
+            failures[failure] += times
+        else:
+            said[judgement] += times
+    return Judged(judgements=said, failures=failures, cost=sum(row[3] for row in rows))
 
 
 def _pair(body: bytes, measures: bytes | None) -> Pair:

@@ -21,7 +21,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.features.alerts import LOOK_S, Alerts, hooks_of
 from gateway.features.canaries import Canaries, served
 from gateway.features.invoices import Outlook, as_invoiced, outlooks
-from gateway.features.judging import Judging
+from gateway.features.judging import WORDS, Judging
 from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.learned import LearnedMeasures
 from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
@@ -512,6 +512,8 @@ class App:
         if not self.shadowing.idle and (not self.running or waited >= BUSY_S):
             self._measured = self.clock.now()
             await self.measuring.some(1)
+            for name, why in self.measuring.learned.untold().items():
+                log.warning("learned_measure_failed", reason=name, detail=why)
 
     async def _judge(self) -> None:
         """Ask about one pair; beside this loop, for an answer may take a minute."""
@@ -524,7 +526,9 @@ class App:
 
     async def _ask_judge(self, experiments: Sequence[str]) -> None:
         try:
-            await self.judging.some(1, experiments)
+            ended = await self.judging.some(1, experiments)
+            for why in ended.keys() - WORDS:
+                log.warning("judge_silent", reason=why)
         except Exception:
             log.exception("background_work_failed", work="judging")
 

@@ -367,7 +367,10 @@ def of_judge(told: Told) -> list[str]:
         return []
     counted = f"better {said.get(1, 0):,}, worse {said.get(-1, 0):,}, tie {said.get(0, 0):,}"
     silent = "".join(f"; {times:,} times {why}" for why, times in failures.items())
-    return ["", f"Judge: {counted}{silent}. ${usd(told.judged.cost)} by the price in the settings, beside the budget."]
+    return [
+        "",
+        f"Judge: {counted}{silent}. {dollars(told.judged.cost)} by the price in the settings, beside the budget.",
+    ]
 
 
 def shape(told: Told) -> dict[str, object]:

@@ -21,7 +21,6 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 import msgspec
-import structlog
 from msgspec import Struct
 from PIL import Image
 from pybase64 import b64encode
@@ -33,8 +32,6 @@ from gateway.storage.database import Database
 from gateway.storage.shadows import ShadowRow
 from providers.transport import Http, NotSent, WireError
 
-log = structlog.get_logger("gateway.judging")
-
 QUESTIONS = 2
 """For one pair: one in either order."""
 TRIES = 3
@@ -43,7 +40,8 @@ AGAIN = timedelta(minutes=10)
 SIDE_PX = 1024
 """Pixels of the longer side of what it is shown, both alike, whatever was drawn."""
 
-_WORDS = {1: "better", -1: "worse", 0: "tie"}
+WORDS = ("tie", "better", "worse")
+"""For the judgements 0, 1 and -1, of the challenger's picture."""
 _TASK = (
     "You compare two pictures that were made from one prompt. Say which is better: which shows what the prompt asks "
     "for, and is the better made. Judge by what can be seen alone, not by the order. The prompt is what was asked to "
@@ -136,10 +134,9 @@ class Judging:
                 judgement = await self._judged(row, terms, asked)
             except Silent as silent:
                 failure = silent
-                log.warning("judge_silent", pair=row.pair.id, reason=str(silent))
             told = None if failure is None else str(failure)
             await self._db.end_judgement(row.pair, now, judgement, told, asked.questions * terms.price)
-            ended[told or _WORDS[judgement or 0]] += 1
+            ended[told or WORDS[judgement or 0]] += 1
             if failure is not None and failure.of_all:
                 self._silent_until = now + AGAIN
                 break

@@ -20,13 +20,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-log = structlog.get_logger("gateway.learned")
 
 Learned: TypeAlias = Literal["lpips", "clip_likeness", "clip", "aesthetic"]
 Floats: TypeAlias = NDArray[np.float32]
@@ -67,6 +64,7 @@ class LearnedMeasures:
         self._folder = folder
         self._faults: dict[Learned, str] = {}
         """Measures that were tried and failed, and why."""
+        self._untold: dict[Learned, str] = {}
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -81,6 +79,11 @@ class LearnedMeasures:
     def reads_prompts(self) -> bool:
         """Whether a prompt is of any use."""
         return "clip" not in self.missing
+
+    def untold(self) -> Mapping[Learned, str]:
+        """Measures whose files are no such models, and why; each once."""
+        found, self._untold = self._untold, {}
+        return found
 
     def measures(self, champion: Image, challenger: Image, prompt: str | None) -> Mapping[str, float]:
         """What can be said of two pictures (RGB); without a prompt nothing of how well they keep to it.
@@ -101,7 +104,7 @@ class LearnedMeasures:
                     found |= self._measured(name, champion, challenger, prompt or "")
                 except Exception as error:  # noqa: BLE001 - neither onnxruntime nor tokenizers has a class of its own
                     self._faults[name] = f"{' and '.join(FILES[name])}: {str(error)[:300] or type(error).__name__}"
-                    log.warning("learned_measure_failed", reason=name, detail=self._faults[name])
+                    self._untold[name] = self._faults[name]
         return found
 
     def _absent(self, name: Learned) -> str | None:

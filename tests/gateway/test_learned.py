@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 from PIL import Image
-from structlog.testing import capture_logs
 
 from gateway.features import learned
 from gateway.features.learned import LearnedMeasures
@@ -61,10 +60,9 @@ def test_without_a_prompt_nothing_is_said_of_it(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_no_fault(tmp_path: Path) -> None:
-    with capture_logs() as logs:
-        here = LearnedMeasures(tmp_path / "nowhere")
-        assert here.measures(RED, BLUE, "red") == {}
-    assert logs == []
+    here = LearnedMeasures(tmp_path / "nowhere")
+    assert here.measures(RED, BLUE, "red") == {}
+    assert here.untold() == {}
     assert not here.reads_prompts
     assert (
         here.missing["clip"] == f"clip_image.onnx and clip_text.onnx and tokenizer.json are not in {tmp_path}/nowhere"
@@ -75,10 +73,9 @@ def test_without_the_extra_nothing_is_loaded_and_nothing_is_complained_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learned, "find_spec", lambda _: None)
-    with capture_logs() as logs:
-        here = LearnedMeasures(models.all_of_them(tmp_path))
-        assert here.measures(RED, BLUE, "red") == {}
-    assert logs == []
+    here = LearnedMeasures(models.all_of_them(tmp_path))
+    assert here.measures(RED, BLUE, "red") == {}
+    assert here.untold() == {}
     assert set(here.missing.values()) == {"the extra is not installed: pip install 'pixelgate[shadow]'"}
 
 
@@ -95,12 +92,12 @@ def test_a_file_that_is_no_such_model_is_told_once_and_the_others_measure_on(
     assert callable(spoil)
     here = LearnedMeasures(models.all_of_them(tmp_path))
     spoil(tmp_path)
-    with capture_logs() as logs:
-        found = [here.measures(RED, BLUE, "red") for _ in range(2)]
+    found = [here.measures(RED, BLUE, "red") for _ in range(2)]
     assert [sorted(each) for each in found] == [sorted(found[0])] * 2
     assert "lpips" not in found[0]
     assert "clip" in found[0]
-    assert [each["event"] for each in logs] == ["learned_measure_failed"]
+    assert list(here.untold()) == ["lpips"]
+    assert here.untold() == {}
     assert here.missing["lpips"].startswith(why)
 
 

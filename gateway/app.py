@@ -23,6 +23,7 @@ from gateway.features.canaries import Canaries, served
 from gateway.features.invoices import Outlook, as_invoiced, outlooks
 from gateway.features.judging import WORDS, Judging
 from gateway.features.key_brake import KeyBrake, Terms
+from gateway.features.known_prices import remember
 from gateway.features.learned import LearnedMeasures
 from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
 from gateway.features.policy_history import History
@@ -212,6 +213,7 @@ class App:
         policy, catalog = revision.policy, as_invoiced(revision.catalog, self._ahead)
         self.spawn(self.ledger.set_billing(catalog.billings))
         self.settings, self.revision = settings, revision
+        self.spawn(asyncio.to_thread(remember, settings, catalog))
         self._offers |= catalog.offers
         self.engine = self.engine.under(policy, catalog.capacities, catalog.offers)
         self.admission.adopt(catalog.rates())
@@ -452,6 +454,7 @@ class App:
             self._loops.append(asyncio.get_running_loop().create_task(self.reloading.follow(), name="reloading"))
         if self.canaries is not None:
             self._loops.append(self._every("canary", TICK_S, self.canaries.look))
+        await asyncio.to_thread(remember, self.settings, self.revision.catalog)
         _calm_the_collector()
         log.info("gateway_started", accounts=sorted(self.providers), offers=len(self.revision.catalog.offers))
 

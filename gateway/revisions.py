@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 from gateway.settings import ACCOUNTS, Account, Settings, account_path, default_config
 from gateway.yaml_files import BadFile, Document, Fault, Loc, bytes_of, dotted, load, nearest, read, read_bytes
 from policies.billing import Billing
-from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, compile_offers, jumps
+from policies.catalog import AccountTerms, BadCatalog, Catalog, CatalogFault, KnownPrices, compile_offers, jumps
 from policies.catalog_file import ModelFile, SyncedFile, SyncedRow
 from policies.listed_prices import Synced
 from policies.policy import Policy
@@ -124,14 +124,14 @@ def load_revision(  # noqa: PLR0913 - what may stand in place of a file, each by
     policy: PolicyText | None = None,
     catalog_dir: Path | None = None,
     synced: bytes | None = None,
-    after: Catalog | None = None,
+    after: KnownPrices | None = None,
 ) -> Revision:
     """The configuration on disk, with the prices in force at a moment; raises `BadFile` with every fault of every file.
 
     With a `policy` that text counts instead of the policy's file; with a `catalog_dir` its files, not the catalogue's;
     with `synced` that text instead of what was applied of sellers' own lists.
 
-    Prices far from those of the catalogue it comes `after` are refused, unless somebody confirms them.
+    Prices far from those that it comes `after` are refused, unless somebody confirms them.
 
     With a `shelf` files that did not change since they were put there are not parsed again.
     """

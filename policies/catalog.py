@@ -39,6 +39,10 @@ TeamCalls: TypeAlias = Literal["also", "models", "all"]
 models: what it sells is bought there and nowhere else. all: nothing is bought elsewhere."""
 
 
+KnownPrices: TypeAlias = Mapping[str, Sequence[Tariff]]
+"""Offer -> its tariff in force, and those that its book announced."""
+
+
 class AccountTerms(Struct, frozen=True, kw_only=True):
     """A provider account that is on: what limits it, who may use it, what it pays, what it does with data."""
 
@@ -340,17 +344,20 @@ def _faults_of_entry(entry: OfferEntry) -> _Found:
         yield (*_row_at(at), "valid_from" if at else "valid_to"), message
 
 
+def known_prices(catalog: Catalog) -> KnownPrices:
+    """What a catalogue's offers cost: to hold the next one against, when this one is gone."""
+    return {name: (offer.tariff, *(row.tariff for row in offer.book)) for name, offer in catalog.offers.items()}
+
+
 def jumps(
-    models: Sequence[ModelFile], accounts: Sequence[AccountTerms], before: Catalog, at: datetime
+    models: Sequence[ModelFile], accounts: Sequence[AccountTerms], before: KnownPrices, at: datetime
 ) -> Iterator[CatalogFault]:
     """Prices far from those in force that nobody announced, confirmed or took from a seller's own list."""
     for index, file in enumerate(models):
         for entry, account, book in _books_of(file, accounts):
             name, row = _name(file, entry), in_force(book, at)
-            old = before.offers.get(f"{account.name}:{name}")
-            if row is None or old is None or row.confirmed or any(row.tariff == known.tariff for known in old.book):
-                continue
-            if not apart(old.tariff, row.tariff):
+            old = before.get(f"{account.name}:{name}", ())
+            if row is None or row.confirmed or row.tariff in old or not (old and apart(old[0], row.tariff)):
                 continue
             message = _FAR.format("the one in force")
             listed = next((place for place, own in enumerate(entry.book()) if own.tariff == row.tariff), None)

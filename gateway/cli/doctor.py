@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async
+from gateway.features.known_prices import remembered
 from gateway.revisions import Revision, load_revision
 from gateway.settings import Settings
 from policies.offer_prices import quote_at
@@ -80,7 +81,7 @@ def _finding_of(one: Drawn) -> Finding:
 
 async def examine(settings: Settings, *, offline: bool = False) -> list[Finding]:
     """Look at everything that can be looked at without spending; raises `BadFile`."""
-    revision = load_revision(settings, every_account=True)
+    revision = load_revision(settings, every_account=True, after=remembered(settings))
     findings = [*_machine(), *_files(settings, revision), *_prices(revision), *_accounts(settings, revision)]
     findings += [finding async for finding in _books(settings)]
     if not offline:

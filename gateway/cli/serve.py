@@ -13,6 +13,7 @@ from gateway import telemetry
 from gateway.app import App, build
 from gateway.cli.listening import bind, serve_granian, serve_uvicorn
 from gateway.cli.shell import COMMAND, HERE, Stop, Where, run_async, say
+from gateway.features.known_prices import remembered
 from gateway.keys import USUAL_SCOPES, make_key
 from gateway.revisions import Revision, Shelf, load_revision
 from gateway.settings import Settings, read_pepper
@@ -65,7 +66,7 @@ def serve(
         return where.settings(host=host, port=port)
 
     settings, shelf = read(), Shelf()
-    revision = load_revision(settings, shelf=shelf)
+    revision = load_revision(settings, shelf=shelf, after=remembered(settings))
     _say_who_is_on(settings, revision)
     telemetry.configure(sys.stderr.buffer, log)
     run_async(_serve(settings, revision, read, shelf, server))

@@ -23,6 +23,7 @@ from gateway.features.policy_history import History
 from gateway.revisions import Revision, Shelf, Stamp, load_revision, policy_path, stamp_of
 from gateway.settings import Account, Settings
 from gateway.yaml_files import BadFile, Fault
+from policies.catalog import known_prices
 
 POLL_S = 0.1
 """Seconds between two looks at the files; a look at forty costs a tenth of a millisecond."""
@@ -203,7 +204,9 @@ class Reloading:
         if path is not None and settings.policy == self._settings.policy and not path.exists():
             hint = "put it back; only a restart falls back on the shipped policy"
             raise BadFile([Fault(path=str(path), message="the policy in force is gone", hint=hint)])
-        revision = load_revision(settings, shelf=self._shelf, at=self._clock.utc(), after=self._revision.catalog)
+        revision = load_revision(
+            settings, shelf=self._shelf, at=self._clock.utc(), after=known_prices(self._revision.catalog)
+        )
         if self._history is not None and (clash := self._history.clash(revision)) is not None:
             raise BadFile([clash])
         return settings, revision

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app import build
+from gateway.cli import run
 from gateway.errors import NoOffer
 from gateway.features import reloading
 from gateway.revisions import Shelf, load_revision, stamp_of
@@ -360,6 +361,24 @@ async def test_a_price_a_hundred_times_off_is_refused_with_its_place_until_someb
         tariff = t.app.revision.catalog.offers["fal:flux-schnell"].tariff
         assert isinstance(tariff, PerMegapixel)
         assert to_usd(tariff.price) == price.removeprefix("$")
+
+
+async def test_a_price_a_hundred_times_off_is_noticed_at_the_next_start_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with edited(tmp_path) as t:
+        file = t.home / "catalog" / "flux-schnell.yaml"
+    edit(file, "{per_megapixel: $0.003,", "{per_megapixel: $0.3,")
+    (file.parents[1] / "gateway.yaml").write_text("accounts: {fal: {kind: fal, key_env: SHOP_KEY}}\n")
+    where = ["--config", str(file.parents[1]), "--state", str(tmp_path)]
+    assert await asyncio.to_thread(run, ["doctor", "--offline", *where]) == 2
+    assert "flux-schnell.yaml:14:12: more than 3 times higher or lower than the one in force" in capsys.readouterr().err
+    edit(file, "    source: ", "    confirm: true\n    source: ")
+    await asyncio.to_thread(run, ["doctor", "--offline", *where])
+    assert "3 models" in capsys.readouterr().out
+    (tmp_path / "known-prices.json").write_text("{")
+    assert await asyncio.to_thread(run, ["doctor", "--offline", *where]) == 2
+    assert "known-prices.json: cannot be read" in capsys.readouterr().err
 
 
 async def test_an_announced_price_comes_into_force_by_itself_when_its_moment_comes(tmp_path: Path) -> None:

@@ -741,20 +741,21 @@ class CostEngine:
 
     def _kind(self, slate: Slate, demand: Demand, places: Mapping[CapacityId, int], now: float) -> Kind:
         uses = []
+        slack, late = demand.slack, demand.worth_late
         for row in slate.rows:
             seller = row.seller
-            shared = seller.shared
+            shared, forecast = seller.shared, seller.forecast
             if seller.account.open_until > now or seller.breaker.open_until > now:
                 continue
             if shared.machines is not None and self._bids[shared.machines].room <= 0.0:
                 continue
-            expected = row.forecast()
-            cost = row.quote.amount * seller.bias * seller.offer.counted
+            expected = row.expected if row.version == forecast.version else row.forecast()
+            cost = row.floor * seller.bias * row.counted
             if shared.purses:
                 premium, free_price = self._prepaid(shared, 1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
-            if demand.slack < _BIG * expected:
-                cost += demand.worth_late * seller.forecast.above(expected, demand.slack)
+            if slack < _BIG * expected:
+                cost += late * forecast.above(expected, slack)
             rate = places[shared.rates[0][0]] if shared.rates else -1
             name = shared.machines or (shared.slots[0] if shared.slots else None)
             uses.append(Use(cost, -1 if name is None else places[name], expected, rate))

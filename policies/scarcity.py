@@ -110,12 +110,18 @@ class Bid:
 def plan(kinds: Iterable[Kind], bids: Sequence[Bid], terms: Scarcity, rounds: int = _ROUNDS) -> None:
     """Move every bid towards the price at which the arrivals fit."""
     del terms
-    common = [kind for kind in kinds if kind.rate > _RARE and kind.uses]
+    common = [_Spread(kind) for kind in kinds if kind.rate > _RARE and kind.uses]
+    last: Sequence[float] = ()
     for _ in range(rounds):
         loads = [0.0] * (len(bids) + 1)  # the last takes what has no limit
         values = worths(bids)
-        for kind in common:
-            _spread(kind, values, loads)
+        moved = {at for at, value in enumerate(last) if value != values[at]}
+        for spread in common:
+            if not last or not moved.isdisjoint(spread.indices):
+                spread.over(values)
+            for index, load in spread.loads:
+                loads[index] += load
+        last = values
         calm = True
         for bid, load in zip(bids, loads, strict=False):
             bid.load = load
@@ -134,22 +140,35 @@ def worths(bids: Iterable[Bid]) -> list[float]:
     return [*[bid.value for bid in bids], 0.0]
 
 
-def _spread(kind: Kind, values: Sequence[float], loads: list[float]) -> None:
-    uses = kind.uses
-    costs = [use.cost + values[use.resource] * use.seconds + values[use.rate] for use in uses]  # total(), in one go
-    least = min(costs)
-    if least >= kind.outside:
-        return
-    width = max(_TEMPERATURE * least, 1_000.0)
-    most = least + 4.0 * width
-    near = [(use, cost) for use, cost in zip(uses, costs, strict=True) if cost < most]
-    if len(near) == 1:
-        use = near[0][0]
-        loads[use.resource] += kind.rate * use.seconds
-        loads[use.rate] += kind.rate
-        return
-    weights = [exp((least - cost) / width) for _, cost in near]
-    whole = kind.rate / sum(weights)
-    for (use, _), weight in zip(near, weights, strict=True):
-        loads[use.resource] += whole * weight * use.seconds
-        loads[use.rate] += whole * weight
+class _Spread:
+    """A kind of call, and where the bids of a round would have it go."""
+
+    __slots__ = ("indices", "kind", "loads", "uses")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.uses = [(use.cost, use.resource, use.seconds, use.rate) for use in kind.uses]
+        self.indices = {use.resource for use in kind.uses} | {use.rate for use in kind.uses}
+        """The bids it depends on."""
+        self.loads: list[tuple[int, float]] = []
+        """Index of a bid -> units a second that are used of it."""
+
+    def over(self, values: Sequence[float]) -> None:
+        """Spread the calls anew."""
+        self.loads = loads = []
+        uses, kind = self.uses, self.kind
+        costs = [cost + values[resource] * seconds + values[rate] for cost, resource, seconds, rate in uses]
+        least = min(costs)
+        if least >= kind.outside:
+            return
+        width = max(_TEMPERATURE * least, 1_000.0)
+        most = least + 4.0 * width
+        near = [(use, cost) for use, cost in zip(uses, costs, strict=True) if cost < most]
+        if len(near) == 1:
+            _, resource, seconds, rate = near[0][0]
+            loads += (resource, kind.rate * seconds), (rate, kind.rate)
+            return
+        weights = [exp((least - cost) / width) for _, cost in near]
+        whole = kind.rate / sum(weights)
+        for ((_, resource, seconds, rate), _), weight in zip(near, weights, strict=True):
+            loads += (resource, whole * weight * seconds), (rate, whole * weight)

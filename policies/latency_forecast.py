@@ -35,6 +35,9 @@ _REFRESH = 32  # observations between two readings of the histogram
 _IDLE_S = 60.0  # an offer unseen for this long begins to forget its drift...
 _FORGET_S = 300.0  # ...at this time constant, so that one that was slow is tried again
 
+SURELY = 11.4
+"""Times its `expected` after which any order has ended, for all a forecast says."""
+
 COLD_AFTER_S = 60.0
 """An offer that nobody has used for this long may have gone cold."""
 _COLD_STEP = 0.4

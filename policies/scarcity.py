@@ -155,7 +155,8 @@ class _Spread:
 
     def over(self, values: Sequence[float]) -> None:
         """Spread the calls anew."""
-        self.loads = loads = []
+        loads: list[tuple[int, float]] = []
+        self.loads = loads
         uses, kind = self.uses, self.kind
         costs = [cost + values[resource] * seconds + values[rate] for cost, resource, seconds, rate in uses]
         least = min(costs)

@@ -74,6 +74,16 @@ class Shared:
         self.serve_s, self.bid_slot, self.bid_order = before.serve_s, before.bid_slot, before.bid_order
         return self
 
+    def prepaid(self, count: int) -> tuple[float, float]:
+        """What its purses make of an order of so many pictures: `Seen.premium` and `Seen.free_price`."""
+        premium, free_price = 0.0, -1.0
+        for purse in self.purses:
+            if purse.is_credit:
+                premium = purse.bid
+            elif purse.left >= count:
+                free_price = purse.bid * count
+        return premium, free_price
+
     def look(self, view: View, now: float, expected: float, *, head: bool) -> None:
         """Read the limits; `head`: whoever asks stands at the head of the line."""
         left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
@@ -82,8 +92,10 @@ class Shared:
         for name, limit in self.limits:
             busy = view.in_flight(name)
             places, unused = limit.glance(busy, now)
-            left = min(left, places)
-            share = min(share, unused)
+            if places < left:  # noqa: PLR1730 - min() takes longer than all the rest
+                left = places
+            if unused < share:  # noqa: PLR1730
+                share = unused
             if limit is self._slot:
                 self.spare_left = unused
             if places <= 0:

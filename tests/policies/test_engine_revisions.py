@@ -143,7 +143,7 @@ def test_learned_demand_survives_a_change_of_prices() -> None:
     after = revised(before, offer("fal:dev", 2.6, capacities=("fal",)))
     after.decide(ask(), 111.0)
     assert isinstance(after.engine, CostEngine)
-    (slate,) = after.engine._slates.values()
+    (slate,) = after.engine._slates.kinds.values()
     assert slate.hurried.rate > 0.1
 
 
@@ -154,5 +154,5 @@ def test_the_engine_that_plans_counts_the_calls_of_the_one_beside_it() -> None:
         beside.decide(ask(), before.market, float(second), "new")
     before.engine.tick(before.market, 100.0)
     before.engine.tick(before.market, 110.0)
-    (slate,) = before.engine._slates.values()
+    (slate,) = before.engine._slates.kinds.values()
     assert slate.hurried.rate > 0.1

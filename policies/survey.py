@@ -1,0 +1,287 @@
+"""One look over the offers of a slate: what each would cost now, when it has room, and why it may not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from msgspec import Struct
+
+from policies import pool
+from policies.eligibility import latency_objection, price_objection, tried_objection
+from policies.judgement import Weighed, is_patient, weigh
+from policies.latency_forecast import COLD_AFTER_S, SURELY, LatencyForecast
+from policies.offer_prices import quote_at
+from policies.picture import Seen
+from policies.planning import Planner
+from policies.policy import Policy
+from policies.sellers import Seller, Shared
+from policies.slates import Row, Slate
+from policies.types import Ask, CapacityId, InLine, Offer, OfferId, Reason, Rejection, View
+
+_FEW = 4
+"""An account with no more slots keeps none for calls in a hurry."""
+_RISKY = 0.02
+_FAILS_AFTER = 0.6
+"""Of its forecast: after so long an order usually fails that fails."""
+
+
+class Room(Struct, frozen=True, gc=False):
+    """When an offer has room."""
+
+    wait_s: float
+    capacity: CapacityId | None = None
+    rejection: Rejection | None = None
+
+
+_NOW = Room(0.0)
+
+
+class Survey:
+    """What all offers of an ask share while they are looked at."""
+
+    __slots__ = (
+        "_ask", "_best", "_despite_failures", "_left", "_now", "_planner", "_policy", "_reason", "_reserve", "_slack",
+        "_stamp", "_view",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: Policy,
+        planner: Planner,
+        ask: Ask,
+        view: View,
+        now: float,
+        reason: Reason,
+        *,
+        stamp: int,
+    ) -> None:
+        """`stamp` is another for each decision: limits are read once for each."""
+        self._policy, self._planner, self._ask, self._view = policy, planner, ask, view
+        self._now, self._reason, self._stamp = now, reason, stamp
+        self._despite_failures = False
+        self._reserve = policy.scarcity.reserve
+        self._slack = ask.arrived + ask.constraints.slo - now
+        self._left = ask.arrived + ask.constraints.deadline - now
+        self._best = inf
+        """The least total among those that have room, of the offers seen so far."""
+
+    def over(
+        self, slate: Slate, sellers: Mapping[OfferId, Seller], *, brief: bool, despite_failures: bool = False
+    ) -> tuple[list[Weighed], tuple[Rejection, ...]]:
+        """Every offer that may serve, now or later; and the objections to the others.
+
+        `brief`: those whose price alone is more than another offer costs in all may be left out.
+        """
+        ask, policy, wishes = self._ask, self._policy, self._ask.constraints
+        brief = brief and not ask.live and wishes.prefer == "value" and not wishes.order and not wishes.preferred
+        capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
+        checked = capped or bool(ask.tried or ask.live)
+        self._best, self._despite_failures = inf, despite_failures
+        weighed: list[Weighed] = []
+        rejected: list[Rejection] = []
+        for row in slate.rows:
+            seller = row.seller
+            if brief and row.floor * seller.bias * row.counted > self._best and not seller.shared.purses:
+                continue
+            objected = self._objection(row, sellers) if checked else None
+            found = self._see(row) if objected is None else objected
+            if isinstance(found, Rejection):
+                rejected.append(found)
+                continue
+            each = weigh(found, ask, policy, seller.offer)
+            weighed.append(each)
+            if found.blocked is None and each.total < self._best:
+                self._best = each.total
+        return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
+
+    def _objection(self, row: Row, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
+        """Why an offer may not serve this ask, though it may others like it."""
+        ask, wishes, offer = self._ask, self._ask.constraints, row.seller.offer
+        objected = None
+        if ask.tried or ask.live:
+            objected = self._above_first(offer, sellers) or tried_objection(offer, ask, self._policy.fallback)
+        if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
+            objected = price_objection(offer, ask, row.quote)
+        if objected is None and wishes.latency_ceiling is not None:
+            p95 = row.forecast() * row.seller.forecast.ratio_p95
+            objected = latency_objection(offer, wishes.latency_ceiling, p95)
+        return objected
+
+    def _above_first(self, offer: Offer, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
+        """Fallback keeps the tier: a preview that fails does not come back as an export at fifteen times the price."""
+        ask = self._ask
+        if not ask.tried or ask.constraints.models is not None or self._policy.fallback.better_tier:
+            return None
+        first = sellers.get(ask.tried[0].offer)
+        if first is None or offer.tier <= first.offer.tier:
+            return None
+        why = f"{offer.model} is of tier {offer.tier.word}; another order keeps {first.offer.tier.word}"
+        return Rejection(offer=offer.id, code="tier", reason=why)
+
+    def _see(self, row: Row) -> Seen | Rejection:
+        seller, quote, ask, now = row.seller, row.quote, self._ask, self._now
+        shared, forecast, account, risk = seller.shared, seller.forecast, seller.account, seller.risk
+        expected = row.expected if row.version == forecast.version else row.forecast()
+        if now - seller.used_at > COLD_AFTER_S:
+            expected += seller.cold.seconds(seller.idle(now))
+        if row.timed:
+            quote = quote_at(seller.offer, ask.request, revision=self._view.prices, expected_s=expected)
+        if shared.stamp != self._stamp:
+            self._read(shared, expected)
+        room, line, machine_s, machine_price = _NOW, None, 0.0, 0.0
+        if shared.machines is not None:
+            line = self._in_line(seller, expected)
+            found = self._machine_room(seller, line)
+            if found is None:
+                return _no_machine(seller.offer)
+            (room, machine_price), machine_s = found, expected
+        elif shared.blocking is not None or shared.spare_left < self._reserve or row.kept:
+            room = self._room(seller.offer, shared, expected, row.kept)
+        if account.open_until != -inf or seller.breaker.open_until != -inf or ask.tried or account.held_until > now:
+            room = self._paused(seller, room)
+        wait_s, surely = room.wait_s, SURELY * expected
+        late = late_s = again = too_late = 0.0
+        if self._slack - wait_s < surely:
+            late, late_s, again = _lateness(forecast, ask, expected, self._slack - wait_s, risk)
+        if self._left - wait_s < surely:
+            too_late = forecast.above(expected, self._left - wait_s)
+        premium, free_price = shared.prepaid(ask.request.count) if shared.purses else (0.0, -1.0)
+        return Seen(
+            row.name, row.account, quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
+            expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, risk, shared.left, shared.share,
+            0.0 if machine_s else shared.bid_slot, shared.bid_order * (1.0 - 0.9 * shared.share), premium, free_price,
+            machine_s, machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.rejection,
+        )  # fmt: skip
+
+    def _read(self, shared: Shared, expected: float) -> None:
+        """Read the limits of an account, once for all of its offers."""
+        # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
+        head = self._reason == "room" or not is_patient(self._slack, expected, self._policy)
+        shared.look(self._view, self._now, expected, head=head)
+        shared.stamp = self._stamp
+
+    def _room(self, offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
+        """When an account has room for an order."""
+        if shared.blocking is not None:
+            return _full(offer, shared)
+        if shared.slots is None:
+            return _NOW
+        if shared.spare_left < kept:
+            return _spoken_for(offer, shared, expected, kept)
+        reserve = self._reserve
+        scarce = shared.spare_left < reserve and shared.slots[1].value > _FEW
+        if scarce and is_patient(self._slack, expected, self._policy):
+            return _reserved(offer, shared, expected, reserve)
+        return _NOW
+
+    def _in_line(self, seller: Seller, expected: float) -> InLine:
+        ask = self._ask
+        worth = min(self._best, ask.worth.failure) / expected
+        return InLine(ask.call_id, seller.offer.model, expected, self._now + self._slack, worth)
+
+    def _machine_room(self, seller: Seller, line: InLine) -> tuple[Room, float] | None:
+        """When a machine of our own has room, and what a second of it costs; None where none is up."""
+        shared, planner, terms = seller.shared, self._planner, self._policy.pool
+        capacity, machines = shared.machines, shared.known
+        assert capacity is not None
+        bid = planner.bids[capacity].value
+        if machines is None:  # nobody knows more than how many orders are in flight
+            return (_NOW if shared.blocking is None else _full(seller.offer, shared)), bid
+        look = pool.outlook(machines, line, self._now, bid, terms, planner.lanes.get(capacity, {}))
+        if look is None:
+            return None
+        if look.place:
+            return Room(look.wait_s), bid * pool.share_of_bid(look.idle, line.seconds, terms)
+        bid *= terms.left_over  # standing in line takes nothing from anybody
+        why = f"{capacity} is busy; a machine is expected in {look.wait_s:.1f} s"
+        objection = Rejection(offer=seller.offer.id, code="headroom", reason=why, lasting=False)
+        return Room(look.wait_s, capacity, objection), bid
+
+    def _paused(self, seller: Seller, room: Room) -> Room:
+        """The room there is, or the pause that an offer has until then, whichever is longer."""
+        pause = self._pause(seller)
+        if pause is not None and (pause[1].code == "breaker" or pause[0] > room.wait_s):
+            return Room(pause[0], None, pause[1])
+        return room
+
+    def _pause(self, seller: Seller) -> tuple[float, Rejection] | None:
+        """Seconds for which an offer is left alone, room or not, and why."""
+        offer, ask, now = seller.offer, self._ask, self._now
+        for breaker in (seller.account, seller.breaker):
+            left = breaker.room(now, despite_failures=self._despite_failures)
+            if left > 0:
+                why = f"{offer.id} is left alone for {left:.1f} s: {breaker.why}"
+                return left, Rejection(offer=offer.id, code="breaker", reason=why, lasting=False)
+        held = seller.account.held(now)
+        if held > 0:
+            why = f"{offer.account} asked us to come back in {held:.1f} s"
+            return held, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+        before = sum([tried.offer == offer.id and tried.error != "overloaded" for tried in ask.tried])
+        pause = self._policy.fallback.pause
+        left = _rest(before, pause) + ask.arrived - now if before > 1 else 0.0
+        if self._reason == "failed" and any(tried.offer == offer.id for tried in ask.tried):
+            left = max(left, pause * _growth(max(before - 1, 0)))
+        if left > 0:
+            why = f"{offer.id} failed just now and is asked again in {left:.3g} s"
+            return left, Rejection(offer=offer.id, code="tried", reason=why, lasting=False)
+        return None
+
+
+def _no_machine(offer: Offer) -> Rejection:
+    return Rejection(offer=offer.id, code="headroom", reason=f"{offer.account} has no machine up", lasting=False)
+
+
+def _full(offer: Offer, shared: Shared) -> Room:
+    why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
+    objection = Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+    return Room(shared.wait_s, shared.blocking, objection)
+
+
+def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
+    """The policy keeps what is left for others; more comes free as orders end."""
+    assert shared.slots is not None
+    name = shared.slots[0]
+    wait_s = _until_spare(shared, expected, kept)
+    why = f"{kept:.0%} of the slots of {name} are reserved for others; more are expected in {wait_s:.1f} s"
+    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
+
+
+def _reserved(offer: Offer, shared: Shared, expected: float, reserve: float) -> Room:
+    """The last slots are for calls in a hurry; others wait for more of them to come free."""
+    assert shared.slots is not None
+    name = shared.slots[0]
+    wait_s = _until_spare(shared, expected, reserve)
+    why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
+    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
+
+
+def _until_spare(shared: Shared, expected: float, share: float) -> float:
+    """Seconds until so large a share of the slots is unused."""
+    assert shared.slots is not None
+    limit = shared.slots[1]
+    missing = max((share - shared.spare_left) * limit.value, 1.0)
+    return missing * (shared.serve_s or expected) / limit.value
+
+
+def _rest(before: int, pause: float) -> float:
+    """Seconds from its arrival that a part keeps from an offer that failed it so often.
+
+    A part has few orders, and an outage may be long: without it the last would be spent on the first minute.
+    """
+    return pause * sum([_growth(times) for times in range(before)])
+
+
+def _growth(times: int) -> float:
+    return float(min(4**times, 64))
+
+
+def _lateness(
+    forecast: LatencyForecast, ask: Ask, expected: float, spare: float, risk: float
+) -> tuple[float, float, float]:
+    """Probability and mean seconds of being late, and the probability after one failure."""
+    late, late_s = forecast.late(expected, spare) if ask.worth.late_second else (forecast.above(expected, spare), 0.0)
+    again = late
+    if risk > _RISKY and ask.worth.late:
+        again = forecast.above(expected, spare - _FAILS_AFTER * expected)
+    return late, late_s, again

@@ -82,10 +82,14 @@ def room(experiment: Experiment, stratum: str, today: Mapping[str, NanoUsd], spe
     return max(min(left, part - today.get(stratum, 0)), 0)
 
 
+def on_itself(experiment: Experiment, challenger: Challenger) -> bool:
+    """Whether copies may go to the very offer that served: for an A/A test, or asked for in another way."""
+    return experiment.champion.provider == challenger.account or bool(challenger.params)
+
+
 def _same(experiment: Experiment, challenger: Challenger, facts: Facts) -> bool:
-    """Whether a copy would go to the very offer that served, and not because the experiment says so (A/A)."""
-    meant = experiment.champion.provider == challenger.account or challenger.params
-    return not meant and challenger.offer_of(facts.champion) == facts.champion.id
+    """Whether a copy would go to the very offer that served, though nobody says that it should."""
+    return not on_itself(experiment, challenger) and challenger.offer_of(facts.champion) == facts.champion.id
 
 
 def _value(name: str, facts: Facts) -> str:

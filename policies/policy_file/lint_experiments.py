@@ -9,6 +9,7 @@ from msgspec import Struct
 from policies.catalog import Catalog
 from policies.eligibility import objection, steps_objection
 from policies.experiments.definition import Calls, Challenger, Experiment, Param, copied, fields_of
+from policies.experiments.sampling import on_itself
 from policies.money import NanoUsd, to_usd
 from policies.offer_prices import quote_at
 from policies.policy import Policy
@@ -90,6 +91,14 @@ def _of_challenger(
             code="challenger",
             message=f"{challenger.account} does not sell {named or 'what the champion sells'}",
             hint=_sold(catalog, named),
+        )
+        return
+    if not on_itself(experiment, challenger) and all(ours.id == theirs.id for ours, theirs in able):
+        yield Finding(
+            loc=(*here, "account"),
+            code="challenger",
+            message=f"{challenger.account} draws all these calls already, so nothing is ever copied to it",
+            hint=f"name another, or test it on itself: `champion: {{provider: {challenger.account}, ...}}`",
         )
         return
     wrong = list(_wrong_params(here, challenger, [offer for _, offer in able]))
@@ -210,20 +219,27 @@ def _square(calls: Calls) -> tuple[int, int] | None:
 
 
 def _paid_twice(here: Loc, experiment: Experiment, before: Iterable[Experiment]) -> Iterator[Finding]:
-    """The same copies ordered by two experiments."""
+    """The same copies ordered by two experiments, or by two challengers of one."""
+    seen: dict[object, str] = {}
     for other in before:
-        if other.champion != experiment.champion:
-            continue
-        theirs = {(each.account, each.model, tuple(sorted(each.params.items()))) for each in other.challengers}
-        for place, each in enumerate(experiment.challengers):
-            if (each.account, each.model, tuple(sorted(each.params.items()))) in theirs:
-                yield Finding(
-                    loc=(*here, "challengers", place, "name"),
-                    code="challenger",
-                    level="warning",
-                    message=f"experiment '{other.name}' has the same champion and challenger: copies are paid twice",
-                    hint="leave one of them out",
-                )
+        if other.champion == experiment.champion:
+            said = f"experiment '{other.name}' has the same champion and challenger"
+            seen |= {_asked(each): said for each in other.challengers}
+    for place, each in enumerate(experiment.challengers):
+        twice = seen.setdefault(_asked(each), f"challenger '{each.name}' is asked for the same")
+        if twice != f"challenger '{each.name}' is asked for the same":
+            yield Finding(
+                loc=(*here, "challengers", place, "name"),
+                code="challenger",
+                level="warning",
+                message=f"{twice}: copies are paid twice",
+                hint="leave one of them out",
+            )
+
+
+def _asked(challenger: Challenger) -> object:
+    """What its copies are asked for."""
+    return challenger.account, challenger.model, tuple(sorted(challenger.params.items()))
 
 
 def _sold(catalog: Catalog, model: str | None) -> str | None:

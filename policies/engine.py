@@ -300,7 +300,8 @@ class CostEngine:
         return None if why is None else Rejection(offer=ask.tried[-1].offer, code="tried", reason=why)
 
     def _running(self, name: OfferId, since: float, ask: Ask, now: float) -> Running:
-        seller, request, wishes = self._sellers[name], ask.request, ask.constraints
+        seller, wishes = self._sellers[name], ask.constraints
+        request = wishes.asked(name, ask.request)
         amount = seller.work_of(request.width * request.height, request.count, request.steps)
         slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
         expected = seller.forecast.expected(amount) + seller.cold_s(since)

@@ -25,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.money import NanoUsd
-from policies.types import Bar, Constraints, Preference, Requirements, Tier, Worth
+from policies.types import Bar, Constraints, Params, Preference, Requirements, Tier, Worth
 from providers.contract import Safety
 
 DAY = 1_440
@@ -112,6 +112,7 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     bars: tuple[Bar, ...] = ()
     preferred: tuple[Preference, ...] = ()
+    params: tuple[Params, ...] = ()
     ceiling: NanoUsd | None = None
     latency_ceiling: float | None = None
     require: Requirements | None = None
@@ -349,6 +350,7 @@ def applied(
         require=constraints.require if effects.require is None else both(constraints.require, effects.require),
         bars=constraints.bars + effects.bars,
         preferred=constraints.preferred + effects.preferred,
+        params=constraints.params + effects.params,
         rules=effects.rules,
     )
     return under, Worth(
@@ -389,6 +391,7 @@ def _last(_: object, later: V) -> V:
 _TOGETHER: Mapping[str, Callable[[Any, Any], Any]] = {
     "bars": add,
     "preferred": add,
+    "params": add,
     "ceiling": min,
     "latency_ceiling": min,
     "require": both,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.eligibility import barred, objection, steps_objection
 from policies.offer_prices import quote_at
@@ -163,7 +164,7 @@ class Slates:
             request.width, request.height, request.count, request.steps, request.operation, request.seed is None,
             request.transparent, bool(request.negative_prompt), len(request.loras), request.guidance,
             request.strength, request.fidelity, request.references, request.mask, request.safety, wishes.tier,
-            wishes.models, wishes.only, wishes.ignore, wishes.require, left_out, team,
+            wishes.models, wishes.only, wishes.ignore, wishes.require, wishes.params, left_out, team,
         )  # fmt: skip
         slate = self.kinds.get(key)
         if slate is None:
@@ -207,11 +208,13 @@ class Slates:
             slate.hurried, slate.patient = demands
 
     def _new(self, ask: Ask, view: View, left_out: frozenset[OfferId]) -> Slate:
-        rows, rejected, request = [], [], ask.request
+        rows, rejected, plain = [], [], ask
         for offer in view.offers(ask.constraints.models):
             if offer.id in left_out:
                 continue  # each call says by which rule
             seller = self._sellers[offer.id]
+            request = plain.constraints.asked(offer.id, plain.request)
+            ask = plain if request is plain.request else replace(plain, request=request)
             objected = objection(offer, ask) or steps_objection(offer, request, self._policy.least_steps)
             if objected is not None:
                 rejected.append(objected)

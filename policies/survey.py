@@ -126,7 +126,8 @@ class Survey:
         if now - seller.used_at > COLD_AFTER_S:
             expected += seller.cold.seconds(seller.idle(now))
         if row.timed:
-            quote = quote_at(seller.offer, ask.request, revision=self._view.prices, expected_s=expected)
+            request = ask.constraints.asked(seller.offer.id, ask.request)
+            quote = quote_at(seller.offer, request, revision=self._view.prices, expected_s=expected)
         if shared.stamp != self._stamp:
             self._read(shared, expected)
         room, line, machine_s, machine_price = _NOW, None, 0.0, 0.0

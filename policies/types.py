@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from policies.money import NanoUsd
 from policies.price_book import Book, in_force
@@ -152,6 +153,14 @@ class Preference(Struct, frozen=True, kw_only=True):
     over: OfferId
 
 
+class Params(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a rule of the policy has an offer asked, where the caller does not say; None leaves it to the offer."""
+
+    offer: OfferId
+    steps: int | None = None
+    guidance: float | None = None
+
+
 class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller will not give up."""
 
@@ -177,8 +186,21 @@ class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What rules of the policy say against offers."""
     preferred: tuple[Preference, ...] = ()
     """What they prefer to what; a caller who says who is to be first is not overruled."""
+    params: tuple[Params, ...] = ()
+    """How they have offers asked; of several for one offer, the last."""
     rules: tuple[str, ...] = ()
     """The rules of the policy that made these terms what they are."""
+
+    def asked(self, offer: OfferId, request: ImageRequest) -> ImageRequest:
+        """What an offer is asked for: the request, with what rules say of the offer and the caller does not."""
+        for each in reversed(self.params):
+            if each.offer == offer:
+                return replace(
+                    request,
+                    steps=each.steps if request.steps is None else request.steps,
+                    guidance=each.guidance if request.guidance is None else request.guidance,
+                )
+        return request
 
 
 class Worth(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,7 +22,7 @@ from policies.eligibility import GATES
 from policies.policy_file.examples import ExampleFile
 from policies.policy_file.experiments import ChallengerFile, ExperimentFile, SharedFile
 from policies.policy_file.lint import CODES
-from policies.policy_file.rules import PreferFile, RuleFile
+from policies.policy_file.rules import ParamsFile, PreferFile, RuleFile
 from policies.policy_file.schema import IntentFile, PolicyFile, ReservationFile
 from policies.scorers import SCORERS
 from providers import registry
@@ -125,7 +125,10 @@ def test_the_policy_page_says_what_the_keys_say_and_the_keys_say_their_defaults(
         "experiments": ExperimentFile, "challengers": ChallengerFile, "by": SharedFile,
         "prefer": PreferFile,
     }  # fmt: skip
-    for key, field in fields_of(PolicyFile, below).items():
+    params = {
+        f"rules[].params[].{name}": field for name, field in ParamsFile.model_fields.items()
+    }  # not a challenger's
+    for key, field in (fields_of(PolicyFile, below) | params).items():
         assert page[key] == [field.description], key
         stated = re.search(r"\(([^()]+)\)\.$", field.description or "")
         if stated is not None and not field.is_required():

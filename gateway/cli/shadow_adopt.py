@@ -25,6 +25,7 @@ from gateway.revisions import PolicyText, Revision, load_revision
 from gateway.settings import Settings
 from gateway.yaml_files import read_bytes
 from policies.eligibility import barred
+from policies.experiments.definition import Challenger, fields_of
 from policies.experiments.pairs import Pair
 from policies.experiments.verdicts import MONTH_DAYS, Money, Stratum, Verdict, pairs_of
 from policies.offline.comparison import Group
@@ -64,6 +65,9 @@ class Backtest(Struct, frozen=True, kw_only=True):
 
 class Move(Struct, frozen=True, kw_only=True):
     """What is adopted for some calls."""
+
+    params: Sequence[Mapping[str, object]]
+    """How the challenger's offers are asked, as a rule says it."""
 
     stratum: Stratum | None
     """None: for all."""
@@ -182,18 +186,16 @@ def adopted_policy(  # noqa: PLR0917 - all that a policy is made of
     old = revision.written.content.decode()
     document = read_bytes(revision.written.content, revision.written.path).parse(PolicyFile)
     chosen = next(each for each in told.experiment.challengers if each.name == verdict.challenger)
+    _refuse_fields(chosen, pairs, revision)
     ours = pairs_of(told.experiment, chosen, pairs)
-    moves = _moves(told, verdict, ours, strata, document)
+    moves = _moves(told, verdict, chosen, ours, strata, document)
     preferred = list(dict.fromkeys(each for move in moves for each in move.preferred))
-    if not preferred:
-        raise Stop(f"no copy of {told.experiment.name} was drawn elsewhere than its call: there is nothing to prefer")
+    if not any(move.preferred or move.params for move in moves):
+        raise Stop(f"no copy of {told.experiment.name} was drawn otherwise than its call: there is nothing to prefer")
     file = next(each for each in document.experiments if each.experiment == told.experiment.name)
     text = with_revision(old, revision.policy.revision + 1)
     text, rules, remarks = _with_rules(text, file, document, moves)
     new = load_revision(settings, every_account=True, policy=PolicyText(revision.written.path, text.encode()))
-    if chosen.params:
-        given = ", ".join(f"{name} {value}" for name, value in chosen.params.items())
-        remarks.append(f"copies were drawn with {given}; a policy does not set that, the catalogue does")
     remarks += _said_before(revision, preferred)
     remarks += _stopped(new, preferred)
     remarks += _examples_broken(settings, revision, new)
@@ -209,13 +211,39 @@ def adopted_policy(  # noqa: PLR0917 - all that a policy is made of
     return Adopted(text=text, label=new.policy.label, diff=diff, remarks=tuple(remarks), backtest=backtest)
 
 
+def _refuse_fields(challenger: Challenger, pairs: Sequence[Pair], revision: Revision) -> None:
+    """Stop where copies were drawn with fields of the seller's own that its calls would not be sent with."""
+    for name in _offers_of(challenger, pairs):
+        offer = revision.catalog.offers.get(name)
+        fixed = {} if offer is None else offer.abilities.fixed
+        other = {field: value for field, value in fields_of(challenger).items() if fixed.get(field) != value}
+        if other:
+            raise Stop(
+                f"copies were drawn with {flow(other)}, fields of the seller's own that no rule sets: write "
+                f"`fixed: {flow(other)}` under {name} in the catalogue, then adopt",
+                code=1,
+            )
+
+
+def _offers_of(challenger: Challenger, pairs: Sequence[Pair]) -> list[str]:
+    return list(dict.fromkeys(each.challenger_side.offer for each in pairs if each.challenger == challenger.name))
+
+
 def _moves(
-    told: Told, verdict: Verdict, pairs: Sequence[Pair], strata: Sequence[Stratum] | None, policy: PolicyFile
+    told: Told,
+    verdict: Verdict,
+    challenger: Challenger,
+    pairs: Sequence[Pair],
+    strata: Sequence[Stratum] | None,
+    policy: PolicyFile,
 ) -> list[Move]:
     """What is to be adopted for whom; stops where that cannot be written."""
     experiment = told.experiment
+    given = {name: value for name, value in challenger.params.items() if name not in fields_of(challenger)}
+    params = [{"offer": name, **given} for name in _offers_of(challenger, pairs)] if given else []
     if strata is None:
-        return [Move(stratum=None, when={}, preferred=preferences(pairs), because=_because(experiment.name, verdict))]
+        because = _because(experiment.name, verdict)
+        return [Move(stratum=None, when={}, preferred=preferences(pairs), params=params, because=because)]
     both = entangled(experiment, strata, [pair.stratum for pair in pairs])
     if both is not None:
         raise Stop(f"stratum {both[0]}: a rule tells sizes by their area, and would be about {both[1]} as well", code=1)
@@ -224,6 +252,7 @@ def _moves(
             stratum=each,
             when=condition_of_stratum(experiment, each.name, policy),
             preferred=preferences([pair for pair in pairs if pair.stratum == each.name]),
+            params=params,
             because=_because(f"{experiment.name}, {each.name}", each),
         )
         for each in strata
@@ -257,7 +286,9 @@ def _with_rules(
         lines = [f"rule: {name}", f"because: {flow(move.because)}"]
         lines += [f"when: {flow(when)}"] if when else []
         lines += [] if unless is None else [f"unless: {flow(unless)}"]
-        lines += ["prefer:", *[f"  - {flow({'offer': each.offer, 'over': each.over})}" for each in move.preferred]]
+        prefer = [{"offer": each.offer, "over": each.over} for each in move.preferred]
+        lines += ["prefer:", *[f"  - {flow(each)}" for each in prefer]] if prefer else []
+        lines += ["params:", *[f"  - {flow(each)}" for each in move.params]] if move.params else []
         text = with_item(text, "rules", lines)
         remarks += _unseen(name, when, unless or {})
     return text, rules, remarks
@@ -267,7 +298,7 @@ def _whens(file: ExperimentFile, policy: PolicyFile, move: Move) -> Iterator[Map
     """The calls that a move is for, as conditions; nothing said: all."""
     sample = file.sample
     kinds = [] if sample.share else [*(each for each in sample.by if each.share), *sample.always]
-    if not move.preferred:
+    if not (move.preferred or move.params):
         return
     for each in (condition_of(calls, policy) for calls in kinds) if kinds else [{}]:
         when = in_both(each, move.when)

@@ -24,12 +24,22 @@ _MEANINGS = {
 }
 
 
+def asked_by_rules(story: Explanation) -> list[str]:
+    """How rules have offers asked, in words."""
+    told = []
+    for given in dict.fromkeys(each for note in story.decisions for each in note.params):
+        words = [f"{name} {value:g}" for name in ("steps", "guidance") if (value := getattr(given, name)) is not None]
+        told.append(f"they ask {given.offer} for {', '.join(words)} where the caller does not say")
+    return told
+
+
 def explained(story: Explanation, *, candidates: int = 10, rejections: int = _SHOWN_REJECTIONS) -> str:
     """The whole story of a decision, for people."""
     parts = [f"decision {story.id}   policy {story.policy}   prices {story.prices}"]
     parts.append(f"chosen: {story.chosen or 'nobody'}")
     if rules := sorted({rule for note in story.decisions for rule in note.rules}):
         parts.append(f"rules: {', '.join(rules)}")
+    parts += asked_by_rules(story)
     parts += sorted({note.soft_limit for note in story.decisions} - {""})
     if any(note.panic and note.move == "submit" for note in story.decisions):
         parts.append(

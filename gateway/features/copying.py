@@ -117,7 +117,8 @@ class Copier:
         if not left:
             raise LeftOut("its budget is spent")
         copy = self._call(experiment, challenger, offer, served, left, regime)
-        estimate = _quoted(offer, copy.request)
+        asked = copy.constraints.asked(offer.id, copy.request)
+        estimate = _quoted(offer, asked)
         budgets.add(experiment, stratum, estimate)
         billed = 0
         try:
@@ -129,7 +130,7 @@ class Copier:
             raise LeftOut("its budget is spent") from None
         finally:
             budgets.add(experiment, stratum, billed - estimate)
-        side = side_of(order, offer, copy.request, picture.asset if picture is not None else None)
+        side = side_of(order, offer, asked, picture.asset if picture is not None else None)
         return Finished(experiment=experiment, challenger=challenger, served=served, copy=copy, side=side)
 
     def _call(
@@ -156,6 +157,7 @@ class Copier:
                 only=frozenset({offer.account}),
                 require=terms.require,
                 bars=terms.bars,
+                params=terms.params,
             ),
             inputs=call.inputs,
             mask=call.mask,
@@ -197,7 +199,8 @@ class Copier:
         experiment, challenger, served, copy, side = done.experiment, done.challenger, done.served, done.copy, done.side
         call, facts = served.call, served.facts
         mine_drawn = served.picture.asset if served.picture is not None else None
-        mine = side_of(served.order, facts.champion, replace(call.request, count=served.order.count), mine_drawn)
+        asked = call.constraints.asked(facts.champion.id, replace(call.request, count=served.order.count))
+        mine = side_of(served.order, facts.champion, asked, mine_drawn)
         kept: list[AssetRow] = []
         if served.picture is not None and copy.kept_until is not None:
             kept.append(await self._again(served.picture, copy))

@@ -49,6 +49,7 @@ from policies.types import (
     Decision,
     Event,
     Live,
+    Offer,
     Reason,
     Rejection,
     Shed,
@@ -353,7 +354,10 @@ class Attempts:
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
         drawing = [start for start in starts if start.part.stage == "drawing"]
         holds += [self._for_both(start) for start in drawing]
-        holds += [self._hold(part, best, self._next_id(), part.wish, reserve=True) for part, best in reserve]
+        holds += [
+            self._hold(part, best, self._next_id(), self._asked(part, best.offer), reserve=True)
+            for part, best in reserve
+        ]
         try:
             taken = await self._set_aside(holds, decisions, starts)
         except GatewayError as error:
@@ -444,6 +448,10 @@ class Attempts:
         if part.stage == "finishing":
             return self._removal_terms(part.halfway.charge if part.halfway is not None else 0)
         return terms
+
+    def _asked(self, part: Part, offer: Offer) -> ImageRequest:
+        """What an offer is asked for, as the policy's rules have it."""
+        return self._terms(part).asked(offer.id, part.wish)
 
     def _removal_terms(self, spent: int) -> Constraints:
         return removal_terms(self._call.constraints, terms_of_removal(self._call), spent)
@@ -537,7 +545,7 @@ class Attempts:
         if lease is None:  # the engine saw room that a part of this very round has taken
             self._park(part, house.shop.clock.now() + 0.05, offer.capacities[0] if offer.capacities else None, 0.05)
             return
-        request = fit_to_offer(part.wish, offer, part.seed, self._call.compression)
+        request = fit_to_offer(self._asked(part, offer), offer, part.seed, self._call.compression)
         in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
         plan = self._plan(part, self._next_id(), request, in_flight)
         if part.live:

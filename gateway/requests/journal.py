@@ -14,7 +14,7 @@ from gateway.storage.rows import DecisionRow
 from policies.judgement import judge
 from policies.picture import Picture
 from policies.policy import Policy
-from policies.types import Ask, Candidate, Decision, Offer, OfferId, Rejection, Shed, Submit, Wait
+from policies.types import Ask, Candidate, Decision, Offer, OfferId, Params, Rejection, Shed, Submit, Wait
 from providers.contract import Operation
 
 encode = msgspec.json.Encoder().encode
@@ -56,6 +56,8 @@ class DecisionNote(Struct, frozen=True):
     """Which side of a canary the call was on: control or canary; empty without one."""
     rules: tuple[str, ...] = ()
     """The rules of the policy that were about the call, in their order."""
+    params: tuple[Params, ...] = ()
+    """How they have offers asked, where the caller does not say."""
     operation: Operation = "generate"
     """What was to be ordered; a picture that takes two orders has decisions for each."""
     soft_limit: str = ""
@@ -94,6 +96,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         arm="" if call.regime is None else call.regime.arm,
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         rules=ask.constraints.rules,
+        params=ask.constraints.params,
         operation=ask.request.operation,
         soft_limit=call.soft_limit,
         panic=isinstance(picture, Picture) and picture.panic,

@@ -145,7 +145,7 @@ def quoted(count: int, weighed: Weighed, view: View, invoices: Invoices) -> list
     request = replace(ask.request, count=count)
     rows = [
         replace(
-            _row(offer, request, weighed.per_order, invoices),
+            _row(offer, ask.constraints.asked(offer.id, request), weighed.per_order, invoices),
             revision=view.prices,
             feasible=offer.id in feasible,
             reason=reasons.get(offer.id, ""),

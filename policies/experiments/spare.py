@@ -126,9 +126,10 @@ class SpareEngine:
         for offer in view.offers(ask.constraints.models):
             if ask.constraints.only is not None and offer.account not in ask.constraints.only:
                 continue
-            found = self._objection(offer, ask, view, now)
+            asked = replace(ask, request=ask.constraints.asked(offer.id, ask.request))
+            found = self._objection(offer, asked, view, now)
             if found is None:
-                return self._submit(offer, ask, view)
+                return self._submit(offer, asked, view)
         return Shed((found or Rejection(offer="", code="model", reason="nobody sells it"),))
 
     def _submit(self, offer: Offer, ask: Ask, view: View) -> Submit | Shed:

@@ -244,13 +244,14 @@ class CatalogWorld:
         return row
 
     def _new_row(self, kind: Kind) -> Row:
-        wish = kind.request
-        ask = Ask(
-            call_id="", part=0, request=wish, constraints=kind.constraints, worth=kind.worth, intent=kind.intent,
-            team=kind.team, arrived=0.0,
+        plain = Ask(
+            call_id="", part=0, request=kind.request, constraints=kind.constraints, worth=kind.worth,
+            intent=kind.intent, team=kind.team, arrived=0.0,
         )  # fmt: skip
         row = Row([], [], [])
         for offer in self.offers:
+            wish = kind.constraints.asked(offer.id, kind.request)
+            ask = replace(plain, request=wish)
             amount = work(wish.width * wish.height, wish.count, wish.steps, offer.abilities.default_steps)
             seconds = offer.typical_s * amount
             price, serves = 0, objection(offer, ask) is None

@@ -254,7 +254,8 @@ class Driver(ABC):
     # -- what is under way, and who waits ---------------------------------------------------------
 
     def _submit(self, request: Any, ask: Ask, move: Submit, now: float) -> Decision:
-        chosen, wish = move.candidate, ask.request
+        chosen = move.candidate
+        wish = ask.constraints.asked(chosen.offer.id, ask.request)
         index = self._index[chosen.offer.id]
         pixels = wish.width * wish.height
         in_flight = int(self._snapshot.inflight[self._account_of[index]]) + 1

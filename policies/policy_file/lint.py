@@ -356,6 +356,7 @@ class Linter:
     def _rule(self, at: int, file: RuleFile, rule: Rule) -> Iterator[Finding]:
         here: Loc = ("rules", at)
         yield from self._preferred(here, file)
+        yield from self._params(here, file)
         if rule.unless is not None and implies(rule.when or Condition(), rule.unless):
             yield Finding(
                 loc=(*here, "unless"),
@@ -387,6 +388,34 @@ class Linter:
                         loc=(*here, "prefer", at, word), code="unsold", message=f"the catalogue has no offer {name!r}",
                         hint="`quote` lists the offers",
                     )  # fmt: skip
+
+    def _params(self, here: Loc, file: RuleFile) -> Iterator[Finding]:
+        """Offers that nobody sells, or that take no such value: the rule would keep its calls from them."""
+        for at, each in enumerate(file.params or ()):
+            offer = self._catalog.offers.get(each.offer)
+            if offer is None:
+                yield Finding(
+                    loc=(*here, "params", at, "offer"),
+                    code="unsold",
+                    message=f"the catalogue has no offer {each.offer!r}",
+                    hint="`quote` lists the offers",
+                )
+                continue
+            steps, least = offer.abilities.steps, self._policy.least_steps.get(offer.model, 1)
+            ranges: Mapping[str, tuple[float, float] | None] = {
+                "steps": None if steps is None else (max(least, steps[0]), steps[1]),
+                "guidance": offer.abilities.guidance,
+            }
+            for word, taken in ranges.items():
+                value = getattr(each, word)
+                if value is not None and (taken is None or not taken[0] <= value <= taken[1]):
+                    accepted = "" if taken is None else f"{taken[0]:g} to {taken[1]:g}"
+                    yield Finding(
+                        loc=(*here, "params", at, word),
+                        code="params",
+                        message=f"{offer.id} takes {f'{word} of {accepted}, not {value:g}' if taken else f'no {word}'}",
+                        hint=f"write {accepted}" if taken else "leave it out",
+                    )
 
     def _rivals(self, about: About) -> list[tuple[int, Rule]]:
         effects = self._policy.rules.effects(about)
@@ -428,7 +457,8 @@ class Linter:
             for name in ("tier", "slo", "deadline", "late", "late_second", "failure")
             if getattr(rule, name) is not None
         ]
-        for holds in (_keeps_price, _keeps_latency, _keeps_data, _keeps_safety, _keeps_bars, _keeps_preferences):
+        for holds in (_keeps_price, _keeps_latency, _keeps_data, _keeps_safety, _keeps_bars, _keeps_preferences,
+                      _keeps_params):  # fmt: skip
             if holds(rule, Rule(name="")):
                 continue  # it says nothing of that
             strict = [i for i, each in others if holds(rule, each) and (i < at or not holds(each, rule))]
@@ -548,6 +578,10 @@ def _keeps_bars(rule: Rule, other: Rule) -> bool:
 
 def _keeps_preferences(rule: Rule, other: Rule) -> bool:
     return set(rule.preferred) <= set(other.preferred)
+
+
+def _keeps_params(rule: Rule, other: Rule) -> bool:
+    return set(rule.params) <= set(other.params)
 
 
 def _first(values: frozenset[str] | None, otherwise: str) -> str:

@@ -47,6 +47,8 @@ def names_in(file: PolicyFile) -> Iterator[Named]:
         for place, each in enumerate(rule.prefer or ()):
             yield from _of_offer((*here, "prefer", place, "offer"), each.offer)
             yield from _of_offer((*here, "prefer", place, "over"), each.over)
+        for place, given in enumerate(rule.params or ()):
+            yield from _of_offer((*here, "params", place, "offer"), given.offer)
     for at, reservation in enumerate(file.reservations):
         yield from _each(("reservations", at, "providers"), "provider", reservation.providers)
     for at, experiment in enumerate(file.experiments):

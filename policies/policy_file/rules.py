@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from policies.policy_file.values import Day, Days, Dollars, Duration, Name, Operations, Section, Size, TierWord, Words
 from policies.rules import DAY, Condition, Rule
-from policies.types import Bar, Preference, Requirements
+from policies.types import Bar, Params, Preference, Requirements
 from providers.contract import Safety
 
 _DAY_S = 86_400.0
@@ -159,6 +159,22 @@ class PreferFile(Section):
         return self
 
 
+class ParamsFile(Section):
+    """How one offer is asked by calls that do not say."""
+
+    offer: str = Field(description="The offer, as in together:flux-schnell.")
+    steps: int | None = Field(default=None, ge=1, le=500, description="Steps it draws in; its own default.")
+    guidance: Annotated[float, Field(ge=0, le=100, strict=False)] | None = Field(
+        default=None, description="How closely it keeps to the prompt; its own default."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ParamsFile:
+        if self.steps is None and self.guidance is None:
+            raise PydanticCustomError("params", "say nothing: write steps, guidance or both", {})
+        return self
+
+
 class RuleFile(Section):
     """One rule: for which calls, and what then holds."""
 
@@ -178,6 +194,9 @@ class RuleFile(Section):
         default=None,
         strict=False,
         description="Offers that go right before others, unless the caller says who is first.",
+    )
+    params: tuple[ParamsFile, ...] | None = Field(
+        default=None, strict=False, description="How offers are asked by calls that do not say; as the seller does."
     )
     ceiling: Dollars | None = Field(default=None, description="Most that one picture may cost.")
     latency_ceiling: Duration | None = Field(
@@ -222,6 +241,9 @@ class RuleFile(Section):
                 if named is not None
             ),
             preferred=tuple(Preference(offer=each.offer, over=each.over) for each in self.prefer or ()),
+            params=tuple(
+                Params(offer=each.offer, steps=each.steps, guidance=each.guidance) for each in self.params or ()
+            ),
             ceiling=self.ceiling,
             latency_ceiling=self.latency_ceiling,
             require=self.require.compiled() if self.require else None,

@@ -13,11 +13,12 @@ from gateway.errors import NoOffer
 from gateway.http.edits import Given, parse_edit
 from gateway.http.model_names import names_of
 from gateway.requests.call import Caller
+from gateway.requests.journal import decided_again
 from gateway.revisions import Revision, load_revision
 from gateway.settings import default_config, load_settings
 from gateway.yaml_files import BadFile
 from policies.rules import Condition, Rule, Rules
-from policies.types import Bar, Submit
+from policies.types import Bar, Params, Submit
 from providers.sandbox import start
 from tests.support.town import Town, settings
 
@@ -164,3 +165,38 @@ rules:
         assert weighed.ask.constraints.rules == ()
         chosen[team] = weighed.after.offer.account
     assert chosen == {"acme": "fal", "zeta": "replicate"}
+
+
+async def test_an_order_goes_out_and_is_billed_as_a_rule_has_its_offer_asked(tmp_path: Path) -> None:
+    rule = Rule(name="two-steps", params=(Params(offer="fal:flux-schnell", steps=2),))
+    async with await start(pictures="plain") as sandbox:
+        given = settings(tmp_path, sandbox.url)
+        plain = load_revision(given)
+        app = await build(given, replace(plain, policy=replace(plain.policy, rules=Rules([rule]))))
+        await app.start()
+        t = Town(app, sandbox)
+        try:
+            call = t.call(only=frozenset({"fal"}), models=frozenset({"flux-schnell"}))
+            await app.serve(call)
+            (attempt,) = await t.attempts(call)
+            assert attempt.steps == 2
+            bodies = [each["body"] for each in sandbox.requests() if isinstance(each["body"], dict) and each["body"]]
+            assert [each.get("num_inference_steps") for each in bodies] == [2]
+            (stored,) = await app.db.decisions(call.id)
+            again = decided_again(stored.body, app.revision.policy, app.revision.catalog.offers)
+            assert again is not None
+            note, decision = again
+            assert isinstance(decision.move, Submit)
+            quoted = next(each.quote_nano_usd for each in note.candidates if each.offer == note.chosen)
+            assert (note.params, decision.move.candidate.quote.amount) == (rule.params, quoted)
+            await t.assert_books_agree()
+        finally:
+            await app.stop()
+
+
+def test_an_explanation_says_how_rules_have_offers_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    revision(tmp_path, "\nrules:\n  - {rule: few, params: [{offer: 'fal:flux-schnell', steps: 2}]}\n")
+    (tmp_path / "request.json").write_text('{"prompt": "a"}')
+    explain = ["explain", "--request", str(tmp_path / "request.json"), "--config", str(tmp_path / "config")]
+    assert run(explain) == 0
+    assert "they ask fal:flux-schnell for steps 2 where the caller does not say\n" in capsys.readouterr().out

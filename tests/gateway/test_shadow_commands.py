@@ -364,6 +364,31 @@ def test_a_stratum_that_no_rule_can_name_is_refused_by_name(
     assert said in desk._capsys.readouterr().err
 
 
+def test_a_challenger_is_adopted_with_the_parameters_it_was_asked_with(desk: Desk, tmp_path: Path) -> None:
+    edit(desk.policy, "account: replicate}", "account: replicate, params: {steps: 20, guidance: 3.5}}")
+    desk.recorded(pairs(300))
+    written = tmp_path / "adopted.yaml"
+    desk.types("adopt", NAME, "--anyway", "--output", str(written))
+    assert "    params:\n      - {offer: replicate:flux-dev, steps: 20, guidance: 3.5}\n" in written.read_text()
+    assert run(["policy", "lint", str(written), "--config", str(desk.home)]) == 0
+
+
+def test_the_champion_asked_in_another_way_is_adopted_by_its_parameters_alone(desk: Desk) -> None:
+    edit(desk.policy, "account: replicate}", "account: fal, params: {steps: 20}}")
+    same = [replace(pair, challenger_side=replace(pair.challenger_side, offer="fal:flux-dev")) for pair in pairs(300)]
+    desk.recorded(same)
+    out, _ = desk.types("adopt", NAME, "--anyway")
+    assert "+    params:\n+      - {offer: fal:flux-dev, steps: 20}\n" in out
+    assert "prefer" not in out
+
+
+def test_a_field_of_the_sellers_own_is_not_adopted_unless_the_catalogue_fixes_it(desk: Desk) -> None:
+    edit(desk.policy, "account: replicate}", "account: replicate, params: {go_fast: true}}")
+    desk.recorded(pairs(300))
+    _, err = desk.types("adopt", NAME, "--anyway", code=1)
+    assert "write `fixed: {go_fast: true}` under replicate:flux-dev in the catalogue, then adopt" in err
+
+
 def test_a_stratum_is_adopted_within_the_calls_that_were_copied(desk: Desk, tmp_path: Path) -> None:
     told_apart_by(desk, "intent")
     edit(

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from policies.policy import Policy
 from policies.policy_file.schema import PolicyFile, compile_policy
 from policies.rules import DAY, WEEK, About, Condition, Effects, Rule, Rules, applied, folded
-from policies.types import Ask, Capacity, Constraints, Requirements, Shed, Submit, Tier, Wait, Worth
+from policies.tariffs import PerMegapixel
+from policies.types import Ask, Capacity, Constraints, Decision, Requirements, Shed, Submit, Tier, Wait, Worth
+from providers.contract import Abilities, SizeRule
 from tests.support.sellers import CENT, Town, ask, offer
 
 Values = dict[str, object]
@@ -355,3 +357,50 @@ def test_a_caller_who_says_who_is_first_is_not_overruled_by_a_preference() -> No
 def test_an_offer_is_not_preferred_to_itself() -> None:
     itself: Values = {"rule": "adopt", "prefer": [{"offer": "fal:m", "over": "fal:m"}]}
     assert faults(itself) == {"rules.0.prefer.0": "is preferred to itself: name another offer"}
+
+
+STEPPED = Abilities(
+    sizes=SizeRule(min_side=256, max_side=2048, multiple=32), steps=(1, 50), default_steps=4, guidance=(1, 10)
+)
+BY_STEPS = PerMegapixel(price=CENT, default_steps=4)
+ASK_FAL: Values = {"rule": "twelve", "params": [{"offer": "fal:m", "steps": 12, "guidance": 3}]}
+
+
+def stepped(*rules: Values, **request: object) -> Decision:
+    """What is decided where both sellers charge by steps beyond four."""
+    ours = policy(*rules)
+    both = [offer(name, abilities=STEPPED, tariff=BY_STEPS) for name in ("fal:m", "together:m")]
+    return Town(*both, policy=ours).decide(asked(ours, **request))
+
+
+def prices(decision: Decision) -> dict[str, int]:
+    return {each.offer.id: each.quote.amount for each in decision.ranked}
+
+
+def test_an_offer_is_priced_and_timed_as_a_rule_has_it_asked() -> None:
+    plain, ruled = prices(stepped()), prices(stepped(ASK_FAL))
+    assert plain["fal:m"] == plain["together:m"] == ruled["together:m"]
+    assert ruled["fal:m"] == 3 * plain["fal:m"]
+    later = stepped(ASK_FAL).ranked[-1]
+    assert later.latency_p50 > stepped().ranked[-1].latency_p50
+
+
+def test_steps_that_a_caller_names_are_the_callers() -> None:
+    assert prices(stepped(ASK_FAL, steps=8)) == prices(stepped(steps=8))
+
+
+def test_of_parameters_for_one_offer_the_last_rule_counts() -> None:
+    again: Values = {"rule": "eight", "params": [{"offer": "fal:m", "steps": 8}]}
+    assert prices(stepped(ASK_FAL, again))["fal:m"] == prices(stepped(steps=8))["fal:m"]
+
+
+def test_an_offer_that_takes_no_such_steps_says_so_and_others_serve() -> None:
+    decision = stepped({"rule": "sixty", "params": [{"offer": "fal:m", "steps": 60}]})
+    assert [each.reason for each in decision.rejected] == ["fal:m takes steps from 1 to 50, not 60"]
+    assert list(prices(decision)) == ["together:m"]
+
+
+def test_parameters_say_something() -> None:
+    assert faults({"rule": "none", "params": [{"offer": "fal:m"}]}) == {
+        "rules.0.params.0": "say nothing: write steps, guidance or both"
+    }

@@ -370,7 +370,7 @@ def stepped(*rules: Values, **request: object) -> Decision:
     """What is decided where both sellers charge by steps beyond four."""
     ours = policy(*rules)
     both = [offer(name, abilities=STEPPED, tariff=BY_STEPS) for name in ("fal:m", "together:m")]
-    return Town(*both, policy=ours).decide(asked(ours, **request))
+    return Town(*both, policy=ours).decide(asked(ours, About(), **request))
 
 
 def prices(decision: Decision) -> dict[str, int]:

@@ -17,7 +17,8 @@ _BASE, _LINEAR, _SQUARE = Fraction(337, 100), Fraction(5439, 100), Fraction(1174
 USUAL_SHARE = Fraction(3, 5)
 """Share of a card's peak that well-run servers reach.
 
-`./run bench gpu` on an H200: 60 % ([schnell]) and 68 % ([dev]) at 1024x1024 through torch.compile, 47 and 52 % without."""
+`./run bench gpu` on an H200: 60 % ([schnell]) and 68 % ([dev]) at 1024x1024 through torch.compile, without it 47 and
+52 %."""
 
 CARDS = {"rtx-4090": Fraction(165), "h200": Fraction(790)}
 """Peak bf16 TFLOP/s: the RTX 4090's by its maker, the H200's measured on random matrices."""

@@ -53,6 +53,8 @@ GROUPS = {
             ),
             "measure": ("gateway.cli.shadow_run:measure", "Measures the pictures that the gateway has not come to."),
             "judge": ("gateway.cli.shadow_judge:judge", "Asks the judge about pairs that the gateway has not come to."),
+            "vote": ("gateway.cli.shadow_vote:vote", "A page on which people say which picture is better, blind."),
+            "votes": ("gateway.cli.shadow_vote:votes", "Takes in what people said on such pages."),
             "adopt": ("gateway.cli.shadow_adopt:adopt", "The policy a verdict asks for, played over recorded calls."),
             "migrate": ("gateway.cli.shadow_migrate:migrate", "The experiment that tests a move between accounts."),
         },

@@ -23,6 +23,7 @@ from gateway.cli.shadow_report import (
     left_out,
     money_of,
     of_judge,
+    of_people,
     outcome_rows,
     pictures_of_pairs,
     reason,
@@ -121,7 +122,9 @@ def _body(told: Told, exhibits: Sequence[Exhibit]) -> Iterator[str]:
     )
     for found in told.verdicts:
         yield from _challenger(found, [each for each in exhibits if each.pair.challenger == found.challenger])
-    yield from (f'<p class="soft">{escape(line)}</p>' for line in (*left_out(told), *of_judge(told)) if line)
+    yield from (
+        f'<p class="soft">{escape(line)}</p>' for line in (*left_out(told), *of_judge(told), *of_people(told)) if line
+    )
     error = f"{100 * experiment.decide.error:g} %"
     yield (
         f'<p class="soft">Intervals hold at every look: at most {error} of experiments between equals are ever told '

@@ -69,6 +69,8 @@ def plan(
     missing = unmeasurable(settings)
     for measure in sorted({each for experiment in experiments for each in experiment.compare} & missing.keys()):
         say(f"remark: nothing here measures {measure}, so it would never be decided: {missing[measure]}")
+    if any("votes" in experiment.compare for experiment in experiments):
+        say(f"remark: its days are counted as if every pair were voted on; `{COMMAND} shadow vote` writes the page")
     if json:
         print_json({"plans": plans})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -17,7 +18,7 @@ from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
-from gateway.storage.shadows import Judged
+from gateway.storage.shadows import Judged, VoteRow
 from policies.experiments.definition import OF_PICTURES, Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
@@ -44,6 +45,7 @@ class Told(Struct, frozen=True, kw_only=True):
     calls_a_day: float | None
     """At the champion, lately; None: nobody was served by it."""
     judged: Judged = Judged()
+    votes: Sequence[VoteRow] = ()
 
 
 def list_experiments(*, policy: str | None = None, json: Json = False, where: Where = HERE) -> None:
@@ -129,6 +131,7 @@ async def judged(db: Database, revision: Revision, experiment: Experiment) -> tu
         left_out=await db.left_out(experiment.name),
         calls_a_day=a_day,
         judged=await db.judged(experiment.name),
+        votes=await db.votes(experiment.name),
     )
     return told, pairs
 
@@ -163,6 +166,7 @@ def text(told: Told) -> str:
             *[line for each in told.verdicts for line in ("", *_of_challenger(each))],
             *left_out(told),
             *of_judge(told),
+            *of_people(told),
         ]
     )
 
@@ -373,6 +377,16 @@ def of_judge(told: Told) -> list[str]:
     ]
 
 
+def of_people(told: Told) -> list[str]:
+    """How people voted."""
+    if not told.votes:
+        return []
+    said = Counter(each.choice for each in told.votes)
+    people = len({each.voter for each in told.votes})
+    counted = f"better {said[1]:,}, worse {said[-1]:,}, tie {said[0]:,}"
+    return ["", f"Votes: {counted}; by {people:,} {'people' if people > 1 else 'person'}."]
+
+
 def shape(told: Told) -> dict[str, object]:
     """As `--json` prints it. Money is nano-dollars; a null is an end that is not known."""
     experiment = told.experiment
@@ -390,6 +404,12 @@ def shape(told: Told) -> dict[str, object]:
             "tie": told.judged.judgements.get(0, 0),
             "failures": told.judged.failures,
             "nano_usd": told.judged.cost,
+        },
+        "votes": {
+            "people": len({each.voter for each in told.votes}),
+            "better": sum(each.choice == 1 for each in told.votes),
+            "worse": sum(each.choice == -1 for each in told.votes),
+            "tie": sum(each.choice == 0 for each in told.votes),
         },
         "challengers": [{"reason": reason(each), "warnings": warnings(each), **_plain(each)} for each in told.verdicts],
     }

@@ -221,12 +221,12 @@ def question(model: str, prompt: str | None, one: str, other: str) -> bytes:
     )
 
 
-def plain(data: bytes) -> str:
+def plain(data: bytes, side: int = SIDE_PX) -> str:
     """A picture as a data URI, without anything that tells who drew it; raises `OSError` for what is no picture."""
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-        picture.draft("RGB", (SIDE_PX, SIDE_PX))
+        picture.draft("RGB", (side, side))
         shown = picture.convert("RGB")
-    shown.thumbnail((SIDE_PX, SIDE_PX))
+    shown.thumbnail((side, side))
     out = io.BytesIO()
     Image.frombytes("RGB", shown.size, shown.tobytes()).save(out, "JPEG", quality=90)  # no metadata comes along
     return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from msgspec import Struct
 
@@ -47,3 +48,17 @@ class Judged(Struct, frozen=True, kw_only=True):
     """Why it did not say -> times."""
     cost: NanoUsd = 0
     """By the price in the settings; on no ledger."""
+
+
+class VoteRow(Struct, frozen=True, kw_only=True):
+    """What somebody said of a pair."""
+
+    experiment: str
+    pair: str
+    voter: str
+    choice: int
+    """1: the challenger's picture is better, -1: the champion's, 0: neither."""
+    at: datetime
+    """When they chose."""
+    imported: datetime
+    """When it came in first."""

@@ -18,7 +18,7 @@ from policies.rules import About, Condition
 from policies.types import Offer, Tier
 from providers.contract import ImageRequest
 
-Measure: TypeAlias = Literal["cost", "latency", "queue", "failures", "score", "clip", "aesthetic", "judge"]
+Measure: TypeAlias = Literal["cost", "latency", "queue", "failures", "score", "clip", "aesthetic", "judge", "votes"]
 Param: TypeAlias = str | int | float | bool
 
 MARGINS: Mapping[Measure, float] = {
@@ -30,11 +30,12 @@ MARGINS: Mapping[Measure, float] = {
     "clip": 0.5,
     "aesthetic": 0.1,
     "judge": 0.1,
+    "votes": 0.1,
 }
 """Differences that do not matter in practice: shares of cost and latency, seconds in a queue, failures as parts of 1,
 and points: of a score between 0 and 1, of CLIP's hundred, of an aesthetic score from 1 to 10; and, as a part of the
-pairs judged, those the challenger won less those it lost."""
-OF_PICTURES: frozenset[Measure] = frozenset({"score", "clip", "aesthetic", "judge"})
+pairs judged or voted on, those the challenger won less those it lost."""
+OF_PICTURES: frozenset[Measure] = frozenset({"score", "clip", "aesthetic", "judge", "votes"})
 """Measured between the pictures of a pair, in points of which more is better: challenger less champion."""
 LONGEST_KEPT = 365 * 86_400.0
 

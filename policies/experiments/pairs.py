@@ -58,7 +58,9 @@ class Pair(Struct, frozen=True, kw_only=True):
     champion: Side
     challenger_side: Side
     measures: Mapping[str, float] = {}
-    """`score` is challenger minus champion, between -1 and 1, and more is better; the others are those of
-    `picture_measures.measures`. Empty until somebody has measured the pictures, or where there are none."""
+    """Those of `picture_measures.measures`, and what models and people said; `definition.OF_PICTURES` are challenger
+    minus champion, and more is better. Empty until somebody has measured the pictures, or where there are none."""
+    voted: float | None = None
+    """When the first vote on it came in (unix seconds), which is its place among the pairs voted on; None: none did."""
     expires: float
     """Unix seconds after which it is erased."""

@@ -51,6 +51,7 @@ USUAL_SPREADS: Mapping[Measure, float] = {
     "clip": 2.5,
     "aesthetic": 0.6,
     "judge": 0.8,
+    "votes": 0.8,
 }
 """Standard deviations of paired differences, for plans made before there are pairs."""
 USUAL_FAILURES = 0.01
@@ -126,6 +127,8 @@ def differences(measure: Measure, pairs: Sequence[Pair]) -> list[tuple[float, fl
         weight = sum(1 / pair.share for pair in both)
         mean = sum(pair.champion.billed / pair.share for pair in both) / weight if both else 0.0
         return [(_over(pair.challenger_side.billed - pair.champion.billed, mean), 1 / pair.share) for pair in both]
+    if measure == "votes":  # people take pairs as they come to them: a look must not find new ones before old ones
+        both.sort(key=lambda pair: pair.voted or 0.0)
     if measure in OF_PICTURES:
         return [(pair.measures[measure], 1 / pair.share) for pair in both if measure in pair.measures]
     found = [(_DIFFERENCES[measure](pair), 1 / pair.share) for pair in both]

@@ -219,6 +219,9 @@ class MarginsFile(Section):
     judge: _Points = Field(
         default=MARGINS["judge"], le=1, description="Of the pairs the judge gives it, less those it does not (0.1)."
     )
+    votes: _Points = Field(
+        default=MARGINS["votes"], le=1, description="Of the pairs people give it, less those they do not (0.1)."
+    )
 
 
 class DecideFile(Section):
@@ -253,8 +256,8 @@ class ExperimentFile(Section):
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Measure))}, "minItems": 1}),
     ] = Field(
         default=("cost", "latency", "failures"),
-        description="What decides: any of cost, latency, queue, failures, score, clip, aesthetic, judge; the three "
-        "cost, latency, failures.",
+        description="What decides: any of cost, latency, queue, failures, score, clip, aesthetic, judge, votes; the "
+        "three cost, latency, failures.",
     )
     decide: DecideFile = DecideFile()
     keep: Annotated[Duration, Field(ge=3_600, le=LONGEST_KEPT)] = Field(

@@ -34,7 +34,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import Judged, ShadowRow
+from gateway.storage.shadows import Judged, ShadowRow, VoteRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
@@ -488,6 +488,15 @@ class Database(Protocol):
 
     async def judged(self, experiment: str) -> Judged:
         """What was asked about an experiment so far."""
+
+    async def keep_votes(self, votes: Sequence[VoteRow]) -> int:
+        """Keep what people said of pairs; how many of these were not known yet.
+
+        Of one person and pair the latest choice counts, at the time when their first one came in.
+        """
+
+    async def votes(self, experiment: str) -> Sequence[VoteRow]:
+        """What people said of an experiment's pairs."""
 
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""

@@ -43,7 +43,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import Judged, ShadowRow
+from gateway.storage.shadows import Judged, ShadowRow, VoteRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
@@ -547,6 +547,14 @@ class SqliteDatabase:
         """What was asked about an experiment so far."""
         return shadows.judged(await self._all(tuple, shadows.JUDGED, experiment))
 
+    async def keep_votes(self, votes: Sequence[VoteRow]) -> int:
+        """Keep what people said of pairs."""
+        return await self._writer.submit(self._books.keep_votes, votes)
+
+    async def votes(self, experiment: str) -> Sequence[VoteRow]:
+        """What people said of an experiment's pairs."""
+        return await self._all(shadows.vote, shadows.VOTES, experiment)
+
     async def shadow_calls(self, calls: Sequence[str]) -> Sequence[str]:
         """The copies of some live calls."""
         return await self._all(lambda row: str(row[0]), shadows.CALLS, values.encode(calls).decode())
@@ -570,7 +578,8 @@ class SqliteDatabase:
 
     async def drop_pairs(self, now: datetime) -> None:
         """Forget the pairs whose time is over."""
-        await self._writer.submit(self._books.changed, shadows.DROP, micros(now))
+        if await self._writer.submit(self._books.changed, shadows.DROP, micros(now)):
+            await self._writer.submit(self._books.changed, shadows.DROP_VOTES)
 
     async def check(self) -> None:
         """Raise `NotReady` when money cannot be recorded."""

@@ -58,7 +58,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import ShadowRow
+from gateway.storage.shadows import ShadowRow, VoteRow
 from policies.billing import Billed, Billing, percent
 from policies.money import to_usd
 from providers.contract import ListedPrice, Ticket
@@ -366,6 +366,10 @@ class Books:
         self._execute(shadows.KEEP, shadows.columns(row))
         self._rows[_ASSET] += map(asset_columns, assets)
         return True
+
+    def keep_votes(self, votes: Sequence[VoteRow]) -> int:
+        """Keep what people said of pairs; how many of these were not known yet."""
+        return sum(self._execute(shadows.KEEP_VOTE, shadows.vote_columns(vote)).rowcount for vote in votes)
 
     def claim_idempotency(self, row: IdempotencyRow, since: datetime) -> IdempotencyRow:
         """Keep a row unless an earlier one still counts; whichever counts."""

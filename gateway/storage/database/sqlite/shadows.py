@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from gateway.storage.database.sqlite.values import Columns, encode
-from gateway.storage.shadows import Judged, ShadowRow
+from gateway.storage.database.sqlite.values import Columns, encode, micros, moment
+from gateway.storage.shadows import Judged, ShadowRow, VoteRow
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 
@@ -43,7 +43,14 @@ BEGIN_JUDGEMENT = """INSERT INTO shadow_judgements (pair, at, experiment, cost) 
 END_JUDGEMENT = "UPDATE shadow_judgements SET judgement = ?, failure = ?, cost = ? WHERE pair = ? AND at = ?"
 JUDGED = """SELECT judgement, COALESCE(failure, 'cut short'), COUNT(*), SUM(cost) FROM shadow_judgements
     WHERE experiment = ? GROUP BY 1, 2 ORDER BY 3 DESC"""
+KEEP_VOTE = """INSERT INTO shadow_votes (pair, voter, experiment, choice, at, imported) VALUES (?,?,?,?,?,?)
+    ON CONFLICT DO UPDATE SET choice = excluded.choice, at = excluded.at WHERE excluded.at > shadow_votes.at"""
+VOTES = """SELECT pair, voter, experiment, choice, at, imported FROM shadow_votes
+    WHERE experiment = ? ORDER BY imported, pair, voter"""
+DROP_VOTES = "DELETE FROM shadow_votes WHERE pair NOT IN (SELECT id FROM shadow_pairs)"
 PAIRS = f"""SELECT {PAIR},
+    (SELECT AVG(choice) FROM shadow_votes WHERE pair = shadow_pairs.id),
+    (SELECT MIN(imported) FROM shadow_votes WHERE pair = shadow_pairs.id),
     (SELECT judgement FROM shadow_judgements
         WHERE pair = shadow_pairs.id AND judgement IS NOT NULL ORDER BY shadow_judgements.at LIMIT 1),
     EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset'),
@@ -103,8 +110,10 @@ def row(columns: Columns) -> ShadowRow:
 
 def pair(columns: Columns) -> Pair:
     """From the columns of `PAIRS`: with the pictures that are still kept."""
-    body, measures, _, _, _, judge, champion, challenger = columns
+    body, measures, _, _, _, votes, voted, judge, champion, challenger = columns
     found = _pair(body, measures)
+    if votes is not None:
+        found = replace(found, measures={**found.measures, "votes": votes}, voted=voted / 1e6)
     if judge is not None:
         found = replace(found, measures={**found.measures, "judge": float(judge)})
     if not champion:
@@ -112,6 +121,19 @@ def pair(columns: Columns) -> Pair:
     if not challenger:
         found = replace(found, challenger_side=replace(found.challenger_side, asset=None))
     return found
+
+
+def vote_columns(vote: VoteRow) -> tuple[object, ...]:
+    """In the order `KEEP_VOTE` binds."""
+    return vote.pair, vote.voter, vote.experiment, vote.choice, micros(vote.at), micros(vote.imported)
+
+
+def vote(columns: Columns) -> VoteRow:
+    """From the columns of `VOTES`."""
+    pair, voter, experiment, choice, at, imported = columns
+    return VoteRow(
+        pair=pair, voter=voter, experiment=experiment, choice=choice, at=moment(at), imported=moment(imported)
+    )
 
 
 def judged(rows: Sequence[Columns]) -> Judged:

@@ -72,7 +72,7 @@ class Bench:
     async def keep(self, at: int, champion: tuple[int, int, int], challenger: tuple[int, int, int]) -> None:
         """A measured pair of two pictures, each of one colour, and what its call asked for."""
         side = Side(offer="fal:a", account="fal", quoted=1, billed=1, latency_s=1.0)
-        kept = [asset(f"att_{at}_{name}", team=party(NAME)) for name in ("ours", "theirs")]
+        kept = [asset(f"att_s{at}_{name}", team=party(NAME)) for name in ("ours", "theirs")]
         kept = [replace(each, call_id=f"call_s{at}") for each in kept]
         for picture, colour in zip(kept, (champion, challenger), strict=True):
             await self.blobs.put(blob_key(picture.path), drawn(colour))

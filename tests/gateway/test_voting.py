@@ -47,7 +47,7 @@ def kept(desk: Desk, found: Sequence[Pair], *, seen: bool = True) -> list[Pair]:
         for at, pair in enumerate(found):
             pictures: list[AssetRow] = []
             for side, colour in (("a", GREY), ("b", RED)) if seen else ():
-                picture = replace(asset(f"att_{at}{side}", team=party(NAME)), call_id=f"call_s{at}")
+                picture = replace(asset(f"att_s{at}{side}", team=party(NAME)), call_id=f"call_s{at}")
                 await blobs.put(blob_key(picture.path), drawn(colour))
                 pictures.append(picture)
             ids: list[str | None] = [each.id for each in pictures] or [None, None]

@@ -33,6 +33,7 @@ from policies.planning import Planner
 from policies.policy import Policy
 from policies.prepaid import Purse
 from policies.scarcity import Bid
+from policies.scorers import Scales, scales
 from policies.sellers import Seller, Shared
 from policies.slates import Slate, Slates
 from policies.survey import Survey
@@ -48,9 +49,11 @@ from policies.types import (
     Rejection,
     Submit,
     View,
+    Worth,
 )
 
 _SILENCES = 3
+_WEIGHTS_KEPT = 1024
 _HEDGES_KEPT_S = 600.0
 _HEDGES_FREE = 20.0
 
@@ -76,7 +79,7 @@ class CostEngine:
         *,
         thorough: bool = True,
     ) -> None:
-        """`thorough`: decisions list every candidate; else only the chosen one, for drivers that keep none of it."""
+        """`thorough`: decisions list every candidate; else dear ones are left out, for drivers that keep none."""
         self.policy = policy
         self._offers = offers
         self._thorough = thorough
@@ -88,6 +91,7 @@ class CostEngine:
         self._began: float | None = None
         self._planned = -inf
         self._stamps = count(1)
+        self._weights: dict[Worth, Scales] = {}
         self._placed = Placed()
         self._shared: dict[tuple[CapacityId, ...], Shared] = {}
         self._sell(capacities)
@@ -117,6 +121,7 @@ class CostEngine:
         """
         twin = copy(self)
         twin.policy = policy
+        twin._weights = {}  # noqa: SLF001 - of our own kind
         twin._slates = self._slates.beside(policy)  # noqa: SLF001 - of our own kind
         return twin
 
@@ -168,7 +173,7 @@ class CostEngine:
         if reason == "new":
             slate.count(ask, now)
         picture, weighed = self._draw(slate, ask, view, now, reason)
-        decision = judge(picture, self.policy, self._offers, thorough=self._thorough, weighed=weighed)
+        decision = judge(picture, self.policy, self._offers, weighed=weighed)
         if ask.live and isinstance(decision.move, Submit):
             self._placed.hedges += 1.0
         return decision
@@ -180,13 +185,13 @@ class CostEngine:
         over = self._over(ask, now)
         if over is not None:
             return Picture(ask, now, reason, view.prices, (), (), (), over), ()
-        brief = not self._thorough
+        brief, weights = not self._thorough, self._weigh_by(ask.worth)
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
-        weighed, rejected = survey.over(slate, self._sellers, brief=brief)
+        weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief)
         panic = bool(weighed) and weighed[0].seen.blocked is not None and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
-            weighed, rejected = survey.over(slate, self._sellers, brief=brief, despite_failures=True)
+            weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
         if ask.constraints.bars:
             rejected = (*self._slates.barred(ask).rejections, *rejected)
         running: tuple[Running, ...] = ()
@@ -201,6 +206,15 @@ class CostEngine:
             Picture(ask, now, reason, view.prices, seen, rejected, running, None, panic, slate.fastest(now), budget),
             weighed,
         )
+
+    def _weigh_by(self, worth: Worth) -> Scales:
+        """The scorers, made for what an ask is worth."""
+        found = self._weights.get(worth)
+        if found is None:
+            if len(self._weights) >= _WEIGHTS_KEPT:
+                self._weights.clear()
+            found = self._weights[worth] = scales(worth, self.policy)
+        return found
 
     def _hopeless(self, weighed: Sequence[Weighed], ask: Ask, now: float) -> bool:
         """Whether every offer is left alone for failing, and waiting for one of them is no use.

@@ -15,8 +15,20 @@ from msgspec import Struct
 from policies import hedging
 from policies.picture import Picture, Seen
 from policies.policy import Policy
-from policies.scorers import scores
-from policies.types import Ask, Candidate, Decision, Offer, OfferId, Preference, Rejection, Shed, Submit, Wait
+from policies.scorers import Scales, scales
+from policies.types import (
+    Ask,
+    Candidate,
+    Constraints,
+    Decision,
+    Offer,
+    OfferId,
+    Preference,
+    Rejection,
+    Shed,
+    Submit,
+    Wait,
+)
 
 LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
@@ -58,16 +70,12 @@ class Weighed(Struct, frozen=True, gc=False, order=True):
         )
 
 
-def weigh(seen: Seen, ask: Ask, policy: Policy, offer: Offer) -> Weighed:
+def weigh(seen: Seen, wishes: Constraints, weights: Scales, offer: Offer) -> Weighed:
     """Add up what an offer costs."""
-    wishes, found = ask.constraints, scores(seen, ask.worth, policy)
+    total, scores = weights(seen)
     place = _place(offer, wishes.order) if wishes.order else 0
-    first = 0.0
-    if wishes.prefer == "cheapest":
-        first = float(seen.quote.amount)
-    elif wishes.prefer == "fastest":
-        first = seen.wait_s + seen.p50
-    return Weighed(place, first, sum(found), seen.offer, found, seen, offer)
+    first = 0.0 if wishes.prefer == "value" else _wished_first(seen, wishes)
+    return Weighed(place, first, total, seen.offer, scores, seen, offer)
 
 
 def judge(
@@ -75,19 +83,15 @@ def judge(
     policy: Policy,
     offers: Mapping[OfferId, Offer],
     *,
-    thorough: bool = True,
     weighed: Sequence[Weighed] | None = None,
 ) -> Decision:
-    """Decide.
-
-    `thorough`: with every candidate, as decisions are stored; else with the chosen one alone. `weighed`: what is seen,
-    weighed already; else it is weighed here.
-    """
+    """Decide. `weighed`: what is seen, weighed already; else it is weighed here."""
     if picture.over is not None:
         return _decision(Shed((picture.over,)), picture, policy, rejected=(picture.over,))
     ask = picture.ask
     if weighed is None:
-        weighed = [weigh(seen, ask, policy, offers[seen.offer]) for seen in picture.seen]
+        weights = scales(ask.worth, policy)
+        weighed = [weigh(seen, ask.constraints, weights, offers[seen.offer]) for seen in picture.seen]
     ready = [each for each in weighed if each.seen.blocked is None]
     ready.sort()
     waiting: list[Weighed] = []
@@ -101,10 +105,7 @@ def judge(
         first = {each.over for each in ask.constraints.preferred if each.offer == ready[0].name}
         waiting = [each for each in waiting if each.name not in first]  # whoever is preferred waits for nobody else
     move = _second(picture, policy, ready) if ask.live else _first(picture, policy, ready, waiting)
-    if not thorough:
-        return _decision(move, picture, policy, rejected=rejected)
-    ranked = tuple([each.candidate() for each in ready])
-    return _decision(move, picture, policy, ranked, tuple([each.candidate() for each in lined_up]), rejected)
+    return _decision(move, picture, policy, ready, lined_up, rejected)
 
 
 def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list[Weighed]) -> Submit | Wait | Shed:
@@ -249,14 +250,14 @@ def _decision(
     move: Submit | Wait | Shed,
     picture: Picture,
     policy: Policy,
-    ranked: tuple[Candidate, ...] = (),
-    waiting: tuple[Candidate, ...] = (),
+    ready: Sequence[Weighed] = (),
+    lined_up: Sequence[Weighed] = (),
     rejected: tuple[Rejection, ...] = (),
 ) -> Decision:
     return Decision(
         move=move,
-        ranked=ranked,
-        waiting=waiting,
+        ready=ready,
+        lined_up=lined_up,
         rejected=rejected,
         policy=policy.label,
         prices=picture.prices,
@@ -278,6 +279,11 @@ def _by_preference(ready: list[Weighed], preferred: tuple[Preference, ...]) -> l
         if each.offer in names and each.over in names and names.index(each.offer) > names.index(each.over):
             found.insert(names.index(each.over), found.pop(names.index(each.offer)))
     return found
+
+
+def _wished_first(seen: Seen, wishes: Constraints) -> float:
+    """What a caller asked to have least of: dollars, or seconds."""
+    return float(seen.quote.amount) if wishes.prefer == "cheapest" else seen.wait_s + seen.p50
 
 
 def _place(offer: Offer, order: tuple[str, ...]) -> int:

@@ -88,7 +88,7 @@ class LatencyForecast:
         self._seen_at = -inf
         self._unread = 0
         self.version = 0
-        """Changes whenever `expected` may have changed, so that callers can keep what they computed."""
+        """Changes whenever `expected` or a ratio may have changed, so that callers can keep what they computed."""
         self._read()
 
     def __repr__(self) -> str:
@@ -105,11 +105,16 @@ class LatencyForecast:
         if hedge_at != self._hedge_at:
             self._hedge_at = hedge_at
             self._read()
+            self.version += 1
 
     def expected(self, amount: float) -> float:
         """Seconds the middle of the histogram stands for; quantiles are multiples of it."""
         learned = exp(self._drift + self._offsets.get(_bucket(amount), 0.0))
         return self.typical_s * amount * learned
+
+    def seconds(self, expected: float) -> tuple[float, float, float, float]:
+        """`expected`, half, nearly all (p95) and `hedge_at` of such orders are done within so many seconds."""
+        return expected, expected * self.ratio_p50, expected * self.ratio_p95, expected * self.ratio_hedge
 
     def p(self, amount: float, quantile: float) -> float:
         """Seconds within which a share of such orders is done."""

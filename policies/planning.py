@@ -80,7 +80,7 @@ class Planner:
                 continue
             if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
                 continue
-            expected = row.expected if row.version == forecast.version else row.forecast()
+            expected = row.seconds[0] if row.version == forecast.version else row.forecast()[0]
             cost = row.floor * seller.bias * row.counted
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
@@ -109,7 +109,7 @@ class Planner:
             costs = [use.total(values) for use in kind.uses]
             use = kind.uses[costs.index(min(costs))]
             if use.resource == place:
-                model = next(row.seller.offer.model for row in slate.rows if row.forecast() == use.seconds)
+                model = next(row.seller.offer.model for row in slate.rows if row.forecast()[0] == use.seconds)
                 loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
         loaded = Counter(machine.model for machine in known.up if machine.model is not None)
         self.lanes[capacity] = pool.lanes(loads, loaded, len(known.up))

@@ -35,6 +35,7 @@ class Shared:
         "left",
         "limits",
         "machines",
+        "order_price",
         "purses",
         "rates",
         "serve_s",
@@ -60,6 +61,8 @@ class Shared:
         """Seconds an order keeps its slot, lately; 0 before the first."""
         self.bid_slot = 0.0
         self.bid_order = 0.0
+        self.order_price = 0.0
+        """Nano-dollars for one order of its rates, now: the whole bid once nothing is left."""
         self.stamp = -1
         self.left, self.share, self.wait_s = _UNLIMITED, 1.0, 0.0
         self.spare_left = 1.0
@@ -103,6 +106,7 @@ class Shared:
                 if wait >= wait_s:
                     wait_s, blocking = wait, name
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
+        self.order_price = self.bid_order * (1.0 - 0.9 * share)
 
 
 class Seller:

@@ -29,11 +29,12 @@ class Row:
         "account",
         "amount",
         "counted",
-        "expected",
         "floor",
         "kept",
         "name",
+        "offer",
         "quote",
+        "seconds",
         "seller",
         "timed",
         "version",
@@ -41,6 +42,7 @@ class Row:
 
     def __init__(self, seller: Seller, amount: float, quote: Quote, kept: float = 0.0) -> None:
         self.seller = seller
+        self.offer = seller.offer
         self.name, self.account, self.counted = seller.offer.id, seller.offer.account, seller.offer.counted
         self.amount = amount
         self.quote = quote
@@ -50,16 +52,16 @@ class Row:
         self.kept = kept
         """Share of the account's slots that is reserved for other calls."""
         self.version = -1
-        """The forecast that `expected` was read from; another version has to be read again."""
-        self.expected = 0.0
+        """The forecast that `seconds` were read from; those of another version have to be read again."""
+        self.seconds = (0.0, 0.0, 0.0, 0.0)
 
-    def forecast(self) -> float:
-        """Seconds the order will probably take."""
+    def forecast(self) -> tuple[float, float, float, float]:
+        """Seconds an order will take: the middle of the forecast, p50, p95, and when to look at it again."""
         forecast = self.seller.forecast
         if self.version != forecast.version:
-            self.expected = forecast.expected(self.amount)
+            self.seconds = forecast.seconds(forecast.expected(self.amount))
             self.version = forecast.version
-        return self.expected
+        return self.seconds
 
 
 class Slate:
@@ -89,7 +91,7 @@ class Slate:
             for row in self.rows:
                 seller = row.seller
                 if seller.shared.machines is None and seller.account.closed and seller.breaker.closed:
-                    seconds = row.forecast()
+                    seconds = row.forecast()[0]
                     name = seller.offer.account
                     quickest[name] = min(quickest.get(name, inf), seconds)
             self._fastest = tuple(sorted(quickest.items(), key=lambda each: each[1])[:2])

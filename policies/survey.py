@@ -15,6 +15,7 @@ from policies.offer_prices import quote_at
 from policies.picture import Seen
 from policies.planning import Planner
 from policies.policy import Policy
+from policies.scorers import Scales
 from policies.sellers import Seller, Shared
 from policies.slates import Row, Slate
 from policies.types import Ask, CapacityId, InLine, Offer, OfferId, Reason, Rejection, View
@@ -67,13 +68,19 @@ class Survey:
         """The least total among those that have room, of the offers seen so far."""
 
     def over(
-        self, slate: Slate, sellers: Mapping[OfferId, Seller], *, brief: bool, despite_failures: bool = False
+        self,
+        slate: Slate,
+        sellers: Mapping[OfferId, Seller],
+        weights: Scales,
+        *,
+        brief: bool,
+        despite_failures: bool = False,
     ) -> tuple[list[Weighed], tuple[Rejection, ...]]:
         """Every offer that may serve, now or later; and the objections to the others.
 
         `brief`: those whose price alone is more than another offer costs in all may be left out.
         """
-        ask, policy, wishes = self._ask, self._policy, self._ask.constraints
+        ask, wishes = self._ask, self._ask.constraints
         brief = brief and not ask.live and wishes.prefer == "value" and not wishes.order and not wishes.preferred
         capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
         checked = capped or bool(ask.tried or ask.live)
@@ -89,7 +96,7 @@ class Survey:
             if isinstance(found, Rejection):
                 rejected.append(found)
                 continue
-            each = weigh(found, ask, policy, seller.offer)
+            each = weigh(found, wishes, weights, row.offer)
             weighed.append(each)
             if found.blocked is None and each.total < self._best:
                 self._best = each.total
@@ -104,8 +111,7 @@ class Survey:
         if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
             objected = price_objection(offer, ask, row.quote)
         if objected is None and wishes.latency_ceiling is not None:
-            p95 = row.forecast() * row.seller.forecast.ratio_p95
-            objected = latency_objection(offer, wishes.latency_ceiling, p95)
+            objected = latency_objection(offer, wishes.latency_ceiling, row.forecast()[2])
         return objected
 
     def _above_first(self, offer: Offer, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
@@ -122,12 +128,12 @@ class Survey:
     def _see(self, row: Row) -> Seen | Rejection:
         seller, quote, ask, now = row.seller, row.quote, self._ask, self._now
         shared, forecast, account, risk = seller.shared, seller.forecast, seller.account, seller.risk
-        expected = row.expected if row.version == forecast.version else row.forecast()
-        if now - seller.used_at > COLD_AFTER_S:
-            expected += seller.cold.seconds(seller.idle(now))
+        expected, p50, p95, hedge_s = row.seconds if row.version == forecast.version else row.forecast()
+        if now - seller.used_at > COLD_AFTER_S and (cold_s := seller.cold.seconds(seller.idle(now))):
+            expected, p50, p95, hedge_s = forecast.seconds(expected + cold_s)
         if row.timed:
-            request = ask.constraints.asked(seller.offer.id, ask.request)
-            quote = quote_at(seller.offer, request, revision=self._view.prices, expected_s=expected)
+            request = ask.constraints.asked(row.offer.id, ask.request)
+            quote = quote_at(row.offer, request, revision=self._view.prices, expected_s=expected)
         if shared.stamp != self._stamp:
             self._read(shared, expected)
         room, line, machine_s, machine_price = _NOW, None, 0.0, 0.0
@@ -135,10 +141,10 @@ class Survey:
             line = self._in_line(seller, expected)
             found = self._machine_room(seller, line)
             if found is None:
-                return _no_machine(seller.offer)
+                return _no_machine(row.offer)
             (room, machine_price), machine_s = found, expected
         elif shared.blocking is not None or shared.spare_left < self._reserve or row.kept:
-            room = self._room(seller.offer, shared, expected, row.kept)
+            room = self._room(row.offer, shared, expected, row.kept)
         if account.open_until != -inf or seller.breaker.open_until != -inf or ask.tried or account.held_until > now:
             room = self._paused(seller, room)
         wait_s, surely = room.wait_s, SURELY * expected
@@ -149,10 +155,9 @@ class Survey:
             too_late = forecast.above(expected, self._left - wait_s)
         premium, free_price = shared.prepaid(ask.request.count) if shared.purses else (0.0, -1.0)
         return Seen(
-            row.name, row.account, quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
-            expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, risk, shared.left, shared.share,
-            0.0 if machine_s else shared.bid_slot, shared.bid_order * (1.0 - 0.9 * shared.share), premium, free_price,
-            machine_s, machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.rejection,
+            row.name, row.account, quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s, too_late,
+            again, risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price, premium,
+            free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection,
         )  # fmt: skip
 
     def _read(self, shared: Shared, expected: float) -> None:

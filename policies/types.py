@@ -20,6 +20,7 @@ from policies.tariffs import Quote, Tariff
 from providers.contract import Abilities, ImageRequest
 
 if TYPE_CHECKING:
+    from policies.judgement import Weighed
     from policies.policy import Policy
 
 CapacityId: TypeAlias = str
@@ -375,10 +376,10 @@ class Decision(Struct, frozen=True, kw_only=True):
     """What the engine says to one ask, with all it weighed."""
 
     move: Submit | Wait | Shed
-    ranked: tuple[Candidate, ...] = ()
-    """Candidates with room, cheapest in all first."""
-    waiting: tuple[Candidate, ...] = ()
-    """Candidates without room for now, cheapest in all first; the reason stands among `rejected`."""
+    ready: Sequence[Weighed] = ()
+    """Offers with room, cheapest in all first."""
+    lined_up: Sequence[Weighed] = ()
+    """Offers without room for now, cheapest in all first; the reason stands among `rejected`."""
     rejected: tuple[Rejection, ...] = ()
     policy: str
     """Name and revision: "default@7"."""
@@ -386,6 +387,16 @@ class Decision(Struct, frozen=True, kw_only=True):
     reason: Reason = "new"
     picture: object | None = None
     """What it was taken from (`policies.picture.Picture`): judged again, it gives the same decision."""
+
+    @property
+    def ranked(self) -> tuple[Candidate, ...]:
+        """Candidates with room, cheapest in all first; made anew each time, for few decisions are asked."""
+        return tuple([each.candidate() for each in self.ready])
+
+    @property
+    def waiting(self) -> tuple[Candidate, ...]:
+        """Candidates without room for now, cheapest in all first."""
+        return tuple([each.candidate() for each in self.lined_up])
 
 
 EventKind = Literal[

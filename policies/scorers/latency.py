@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from policies.picture import Seen
 from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:
+def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
     """Price the probability of a late answer, and its mean seconds late, given what has already passed.
 
     A second in line counts as a late one even within the objective: waiting has to be paid for by a better price.
     """
-    return int(policy.punctuality * worth.late * seen.late + worth.late_second * (seen.late_s + seen.wait_s))
+    late, second = policy.punctuality * worth.late, worth.late_second
+
+    def score(seen: Seen) -> int:
+        return int(late * seen.late + second * (seen.late_s + seen.wait_s))
+
+    return score

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from policies.picture import Seen
 from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG001 - every scorer is made alike
     """Return nothing while there is room, then a straight line up to the price of the last slot."""
-    scarce_below = 1.0 - policy.crowding.begins
-    if seen.share_left >= scarce_below:
-        return 0
-    return int((1.0 - seen.share_left / scarce_below) * policy.crowding.last_slot)
+    scarce_below, last_slot = 1.0 - policy.crowding.begins, policy.crowding.last_slot
+
+    def score(seen: Seen) -> int:
+        if seen.share_left >= scarce_below:
+            return 0
+        return int((1.0 - seen.share_left / scarce_below) * last_slot)
+
+    return score

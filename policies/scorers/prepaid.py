@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from policies.picture import Seen
 from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG001 - every scorer is made alike
     """Price the free pictures an order uses up, else the scarcity of the credit it is paid from."""
-    if seen.free_price >= 0.0:
-        return int(seen.free_price)
-    return int(seen.quote.amount * seen.bias * seen.premium) if seen.premium else 0
+
+    def score(seen: Seen) -> int:
+        if seen.free_price >= 0.0:
+            return int(seen.free_price)
+        return int(seen.quote.amount * seen.bias * seen.premium) if seen.premium else 0
+
+    return score

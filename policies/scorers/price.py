@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from policies.picture import Seen
 from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG001 - every scorer is made alike
     """Return the share of the quote that counts, corrected by what invoices show; nothing for a free picture."""
-    if seen.free_price >= 0.0:
-        return 0
-    if seen.bias == seen.counted == 1.0:
-        return seen.quote.amount
-    return round(seen.quote.amount * seen.bias * seen.counted)
+
+    def score(seen: Seen) -> int:
+        if seen.free_price >= 0.0:
+            return 0
+        if seen.bias == seen.counted == 1.0:
+            return seen.quote.amount
+        return round(seen.quote.amount * seen.bias * seen.counted)
+
+    return score

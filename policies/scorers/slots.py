@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from policies.picture import Seen
 from policies.policy import Policy
 from policies.types import Worth
 
 
-def score(seen: Seen, worth: Worth, policy: Policy) -> int:  # noqa: ARG001 - every scorer is asked alike
+def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG001 - every scorer is made alike
     """Multiply the expected seconds by the bid price of a slot (`policies/scarcity.py`)."""
-    return int(seen.slot_price * seen.expected_s)
+
+    def score(seen: Seen) -> int:
+        return int(seen.slot_price * seen.expected_s)
+
+    return score

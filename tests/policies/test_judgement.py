@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from policies.judgement import judge
 from policies.picture import Picture
 from policies.policy import Hedging, Scarcity
-from policies.scorers import SCORERS, scores
+from policies.scorers import SCORERS, scales
 from policies.types import Ask, Capacity, Event, Live, Reason, Shed, Submit, Wait, Worth
 from tests.support.pasts import ASKS, EVENTS, MARKETS, OFFERS, REASONS, lived
 from tests.support.sellers import CENT, POLICY, Town, ask, failed, offer
@@ -129,8 +129,10 @@ def test_who_is_late_whatever_happens_lets_others_pass_unless_each_second_costs(
 def test_scorers_that_are_not_asked_would_charge_nothing(events: list[Event], busy: dict[str, int], wish: Ask) -> None:
     picture = lived(events, busy).decide(wish).picture
     assert isinstance(picture, Picture)
+    weights = scales(wish.worth, POLICY)
     for seen in picture.seen:
-        assert scores(seen, wish.worth, POLICY) == tuple(each(seen, wish.worth, POLICY) for each in SCORERS.values())
+        every = tuple(make(wish.worth, POLICY)(seen) for make in SCORERS.values())
+        assert weights(seen) == (sum(every), every)
 
 
 def crowd(policy_every: float) -> Town:

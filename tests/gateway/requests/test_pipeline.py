@@ -149,9 +149,7 @@ def shed(decision: Decision, now: float) -> Decision:
 
 
 def _with(decision: Decision, move: Submit | Wait | Shed) -> Decision:
-    return Decision(
-        move=move, ranked=decision.ranked, rejected=decision.rejected, policy=decision.policy, prices=decision.prices
-    )
+    return msgspec.structs.replace(decision, move=move, reason="new", picture=None)
 
 
 async def test_a_scripted_hedge_delivers_once_and_books_the_loser(tmp_path: Path) -> None:

@@ -186,11 +186,6 @@ def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Poli
     )
 
 
-def is_patient(slack: float, expected_s: float, policy: Policy) -> bool:
-    """Whether a part with `slack` seconds left has time to spare beside the seconds its order takes."""
-    return slack - expected_s > policy.scarcity.patient
-
-
 def _latest(ask: Ask, policy: Policy) -> float:
     """Until when a part may stand in line."""
     return ask.arrived + min(ask.constraints.deadline, policy.max_wait)

@@ -44,6 +44,7 @@ class Shared:
         "spare_left",
         "stamp",
         "wait_s",
+        "why",
     )
 
     def __init__(
@@ -68,6 +69,8 @@ class Shared:
         self.spare_left = 1.0
         """Unused share of the slots alone."""
         self.blocking: CapacityId | None = None
+        self.why = ""
+        """What was said of it at this decision: the same sentence for each of its offers."""
 
     def succeeds(self, before: Shared) -> Shared:
         """Of two that stand for the same capacities the one to go on with: the earlier where nothing changed."""
@@ -106,6 +109,7 @@ class Shared:
                 if wait >= wait_s:
                     wait_s, blocking = wait, name
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
+        self.why = ""
         self.order_price = self.bid_order * (1.0 - 0.9 * share)
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
-from policies.judgement import Weighed, is_patient, weigh
+from policies.judgement import Weighed, weigh
 from policies.latency_forecast import COLD_AFTER_S, SURELY, LatencyForecast
 from policies.offer_prices import quote_at
 from policies.picture import Seen
@@ -42,9 +42,20 @@ class Survey:
     """What all offers of an ask share while they are looked at."""
 
     __slots__ = (
-        "_ask", "_best", "_despite_failures", "_left", "_now", "_planner", "_policy", "_reason", "_reserve", "_slack",
-        "_stamp", "_view",
-    )  # fmt: skip
+        "_ask",
+        "_best",
+        "_despite_failures",
+        "_left",
+        "_now",
+        "_patient",
+        "_planner",
+        "_policy",
+        "_reason",
+        "_reserve",
+        "_slack",
+        "_stamp",
+        "_view",
+    )
 
     def __init__(
         self,
@@ -61,7 +72,7 @@ class Survey:
         self._policy, self._planner, self._ask, self._view = policy, planner, ask, view
         self._now, self._reason, self._stamp = now, reason, stamp
         self._despite_failures = False
-        self._reserve = policy.scarcity.reserve
+        self._reserve, self._patient = policy.scarcity.reserve, policy.scarcity.patient
         self._slack = ask.arrived + ask.constraints.slo - now
         self._left = ask.arrived + ask.constraints.deadline - now
         self._best = inf
@@ -163,7 +174,7 @@ class Survey:
     def _read(self, shared: Shared, expected: float) -> None:
         """Read the limits of an account, once for all of its offers."""
         # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
-        head = self._reason == "room" or not is_patient(self._slack, expected, self._policy)
+        head = self._reason == "room" or self._slack - expected <= self._patient
         shared.look(self._view, self._now, expected, head=head)
         shared.stamp = self._stamp
 
@@ -175,10 +186,9 @@ class Survey:
             return _NOW
         if shared.spare_left < kept:
             return _spoken_for(offer, shared, expected, kept)
-        reserve = self._reserve
-        scarce = shared.spare_left < reserve and shared.slots[1].value > _FEW
-        if scarce and is_patient(self._slack, expected, self._policy):
-            return _reserved(offer, shared, expected, reserve)
+        scarce = shared.spare_left < self._reserve and shared.slots[1].value > _FEW
+        if scarce and self._slack - expected > self._patient:
+            return _reserved(offer, shared, expected, self._reserve)
         return _NOW
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
@@ -239,8 +249,9 @@ def _no_machine(offer: Offer) -> Rejection:
 
 
 def _full(offer: Offer, shared: Shared) -> Room:
-    why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
-    objection = Rejection(offer=offer.id, code="headroom", reason=why, lasting=False)
+    if not shared.why:
+        shared.why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
+    objection = Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
     return Room(shared.wait_s, shared.blocking, objection)
 
 
@@ -257,9 +268,10 @@ def _reserved(offer: Offer, shared: Shared, expected: float, reserve: float) -> 
     """The last slots are for calls in a hurry; others wait for more of them to come free."""
     assert shared.slots is not None
     name = shared.slots[0]
-    wait_s = _until_spare(shared, expected, reserve)
-    why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
-    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
+    if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
+        shared.wait_s = wait_s = _until_spare(shared, expected, reserve)
+        shared.why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
+    return Room(shared.wait_s, name, Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False))
 
 
 def _until_spare(shared: Shared, expected: float, share: float) -> float:

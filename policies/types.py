@@ -328,7 +328,7 @@ class Candidate(Struct, frozen=True, gc=False):
         return dict(zip(SCORED, self.scores, strict=False))
 
 
-class Rejection(Struct, frozen=True, kw_only=True):
+class Rejection(Struct, frozen=True, kw_only=True, gc=False):
     """An offer that may not serve, and why."""
 
     offer: OfferId

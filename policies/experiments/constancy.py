@@ -26,8 +26,8 @@ UNLIKE = 0.2
 """Share of hash bits beyond which a picture is another one. Unrelated pictures differ in a half."""
 LASTING = 5
 """Draws from which a change of latency is told, and as many before them."""
-SLOWER = 2.0
-"""Times the usual latency."""
+OTHER_PACE = 2.0
+"""Times the usual latency, or the part of it: a model that is twice as quick is seldom the same."""
 FAILS = 3
 """Draws in a row that bring no picture."""
 
@@ -66,14 +66,24 @@ class Change(Struct, frozen=True):
 def changes(before: Sequence[Draw], draw: Draw) -> list[Change]:
     """What is new in a draw; `before` are the earlier ones of this offer and prompt, oldest first.
 
-    What was told once is how the offer is from then on: only draws since then count.
+    What was told once is how the offer is from then on: only draws since then count. But an offer that failed for a
+    while is held against what it was before: that is when models are exchanged.
     """
-    told = max((at for at, each in enumerate(before) if each.changed), default=0)
-    before = before[told:]
+    known = _since(before, "pixels", "size", "billed", "latency")
     if draw.error is not None:
-        return _failing(before, draw) or _other_size(before, draw)
-    known = [each for each in before if each.error is None][:FIRST]
-    return [*_other_size(before, draw), *_other_bill(known, draw), *_other_pixels(known, draw), *_slower(before, draw)]
+        return _failing(_since(known, "failing"), draw) or _other_size(known, draw)
+    drawn = [each for each in known if each.error is None]
+    return [
+        *_other_size(known, draw),
+        *_other_bill(drawn, draw),
+        *_other_pixels(drawn, draw),
+        *_other_pace(drawn, draw),
+    ]
+
+
+def _since(before: Sequence[Draw], *what: Changed) -> Sequence[Draw]:
+    """The draws from the last on of which any of these was told."""
+    return before[max((at for at, each in enumerate(before) if {*what} & {*each.changed}), default=0) :]
 
 
 def reproducible(known: Sequence[Draw]) -> bool:
@@ -102,9 +112,10 @@ def _other_size(before: Sequence[Draw], draw: Draw) -> list[Change]:
     return [Change("size", f"{came[0]}x{came[1]} came where {known[0]}x{known[1]} did")]
 
 
-def _other_bill(known: Sequence[Draw], draw: Draw) -> list[Change]:
-    """Billed otherwise than it was, while our price for it is as it was."""
-    if not known or draw.quoted != known[-1].quoted or draw.billed == known[-1].billed:
+def _other_bill(drawn: Sequence[Draw], draw: Draw) -> list[Change]:
+    """Billed otherwise than it was at the same price of ours."""
+    known = [each for each in drawn if each.quoted == draw.quoted][:FIRST]
+    if not known or draw.billed == known[-1].billed:
         return []
     exact = {each.billed for each in known} == {known[-1].billed}
     if not exact:  # billed by time: it differs from draw to draw
@@ -112,7 +123,8 @@ def _other_bill(known: Sequence[Draw], draw: Draw) -> list[Change]:
     return [Change("billed", f"${to_usd(draw.billed)} was billed where ${to_usd(known[-1].billed)} was")]
 
 
-def _other_pixels(known: Sequence[Draw], draw: Draw) -> list[Change]:
+def _other_pixels(drawn: Sequence[Draw], draw: Draw) -> list[Change]:
+    known = drawn[:FIRST]
     if not draw.print or not reproducible(known):
         return []
     apart = min(unlike(each.print, draw.print) for each in known)
@@ -121,11 +133,11 @@ def _other_pixels(known: Sequence[Draw], draw: Draw) -> list[Change]:
     return [Change("pixels", f"another picture came for the same prompt and seed ({apart:.0%} of its hash differ)")]
 
 
-def _slower(before: Sequence[Draw], draw: Draw) -> list[Change]:
-    taken = [each.latency_s for each in (*before, draw) if each.error is None]
+def _other_pace(drawn: Sequence[Draw], draw: Draw) -> list[Change]:
+    taken = [each.latency_s for each in (*drawn, draw)]
     if len(taken) < 2 * LASTING:
         return []
     usual, now = median(taken[:-LASTING]), median(taken[-LASTING:])
-    if now <= SLOWER * usual:
+    if usual / OTHER_PACE <= now <= OTHER_PACE * usual:
         return []
     return [Change("latency", f"{now:.1f} s in the middle of the last {LASTING} draws, {usual:.1f} s before")]

@@ -81,6 +81,17 @@ async def test_a_picture_that_differs_for_the_same_seed_is_told(tmp_path: Path) 
         assert await t.told() == ["pixels"]
 
 
+async def test_a_model_that_is_exchanged_without_a_word_is_told(tmp_path: Path) -> None:
+    async with watched(tmp_path) as t:
+        t.sandbox.script({"pictures": "rich"})
+        assert (await t.draws(4)).changed == ()
+        t.sandbox.script({"pictures": "plain"})  # same seller, endpoint, price, size and seed
+        assert (await t.draws()).changed == ("pixels",)
+        assert (await t.draws()).changed == ()
+        assert await t.told() == ["pixels"]
+        await t.assert_books_agree()
+
+
 def swapped(draw: Draw, number: int) -> Draw:
     """A draw as another model would have brought it, whose pictures are those that count since."""
     other = f"{int(draw.print, 16) ^ 0xFFFF_0000_FFFF_0000:016x}"

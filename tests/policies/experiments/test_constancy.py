@@ -59,6 +59,25 @@ def test_slowness_is_told_once_it_lasts() -> None:
     assert what([SAME] * 9 + [slow] * 2, slow) == ["latency"]
 
 
+def test_an_offer_that_is_suddenly_quick_is_told_as_well() -> None:
+    quick = replace(SAME, latency_s=0.4)
+    assert what([SAME] * 9 + [quick] * 2, quick) == ["latency"]
+
+
+def test_a_model_that_was_exchanged_while_its_offer_failed_is_told() -> None:
+    failed = replace(SAME, error="failed", width=0, height=0, print="")
+    outage = [*KNOWN, failed, failed, replace(failed, changed=("failing",)), failed]
+    assert what(outage, failed) == []
+    assert what(outage, SAME) == []
+    assert what(outage, replace(SAME, print="0f" * 8)) == ["pixels"]
+
+
+def test_bills_are_watched_after_our_own_price_has_changed_too() -> None:
+    dearer = replace(SAME, quoted=200, billed=200)
+    assert what([*KNOWN, dearer], replace(dearer, billed=250)) == ["billed"]
+    assert what([*KNOWN, dearer], dearer) == []
+
+
 def test_failures_are_told_from_the_third_in_a_row() -> None:
     failed = replace(SAME, error="failed", width=0, height=0, print="")
     assert what(KNOWN, failed) == what([*KNOWN, failed], failed) == []

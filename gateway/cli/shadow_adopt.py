@@ -91,7 +91,7 @@ def adopt(  # noqa: PLR0913 - what may be said of it
     /,
     *,
     challenger: str | None = None,
-    stratum: tuple[str, ...] = (),
+    stratum: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     by_stratum: Annotated[bool, Parameter(negative=())] = False,
     anyway: Annotated[bool, Parameter(negative=())] = False,
     policy: str | None = None,

@@ -119,6 +119,21 @@ def test_a_plan_prices_an_experiment_and_says_when_it_can_be_decided(desk: Desk)
     assert measures["latency"]["days"] == pytest.approx(measures["latency"]["pairs"] / 150)
 
 
+def test_a_dry_run_of_a_policy_prices_its_experiments_and_changes_nothing(desk: Desk, tmp_path: Path) -> None:
+    desk.recorded([])
+    draft = tmp_path / "draft.yaml"
+    draft.write_text(desk.policy.read_text().replace("share: 10%", "share: 20%"))
+    before = desk.policy.read_text()
+    where = ["--config", str(desk.home), "--state", str(desk.state)]
+    assert run(["policy", "apply", str(draft), "--dry-run", *where]) == 1  # without calls nothing is decided
+    out, err = desk._capsys.readouterr()
+    assert f"{NAME}: fal:flux-dev against rep" in out
+    assert "has no faults; nothing is changed" in err
+    assert desk.policy.read_text() == before
+    draft.write_text(draft.read_text().replace("share: 20%", "share: -20%"))
+    assert run(["policy", "apply", str(draft), "--dry-run", *where]) == 2
+
+
 def test_a_plan_says_that_an_account_without_a_key_draws_no_copies(desk: Desk) -> None:
     _, err = desk.types("plan", NAME, "--a-day", "4000")
     assert "the account replicate is off" in err

@@ -12,7 +12,7 @@ Shapes and normalisation: docs/how-to/compare-providers.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,12 +96,13 @@ class LearnedMeasures:
         """
         found: dict[str, float] = {}
         missing = self.missing
+        both = _Both(champion, challenger, lambda: self._clip_image)
         with self._lock:
             for name in FILES:
                 if name in missing or (name == "clip" and not prompt):
                     continue
                 try:
-                    found |= self._measured(name, champion, challenger, prompt or "")
+                    found |= self._measured(name, both, prompt or "")
                 except Exception as error:  # noqa: BLE001 - neither onnxruntime nor tokenizers has a class of its own
                     self._faults[name] = f"{' and '.join(FILES[name])}: {str(error)[:300] or type(error).__name__}"
                     self._untold[name] = self._faults[name]
@@ -115,10 +116,10 @@ class LearnedMeasures:
             return "the extra is not installed: pip install 'pixelgate[shadow]'"
         return None
 
-    def _measured(self, name: Learned, champion: Image, challenger: Image, prompt: str) -> Mapping[str, float]:
+    def _measured(self, name: Learned, both: _Both, prompt: str) -> Mapping[str, float]:
         if name == "lpips":
-            return {"lpips": self._lpips.distance(champion, challenger)}
-        ours, theirs = self._clip_image.embedding(champion), self._clip_image.embedding(challenger)
+            return {"lpips": self._lpips.distance(both.champion, both.challenger)}
+        ours, theirs = both.embeddings
         if name == "clip_likeness":
             return {"clip_likeness": float(ours @ theirs)}
         if name == "clip":
@@ -243,6 +244,19 @@ class _ClipText(_Model):
 
     def _row(self, name: str, values: Sequence[int]) -> NDArray[Any]:
         return np.array([values], dtype=np.int32 if "int32" in self.inputs[name].type else np.int64)
+
+
+class _Both:
+    """Two pictures, and what CLIP makes of them, which takes longest and is asked for three times."""
+
+    def __init__(self, champion: Image, challenger: Image, clip: Callable[[], _ClipImage]) -> None:
+        self.champion = champion
+        self.challenger = challenger
+        self._clip = clip
+
+    @cached_property
+    def embeddings(self) -> tuple[Floats, Floats]:
+        return self._clip().embedding(self.champion), self._clip().embedding(self.challenger)
 
 
 class _Aesthetic(_Model):

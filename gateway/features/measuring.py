@@ -1,7 +1,7 @@
 """Measures the pictures of pairs: a few a minute beside live work, the rest when somebody asks for it.
 
-A pair takes 40 to 80 ms of processor time, ten times what a copy itself takes, and with learned measures up to a
-second of one core, so measuring them all in the gateway would be felt. What it leaves is measured by `pixelgate shadow
+A pair takes 40 to 80 ms of processor time, ten times what a copy itself takes, and with learned measures half a second
+of one core, so measuring them all in the gateway would be felt. What it leaves is measured by `pixelgate shadow
 measure`, in a process of its own.
 
 Pairs hold no prompts. A measure that needs one reads what the live call asked for, as long as that is kept.

@@ -59,6 +59,21 @@ def test_without_a_prompt_nothing_is_said_of_it(tmp_path: Path) -> None:
     assert {"lpips", "clip_likeness", "aesthetic"} <= found.keys()
 
 
+def test_a_picture_is_shown_to_clip_once_whatever_is_measured_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Image.Image] = []
+    embedding = learned._ClipImage.embedding
+
+    def counted(model: learned._ClipImage, picture: Image.Image) -> learned.Floats:
+        shown.append(picture)
+        return embedding(model, picture)
+
+    monkeypatch.setattr(learned._ClipImage, "embedding", counted)
+    LearnedMeasures(models.all_of_them(tmp_path)).measures(RED, BLUE, "red")
+    assert shown == [RED, BLUE]
+
+
 def test_an_empty_folder_is_no_fault(tmp_path: Path) -> None:
     here = LearnedMeasures(tmp_path / "nowhere")
     assert here.measures(RED, BLUE, "red") == {}

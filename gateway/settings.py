@@ -35,6 +35,7 @@ from policies.catalog import TeamCalls
 from policies.catalog_file import AgreedPrice
 from policies.money import USD
 from policies.policy_file.values import Dollars, Duration
+from policies.types import DataTerms
 
 PREFIX = "PIXELGATE_"
 MASTER = "PIXELGATE_MASTER_KEY"
@@ -390,6 +391,13 @@ class JudgeSettings(_Typed):
     )
     budget: Dollars = Field(default=USD, gt=0, description="Most that questions may cost in a day (UTC).")
     timeout: Duration = Field(default=60.0, gt=0, description="An answer later than this is a failure.")
+    region: str | None = Field(default=None, description="Where it processes what it is shown, if the contract says.")
+    retention: Duration | None = Field(
+        default=None, description="How long it keeps that, if the contract says: 30d; 0s where it keeps nothing."
+    )
+    training: Literal["never", "allowed"] = Field(
+        default="allowed", description="Whether it may train on that. Unless the contract forbids it: allowed."
+    )
     prompts: bool = Field(default=True, description="Whether it is told the prompt, and not shown the pictures alone.")
 
     @model_validator(mode="after")
@@ -399,6 +407,12 @@ class JudgeSettings(_Typed):
         if self.url is not None and "price" not in self.model_fields_set:
             raise ValueError("price: say what one question costs, $0 where it costs nothing, so that `budget` holds")
         return self
+
+    @property
+    def data(self) -> DataTerms:
+        """What it does with prompts and pictures."""
+        kept = None if self.retention is None else self.retention / 86_400
+        return DataTerms(region=self.region, retention_days=kept, trains=self.training == "allowed")
 
     @property
     def why_off(self) -> str | None:

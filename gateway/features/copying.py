@@ -214,6 +214,7 @@ class Copier:
             stratum=stratum_of(experiment.sample, facts),
             share=share_of(experiment.sample, facts),
             terms=terms_of(experiment, challenger),
+            require=call.constraints.require,
             champion=mine,
             challenger_side=side,
             expires=self._clock.utc().timestamp() + experiment.keep,

@@ -4,6 +4,7 @@
 
 A model that is drawn to the first picture it sees would decide every comparison, so each pair is asked about twice, the
 second time the other way round. Only where both answers name the same picture it is better; else the pair is a tie.
+Pairs whose calls ask more of whoever handles their data than the judge's settings promise are not shown to it.
 Any other answer is a failure: counted, never raised, and asked for again after `AGAIN`, `TRIES` times in all.
 
 What it costs is the price in the settings, for every question that was sent. The sum of a day is bounded in the commit
@@ -121,7 +122,7 @@ class Judging:
         if terms.why_off is not None or (self._silent_until is not None and self._clock.utc() < self._silent_until):
             return ended
         before = self._clock.utc() - AGAIN
-        for row in await self._db.unjudged_pairs(experiments, most, before, TRIES):
+        for row in await self._db.unjudged_pairs(experiments, most, before, TRIES, terms.data):
             now, asked = self._clock.utc(), Asked()
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
             if not await self._db.begin_judgement(

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from policies.money import NanoUsd
-from policies.types import OfferId
+from policies.types import OfferId, Requirements
 
 Outcome: TypeAlias = Literal["delivered", "refused", "failed", "timeout", "blank"]
 """`refused`: the prompt was; `blank`: a picture came, and nothing is on it."""
@@ -55,6 +55,8 @@ class Pair(Struct, frozen=True, kw_only=True):
     """The share of calls like it that are copied; it stands for 1 / share of them."""
     terms: str = ""
     """What was compared with what (`definition.terms_of`); empty where that was not kept."""
+    require: Requirements = Requirements()
+    """What the call asked of whoever handles its data; who else is shown its pictures must keep to it, too."""
     champion: Side
     challenger_side: Side
     measures: Mapping[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from gateway.storage.shadows import Judged, ShadowRow, party
 from gateway.yaml_files import BadFile
 from policies.experiments.definition import Challenger
 from policies.experiments.pairs import Pair, Side
+from policies.types import Requirements
 from providers.sandbox import start
 from providers.transport import Http
 from tests.gateway.test_shadow_run import home_of, keys
@@ -41,6 +42,7 @@ __all__ = ["keys"]  # a fixture
 NAME = "judged"
 RED, GREY = (240, 20, 20), (60, 90, 90)
 PRICE = 2_000_000
+ANYBODY = Requirements()
 
 
 class Later(SystemClock):
@@ -69,7 +71,18 @@ class Bench:
         assets = Assets(self.blobs, self.clock, None)
         self.judging = Judging(db=db, assets=assets, http=http, clock=self.clock, terms=lambda: self.terms)
 
-    async def keep(self, at: int, champion: tuple[int, int, int], challenger: tuple[int, int, int]) -> None:
+    def offers(self, terms: Mapping[str, object]) -> None:
+        """Have the judge work on other terms."""
+        usual = {"url": self.twin.url, "model": "sees-well", "key": KEY, "price": "$0.002", "timeout": "20s"}
+        self.terms = JudgeSettings.model_validate({**usual, **terms})
+
+    async def keep(
+        self,
+        at: int,
+        champion: tuple[int, int, int],
+        challenger: tuple[int, int, int],
+        require: Requirements = ANYBODY,
+    ) -> None:
         """A measured pair of two pictures, each of one colour, and what its call asked for."""
         side = Side(offer="fal:a", account="fal", quoted=1, billed=1, latency_s=1.0)
         kept = [asset(f"att_s{at}_{name}", team=party(NAME)) for name in ("ours", "theirs")]
@@ -82,6 +95,7 @@ class Bench:
             challenger="c",
             call_id=f"call_{at}",
             at=1.79e9 + at,
+            require=require,
             champion=replace(side, asset=kept[0].id),
             challenger_side=replace(side, offer="together:a", asset=kept[1].id),
             measures={"score": 0.0},
@@ -160,6 +174,26 @@ async def test_without_leave_it_is_not_told_the_prompt(bench: Bench) -> None:
     await bench.keep(1, GREY, RED)
     await bench.judging.some(1, [NAME])
     assert "a red wall" not in json.dumps(bench.twin.questions)
+
+
+@pytest.mark.parametrize(
+    ("require", "enough"),
+    [
+        (Requirements(region="eu"), {"region": "eu"}),
+        (Requirements(training="never"), {"training": "never"}),
+        (Requirements(retention_days=1), {"retention": "24h"}),
+    ],
+)
+async def test_a_call_that_minds_its_data_is_shown_only_to_a_judge_that_promises_as_much(
+    bench: Bench, require: Requirements, enough: dict[str, str]
+) -> None:
+    await bench.keep(1, GREY, RED, require)
+    for terms in ({}, {"region": "us", "retention": "25h", "training": "allowed"}):
+        bench.offers(terms)
+        assert await bench.judging.some(9, [NAME]) == {}
+    assert bench.twin.questions == []
+    bench.offers(enough)
+    assert await bench.judging.some(9, [NAME]) == {"better": 1}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +298,7 @@ async def test_the_gateway_asks_by_itself_about_experiments_that_compare_it(tmp_
         again = Challenger(name="again", account="fal")
         t = await open_trial(tmp_path, sandbox, experiment(again, compare=frozenset({"judge"})), terms=terms)
         try:
-            await t.asks()
+            await t.asks(require=Requirements(commercial=True))
             await t.pairs()
             while await t.app.measuring.some(10):
                 pass
@@ -273,6 +307,7 @@ async def test_the_gateway_asks_by_itself_about_experiments_that_compare_it(tmp_
             (pair,) = await t.pairs()
         finally:
             await t.app.stop()
+    assert pair.require == Requirements(commercial=True)
     assert pair.measures["judge"] == 0  # the sandbox draws the same for the same words and seed
     assert len(twin.questions) == 1
 

@@ -40,6 +40,7 @@ from policies.billing import Billing
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 from policies.money import NanoUsd
+from policies.types import DataTerms
 from providers.contract import ListedPrice, Ticket
 
 Durability = Literal["power", "process"]
@@ -465,11 +466,12 @@ class Database(Protocol):
         """Forget what was measured of an experiment's pairs, where both pictures are kept."""
 
     async def unjudged_pairs(
-        self, experiments: Sequence[str], limit: int, before: datetime, tries: int
+        self, experiments: Sequence[str], limit: int, before: datetime, tries: int, data: DataTerms
     ) -> Sequence[ShadowRow]:
         """Measured pairs of experiments of which both pictures are kept, that no judge has said anything about.
 
-        The oldest first; without those asked about since `before`, or `tries` times.
+        The oldest first; without those asked about since `before`, or `tries` times, and those whose calls ask for more
+        than `data`, which is what the judge does with what it is shown.
         """
 
     async def begin_judgement(

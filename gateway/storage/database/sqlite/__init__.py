@@ -49,6 +49,7 @@ from policies.billing import Billing
 from policies.experiments.constancy import Draw
 from policies.experiments.pairs import Pair
 from policies.money import NanoUsd
+from policies.types import DataTerms
 from providers.contract import ListedPrice, Ticket
 
 T = TypeVar("T")
@@ -522,11 +523,12 @@ class SqliteDatabase:
         await self._writer.submit(self._books.changed, shadows.UNMEASURE, experiment)
 
     async def unjudged_pairs(
-        self, experiments: Sequence[str], limit: int, before: datetime, tries: int
+        self, experiments: Sequence[str], limit: int, before: datetime, tries: int, data: DataTerms
     ) -> Sequence[ShadowRow]:
         """Measured pairs that no judge has said anything about."""
         names = values.encode(experiments).decode()
-        return await self._all(shadows.row, shadows.UNJUDGED, names, micros(before), tries, limit)
+        handled = data.region, not data.trains, data.retention_days
+        return await self._all(shadows.row, shadows.UNJUDGED, names, *handled, micros(before), tries, limit)
 
     async def begin_judgement(
         self, pair: Pair, at: datetime, cost: NanoUsd, *, before: datetime, since: datetime, most: NanoUsd

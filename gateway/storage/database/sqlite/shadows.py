@@ -33,6 +33,9 @@ UNJUDGED = f"""SELECT {PAIR} FROM shadow_pairs AS pairs
     AND body ->> '$.champion.outcome' = 'delivered' AND body ->> '$.challenger_side.outcome' = 'delivered'
     AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset')
     AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')
+    AND (body ->> '$.require.region' IS NULL OR body ->> '$.require.region' = ?)
+    AND (body ->> '$.require.training' IS NOT 'never' OR ?)
+    AND (body ->> '$.require.retention_days' IS NULL OR body ->> '$.require.retention_days' >= ?)
     AND NOT EXISTS (SELECT 1 FROM shadow_judgements
         WHERE pair = pairs.id AND (judgement IS NOT NULL OR shadow_judgements.at > ?))
     AND (SELECT COUNT(*) FROM shadow_judgements WHERE pair = pairs.id) < ?

@@ -13,7 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from gateway.cli.report_page import page
-from gateway.cli.shell import HERE, Stop, Where, open_records, print_json, run_async, say, table
+from gateway.cli.shell import HERE, Stop, Where, open_records, plain, print_json, run_async, say, table
 from gateway.money.currency import Currency, currency_of
 from gateway.money.periods import Kind, Period, day_of, period_of, zone_of
 from gateway.money.reports import NOT_RECORDED, Line, Report, report
@@ -22,6 +22,7 @@ from gateway.revisions import Revision, load_revision
 from gateway.storage.database import Database
 
 _COLUMNS = ("view", "name", "cost_nano_usd", "charge_nano_usd", "orders", "images", "cost", "charge", "currency")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHOWN = 10
 """Lines of a view that the terminal shows; files have them all."""
 
@@ -192,9 +193,14 @@ def _rows(found: Report, money: Currency) -> Iterator[Sequence[object]]:
     for view, lines in views(found):
         for line in lines:
             yield (
-                view, line.name, line.cost, line.charge, line.orders, line.images,
+                _inert(view), _inert(line.name), line.cost, line.charge, line.orders, line.images,
                 money.exact(line.cost), money.exact(line.charge), money.code,
             )  # fmt: skip
+
+
+def _inert(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: tags come from callers."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _text(found: Report, money: Currency) -> Iterator[str]:
@@ -257,7 +263,7 @@ def _advice(found: Report, money: Currency) -> Iterator[str]:
     for each in found.suggestions:
         worth = "" if each.nano_usd is None else f"{money.shown(each.nano_usd)}: "
         monthly = "" if each.per_month is None else f" ({money.shown(each.per_month)} a month)"
-        yield f"  {worth}{each.do}{monthly}"
-        yield f"      {each.evidence}"
+        yield f"  {worth}{plain(each.do)}{monthly}"
+        yield f"      {plain(each.evidence)}"
     for each_missing in NOT_RECORDED:
         yield f"  not looked at: {each_missing}"

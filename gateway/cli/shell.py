@@ -106,8 +106,16 @@ def print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
+def plain(text: str) -> str:
+    """Text in which nothing speaks to the terminal: tags come from callers, and may hold any character."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
     """Rows with aligned columns; those of `right` are aligned to the right."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return "\n".join(
         "  ".join(

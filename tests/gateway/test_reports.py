@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,56 @@ def test_a_report_comes_as_text_json_csv_and_one_html_file(tmp_path: Path, capsy
     assert "<svg" in html
     assert "&lt;b&gt;" in html
     assert not re.search(r"https?:|<script|<link|@import|url\(", html)
+
+
+HOSTILE = ("=HYPERLINK(1)", "\x1b[2J", "<script>", "Grüße 🎨", 'a,b\n"c"', "\u202egnp")
+
+
+async def hostile(folder: Path) -> tuple[int, int]:
+    """Books across the end of summer time, with refunds in another month; answers what October and November cost."""
+    db = SqliteDatabase(str(folder / "pixelgate.db"), "process")
+    begin = datetime(2026, 10, 24, 22, tzinfo=UTC)
+    for number in range(30):  # the day has 25 hours in Berlin
+        tags = {"from": HOSTILE[number % len(HOSTILE)], HOSTILE[number % len(HOSTILE)]: "x"}
+        await order(
+            db, begin + number * timedelta(hours=1), cost=1_000_003 + number, team=f"Zürich {number % 2}", tags=tags
+        )
+    for number, at in enumerate((datetime(2026, 10, 31, 23, 59, 59, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))):
+        await db.correct(Correction(book="cost", party="fal", amount=-7, note=f"{number}", at=at, endpoint="flux"))
+    await db.aclose()
+    spent = sum(1_000_003 + number for number in range(30))
+    return spent - 7, -7
+
+
+def test_every_format_says_the_same_to_the_nano_dollar_whatever_callers_call_things(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    october, november = asyncio.run(hostile(tmp_path))
+    where = ["--state", str(tmp_path)]
+
+    def said(*words: str) -> str:
+        assert run([*words, *where]) == 0
+        return capsys.readouterr().out
+
+    for day, cost in (("2026-10-25", october), ("2026-11-01", november)):
+        words = ("report", "monthly", "--date", day, "--tz", "UTC")
+        told = json.loads(said(*words, "--json"))
+        rows = list(csv.DictReader(io.StringIO(said(*words, "--csv"))))
+        for view in {row["view"] for row in rows}:
+            assert sum(int(row["cost_nano_usd"]) for row in rows if row["view"] == view) == cost, view
+        said(*words, "--html", str(tmp_path / "report.html"))
+        month = ("ledger", "export", "--month", day[:7])
+        focus = csv.DictReader(io.StringIO(said(*month, "--format", "focus")))
+        entries = csv.DictReader(io.StringIO(said(*month)))
+        posted = [row for row in entries if row["book"] == "cost" and row["kind"] in ("settle", "correction")]
+        assert told["total"]["cost_nano_usd"] == cost
+        assert sum(Decimal(row["BilledCost"]) for row in focus) == Decimal(cost) / USD
+        assert sum(int(row["amount"]) for row in posted) == cost
+        assert f"{Decimal(cost) / USD:f}".lstrip("-") in (tmp_path / "report.html").read_text()
+        assert not [row for row in rows if row["name"].startswith(("=", "+", "-", "@"))]
+        assert "\x1b" not in said(*words)
+    sunday = json.loads(said("report", "daily", "--date", "2026-10-25", "--tz", "Europe/Berlin", "--json"))
+    assert sunday["total"]["orders"] == 25
 
 
 @pytest.mark.parametrize(

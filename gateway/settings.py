@@ -438,7 +438,7 @@ class Limits(_Typed):
 
     requests_per_minute: int | None = Field(default=None, ge=1, description="Unlimited when left out.")
     images_per_minute: int | None = Field(default=None, ge=1, description="Unlimited when left out.")
-    budget: Dollars | None = Field(default=None, description="Over the key's life: $25; unlimited when left out.")
+    budget: Dollars | None = Field(default=None, gt=0, description="Over the key's life: $25; unlimited when left out.")
 
 
 class Settings(_Typed):

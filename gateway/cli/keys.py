@@ -321,7 +321,7 @@ def history(key_id: str | None = None, /, *, last: int = 50, json: Json = False,
 def _amount(field: str, text: str) -> int | None:
     option = _option(field)
     amount = _or_none(lambda text: _typed(option, parse_dollars, text), text)
-    if amount == 0 and field != "budget":
+    if amount == 0:
         raise Stop(f"{option} {text}: must be above $0; `{COMMAND} keys revoke` ends a key")
     return amount
 

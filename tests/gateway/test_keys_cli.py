@@ -91,6 +91,7 @@ def test_a_revoked_key_is_not_changed_any_more(keys: Keys) -> None:
         (("--concurrency", "0"), "--concurrency 0: at least 1"),
         (("--rpm", "many"), "--rpm many: at least 1"),
         (("--max-price", "0"), "--max-price 0: must be above $0"),
+        (("--budget", "$0"), "--budget $0: must be above $0"),
         (("--max-price", "-1"), "--max-price"),
         (("--max-size", "4"), "--max-size: '4' is not a size"),
         (("--tiers", "previw"), "did you mean 'preview'?"),

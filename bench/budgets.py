@@ -284,11 +284,11 @@ class Callers:
                 wish.end = "200" if response.status == 200 else f"{response.status} {_code(content)}"
                 told = float(response.headers.get("retry-after", 0))
                 wish.answers += 1
+                self.answers += 1
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass  # cut off: it comes back under the same idempotency key
         finally:
             self._open -= 1
-        self.answers += 1
         if self._kills and self.answers >= self._kills[0] and self._down is None:
             self._kills.pop(0)
             self._down = asyncio.create_task(self._die())

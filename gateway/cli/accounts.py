@@ -8,9 +8,11 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cyclopts import Parameter
 from pydantic import ValidationError
 
 from gateway.cli.shell import (
@@ -48,20 +50,48 @@ def list_accounts(*, json: Json = False, where: Where = HERE) -> None:
     print(table([head, *(_line(row) for row in rows)]))
 
 
-def add(  # noqa: PLR0913 - each is an option of its own
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Contract:
+    """What is agreed with the seller, and who may use it."""
+
+    team: str | None = None
+    """The one team that may use it; anyone when left out."""
+    team_calls: TeamCalls | None = None
+    """What else its calls may use: `also` all others, only other `models`, or nothing, as this is for `all`."""
+    concurrency: int | None = None
+    """Orders in flight at once that the contract allows."""
+    rate: float | None = None
+    """Orders per second that the contract allows."""
+    region: str | None = None
+    """Where prompts and pictures are processed, if the contract says."""
+    models: list[str] | None = None
+    """Sell only these models through it. Repeat the option for several."""
+    base_url: str | None = None
+    """Where the seller answers, when not at its usual place."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Key:
+    """Where its key is."""
+
+    key_env: str | None = None
+    """The variable, or the file in the secrets folder, that holds its key."""
+    sealed: bool = False
+    """Read its key from standard input, and keep it encrypted in the file."""
+
+
+USUAL, UNSAID = Contract(), Key()
+
+
+def add(
     name: str,
     /,
     *,
     kind: str,
-    team: str | None = None,
-    team_calls: TeamCalls | None = None,
-    key_env: str | None = None,
-    sealed: bool = False,
-    concurrency: int | None = None,
-    rate: float | None = None,
-    region: str | None = None,
-    models: list[str] | None = None,
-    base_url: str | None = None,
+    key: Key = UNSAID,
+    contract: Contract = USUAL,
     author: str | None = None,
     json: Json = False,
     where: Where = HERE,
@@ -77,45 +107,16 @@ def add(  # noqa: PLR0913 - each is an option of its own
         What it is called: lower case, digits, - and _.
     kind
         Which adapter speaks to it: fal, together, replicate, openai, selfhosted.
-    team
-        The one team that may use it; anyone when left out.
-    team_calls
-        What else calls of that team may use: `also` all others, only other `models`, or nothing, as this is for `all`.
-    key_env
-        The variable, or the file in the secrets folder, that holds its key.
-    sealed
-        Read its key from standard input, and keep it encrypted in the file.
-    concurrency
-        Orders in flight at once that the contract allows.
-    rate
-        Orders per second that the contract allows.
-    region
-        Where prompts and pictures are processed, if the contract says.
-    models
-        Sell only these models through it. Repeat the option for several.
-    base_url
-        Where the seller answers, when not at its usual place.
     author
         Who adds it; whoever types this when left out.
     """
     settings = where.settings()
-    if re.fullmatch(NAME, name) is None:
-        raise Stop(
-            f"{name!r} is no name of an account: a letter, then letters, digits, - and _; lower case, at most 32"
-        )
-    if name in settings.accounts:
-        raise Stop(f"there is an account {name} already; `{COMMAND} accounts remove {name}` first, or edit its file")
+    _must_be_new(settings, name)
     fields: dict[str, object] = {
         "kind": kind,
-        "team": team,
-        "team_calls": team_calls,
-        "key_env": key_env,
-        "key_sealed": _sealed(settings, name) if sealed else None,
-        "concurrency": concurrency,
-        "rate": rate,
-        "region": region,
-        "models": models,
-        "base_url": base_url,
+        "key_env": key.key_env,
+        "key_sealed": _sealed(settings, name) if key.sealed else None,
+        **asdict(contract),
     }
     fields = {field: value for field, value in fields.items() if value is not None}
     path = account_path(settings.config, name)
@@ -133,6 +134,15 @@ def add(  # noqa: PLR0913 - each is an option of its own
     print(f"added {name} in {path}; running gateways sell through it within a second")
     if account.why_off is not None:
         say(f"it is off for now: {account.why_off}")
+
+
+def _must_be_new(settings: Settings, name: str) -> None:
+    if re.fullmatch(NAME, name) is None:
+        raise Stop(
+            f"{name!r} is no name of an account: a letter, then letters, digits, - and _; lower case, at most 32"
+        )
+    if name in settings.accounts:
+        raise Stop(f"there is an account {name} already; `{COMMAND} accounts remove {name}` first, or edit its file")
 
 
 def remove(name: str, /, *, author: str | None = None, where: Where = HERE) -> None:

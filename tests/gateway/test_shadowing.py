@@ -8,6 +8,7 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from gateway.features.measuring import measured
@@ -18,8 +19,9 @@ from gateway.requests.call import Caller
 from policies.experiments.definition import Allowance, Calls, Challenger, Sample
 from policies.experiments.pairs import Pair, Side
 from policies.rules import Condition
-from tests.support.town import Town
-from tests.support.trials import NAME, experiment, revised, trial
+from providers.sandbox import start
+from tests.support.town import TIME_SCALE, Town, settings
+from tests.support.trials import NAME, experiment, open_trial, revised, trial
 
 
 async def test_a_copy_of_a_delivered_call_is_drawn_by_the_challenger_and_nobody_is_charged_for_it(
@@ -224,3 +226,20 @@ async def test_without_experiments_a_call_is_served_by_the_path_itself(tmp_path:
         serving = t.app.serve(town.call())
         assert getattr(serving, "__qualname__", "") == "Pipeline.serve"
         await serving
+
+
+async def test_two_experiments_keep_to_their_own_budgets_also_after_a_restart(tmp_path: Path) -> None:
+    price = 3_000_000
+    in_all = experiment(Challenger(name="again", account="fal"), budget=Allowance(day=10 * price, total=3 * price + 1))
+    a_day = replace(in_all, name="other", budget=Allowance(day=2 * price - 1, total=50 * price))
+    async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
+        for _ in range(2):
+            t = await open_trial(tmp_path, sandbox, in_all, a_day, terms=settings(tmp_path, sandbox.url))
+            try:
+                await asyncio.gather(*(t.app.serve(t.asked()) for _ in range(8)))
+                await t.copies_are_over()
+                assert 0 < await t.spent() <= 3 * price
+                assert len(await t.app.db.shadow_pairs("other")) <= 1
+                await t.assert_books_agree()
+            finally:
+                await t.app.stop()

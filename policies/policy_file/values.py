@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from policies.money import NanoUsd, from_usd
@@ -20,6 +20,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86_400)}
 _DOLLARS = re.compile(r"\$?\s*(\d+(?:\.\d+)?)", re.ASCII)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 _SIZE = re.compile(r"(\d{2,5})x(\d{2,5})", re.ASCII)
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -62,6 +63,15 @@ def parse_size(value: object) -> tuple[int, int]:
     if found is None:
         raise PydanticCustomError("size", "{value} is not a size: write width x height, as in 1024x1024", _shown(value))
     return int(found[1]), int(found[2])
+
+
+def parse_name(value: str) -> str:
+    """Refuse a name that could not stand in a command, a file name or a report as it is."""
+    if _NAME.fullmatch(value) is None:
+        raise PydanticCustomError(
+            "name", "{value} is no name: write up to 64 small letters, digits, - and _, a letter first", _shown(value)
+        )
+    return value
 
 
 def parse_tier(value: object) -> Tier:
@@ -125,7 +135,7 @@ Tiers = Annotated[
     Field(min_length=1),
     _one_or_more({"enum": [tier.word for tier in Tier]}),
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Name = Annotated[str, AfterValidator(parse_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})]
 
 
 class Section(BaseModel):

@@ -308,9 +308,10 @@ def _whens(file: ExperimentFile, policy: PolicyFile, move: Move) -> Iterator[Map
 
 def _unseen(rule: str, when: Mapping[str, object], unless: Mapping[str, object]) -> Iterator[str]:
     """What recorded calls do not tell of themselves."""
-    missing = [name for name in ("key", "tags") if name in when or name in unless]
-    if missing:
-        yield f"rule '{rule}' asks for {' and '.join(missing)}, which records do not keep: it moves nothing when played"
+    for said, word, comes in ((when, "asks for", "moves nothing"), (unless, "leaves out", "moves those calls as well")):
+        missing = [name for name in ("key", "tags") if name in said]
+        if missing:
+            yield f"rule '{rule}' {word} {' and '.join(missing)}, which records do not keep: when played, it {comes}"
 
 
 def condition_of(calls: ConditionFile, policy: PolicyFile) -> Mapping[str, object]:

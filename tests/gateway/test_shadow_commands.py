@@ -352,7 +352,8 @@ def test_a_stratum_that_is_named_is_adopted_on_its_own_verdict_only(desk: Desk) 
     desk.recorded(strata(**{'"web shop" preview': 0.7, "poster preview": 1.4, "- export": 0.7}))
     out, err = desk.types("adopt", NAME, "--stratum", "tag:app=web shop", "--stratum", "intent=preview")
     assert '+    when: {intent: [preview], tags: {app: "web shop"}}' in out
-    assert "rule 'adopt-dev-elsewhere' asks for tags, which records do not keep" in err
+    assert "rule 'adopt-dev-elsewhere' asks for tags, which records do not keep: when played, it moves nothing" in err
+    assert "rule 'adopt-dev-elsewhere' leaves out tags, which" in err
     _, err = desk.types("adopt", NAME, "--stratum", "tag:app=poster", code=1)
     assert f"{NAME}, rep, poster preview: stay. Cost is" in err
 

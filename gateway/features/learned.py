@@ -273,10 +273,9 @@ def _middle(picture: Image, side: int) -> Image:
     """The shorter side scaled, the middle of the longer one cut out: what CLIP was shown."""
     from PIL import Image as Pillow
 
-    scale = side / min(picture.size)
-    width, height = (max(round(scale * each), side) for each in picture.size)
+    width, height = (side * each // min(picture.size) for each in picture.size)
     scaled = picture.resize((width, height), Pillow.Resampling.BICUBIC)
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top = round((width - side) / 2), round((height - side) / 2)
     return scaled.crop((left, top, left + side, top + side))
 
 

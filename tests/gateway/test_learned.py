@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto
 from PIL import Image
@@ -72,6 +73,17 @@ def test_a_picture_is_shown_to_clip_once_whatever_is_measured_by_it(
     monkeypatch.setattr(learned._ClipImage, "embedding", counted)
     LearnedMeasures(models.all_of_them(tmp_path)).measures(RED, BLUE, "red")
     assert shown == [RED, BLUE]
+
+
+@pytest.mark.parametrize("size", [(100, 303), (303, 100), (17, 16), (1025, 1024)])
+def test_clip_sees_the_middle_of_a_picture_whole_and_nothing_beside_it(size: tuple[int, int]) -> None:
+    (width, height), side = size, min(size)
+    left, top = (width - side) // 2, (height - side) // 2
+    picture = Image.new("RGB", size, (255, 0, 0))
+    picture.paste((0, 255, 0), (left, top, left + side + 1, top + side + 1))
+    seen = np.asarray(learned._middle(picture, 16))
+    assert seen.shape == (16, 16, 3)
+    assert (seen[1:-1, 1:-1] == (0, 255, 0)).all()
 
 
 def test_an_empty_folder_is_no_fault(tmp_path: Path) -> None:

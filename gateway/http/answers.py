@@ -10,12 +10,12 @@ is in `pixelgate.nano_usd`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 import pybase64
-from litestar.types import Send
+from litestar.types import Scope, Send
 from msgspec import Struct
 
 from gateway.http.errors import JSON, OPENAI_VERSION, Headers
@@ -31,8 +31,12 @@ QUALITY_OF_TIER: Mapping[str, str] = {"preview": "low", "standard": "medium", "e
 CHARACTERS_PER_TOKEN = 4
 BLOCK = 32
 """Pixels."""
-WHOLE = 128 * 1024
+ONE_PIECE = 128 * 1024
 """Bytes up to which a body is sent in one piece: below this, memory is reused and each further message costs more."""
+Whole: TypeAlias = Callable[[object, int, Headers, bytes], bool]
+"""Takes the request's scope, status, headers and body; False where the answer has to be sent step by step."""
+WHOLE = "pixelgate.whole"
+"""The extension of ASGI by which our server takes a whole answer at once (`gateway.http.connections`)."""
 
 
 class Answer(Struct, frozen=True):
@@ -45,8 +49,12 @@ class Answer(Struct, frozen=True):
     events: AsyncIterator[bytes] | None = None
     """What is still to come of a streamed body."""
 
-    async def send(self, send: Send) -> None:
+    async def send(self, scope: Scope, send: Send) -> None:
         """Hand it to the server."""
+        if self.events is None and len(self.pieces) == 1:
+            whole = cast("Mapping[str, Whole]", scope.get("extensions") or {}).get(WHOLE)
+            if whole is not None and whole(scope, self.status, self.headers, self.pieces[0]):
+                return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         *more, last = self.pieces
         for piece in more:
@@ -177,7 +185,7 @@ def images_body(
         safety_identifier=shape.safety_identifier,
     )
     pieces = list(_pieces(services, _encode(head), delivery, shape.response_format))
-    return pieces if sum(map(len, pieces)) > WHOLE else (b"".join(pieces),)
+    return pieces if sum(map(len, pieces)) > ONE_PIECE else (b"".join(pieces),)
 
 
 def account_of(services: Services, call: Call, delivery: Delivery, cache: Cache) -> Account:

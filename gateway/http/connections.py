@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.errors import GatewayError, InvalidRequest
+from gateway.http.answers import WHOLE
 from gateway.http.bodies import MAX_DRAIN
-from gateway.http.errors import JSON, OPENAI_VERSION, HeadTooLarge, TooSlow, error_body, error_headers
+from gateway.http.errors import JSON, OPENAI_VERSION, Headers, HeadTooLarge, TooSlow, error_body, error_headers
 from gateway.ids import new_id
 
 MAX_HEAD = 64 * 1024
@@ -47,6 +49,16 @@ class GuardedProtocol(HttpToolsProtocol):
     unheard = 0
     """Bytes of a body that came after the answer to it was complete."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server has it
+        """Somebody has come."""
+        super().connection_made(transport)
+        self.extensions: dict[str, Any] = {WHOLE: self.answer_whole}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over: break the circle that would keep it in memory until a collection."""
+        super().connection_lost(exc)
+        self.extensions.clear()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser; end a connection that sends on and on without completing anything."""
         if self.refused:
@@ -59,6 +71,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is complete; what follows a body in its place is no header, whoever let it pass."""
         self.unread = self.idle_sweeps = self.pieces = self.unheard = 0
+        self.scope["extensions"] = self.extensions
         super().on_headers_complete()
         self.headers = []
 
@@ -71,6 +84,32 @@ class GuardedProtocol(HttpToolsProtocol):
             self.unheard += len(body)
             if self.unheard > MAX_DRAIN:
                 self.transport.close()
+
+    def answer_whole(self, scope: object, status: int, headers: Headers, body: bytes) -> bool:
+        """Write a whole answer at once; False where the connection is not as usual, and it has to be sent in steps.
+
+        The server checks a head name by name, and writes the body after it, which takes five times as long.
+        """
+        cycle = self.cycle
+        if (
+            cycle.scope is not scope
+            or cycle.response_started
+            or cycle.disconnected
+            or cycle.waiting_for_100_continue
+            or cycle.flow.write_paused
+            or not cycle.keep_alive
+            or cycle.scope["method"] == "HEAD"
+        ):
+            return False
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
+        if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
+            return False  # a value that would be read as another header; the server refuses it
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(head + body)
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""

@@ -118,7 +118,7 @@ async def respond(services: Services, read: Read, scope: Scope, receive: Receive
         return
     answer = await draw(services, read, scope, receive)
     if answer is not None:
-        await answer.send(send)
+        await answer.send(scope, send)
 
 
 class Drawing:

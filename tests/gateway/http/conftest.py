@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -325,6 +326,22 @@ class Door:
                 return await reader.read()
         finally:
             writer.close()
+
+    async def conversation(self, *requests: bytes) -> list[bytes]:
+        """The answers to these very bytes, each sent once the answer before it was there; all on one connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        heard = []
+        try:
+            async with asyncio.timeout(20):
+                for request in requests:
+                    writer.write(request)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = re.search(rb"content-length: (\d+)", head.lower())
+                    assert length is not None, head
+                    heard.append(head + await reader.readexactly(0 if request[:4] == b"HEAD" else int(length[1])))
+        finally:
+            writer.close()
+        return heard
 
     async def raw_post(self, body: bytes, content_type: str = "application/json") -> httpx.Response:
         return await self.http.post("/v1/images/generations", content=body, headers={"content-type": content_type})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.http import bodies, connections
+from gateway.http import bodies, connections, drawing
 
 if TYPE_CHECKING:
     from tests.gateway.http.conftest import Door
@@ -172,11 +172,28 @@ async def test_a_thousand_requests_at_once_on_one_connection_are_all_answered(do
     "value", ["a\r\nx-injected: 1", "a\nx-injected: 1", "a\u2028x-injected: 1", "%0d%0ax-injected: 1", "\x1b[2J"]
 )
 @pytest.mark.parametrize("name", ["prompt", "model", "user", "safety_identifier", "parent", "intent"])
-async def test_nothing_a_caller_sends_becomes_a_header(door: Door, name: str, value: str) -> None:
-    raw = await door.raw(post(door, json.dumps({"prompt": "a kite", name: value}).encode()))
-    head = raw.partition(b"\r\n\r\n")[0]
+@pytest.mark.parametrize("close", [True, False])
+async def test_nothing_a_caller_sends_becomes_a_header(door: Door, name: str, value: str, close: bool) -> None:
+    body = json.dumps({"prompt": "a kite", name: value}).encode()
+    head = (await door.conversation(post(door, body, close=close)))[0].partition(b"\r\n\r\n")[0]
     assert b"x-injected" not in head.lower()
     assert b"\x1b" not in head
+
+
+async def test_a_header_of_ours_that_would_be_two_is_not_sent(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "images_headers", lambda *_: [(b"x-pixelgate-policy", b"a\r\nx-injected: 1")])
+    assert await door.raw(post(door, BODY, close=False)) == b""  # and the connection is closed
+
+
+async def test_answers_on_a_kept_connection_are_whole(door: Door) -> None:
+    head = b"HEAD /v1/images/generations HTTP/1.1\r\nHost: x\r\n\r\n"
+    drawn, refused, last = await door.conversation(post(door, BODY, close=False), head, post(door, BODY))
+    assert refused.startswith(b"HTTP/1.1 405 ")
+    assert refused.endswith(b"\r\n\r\n")
+    assert b"connection: close" not in drawn.lower()
+    for raw in (drawn, last):
+        ((status, body),) = answers(raw)
+        assert (status, len(json.loads(body)["data"])) == (200, 1)
 
 
 TRAVERSALS = [

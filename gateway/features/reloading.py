@@ -25,8 +25,10 @@ from gateway.settings import Account, Settings
 from gateway.yaml_files import BadFile, Fault
 from policies.catalog import known_prices
 
-POLL_S = 0.1
-"""Seconds between two looks at the files; a look at forty costs a tenth of a millisecond."""
+POLL_S = 0.2
+"""Seconds between two looks at the files; a look at forty costs half a millisecond, most of it for the thread."""
+STILL_S = 0.1
+"""Seconds for which changed files must hold still."""
 READS = 10
 """Times that files which keep changing are looked at, and then read, before that is said."""
 TOLD = 20
@@ -180,7 +182,7 @@ class Reloading:
         return stamp != self._stamp
 
     async def _later_stamp(self) -> Stamp:
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(STILL_S)
         return await asyncio.to_thread(stamp_of, self._settings)
 
     async def _read_while_still(self) -> tuple[Settings, Revision]:

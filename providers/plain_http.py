@@ -81,6 +81,9 @@ class _Connection(asyncio.Protocol):
     """One connection, one exchange at a time; the callbacks named `on_...` are httptools'."""
 
     def __init__(self, register: set[_Connection], limit: int) -> None:
+        from httptools import HttpParserError, HttpResponseParser
+
+        self._new_parser, self._no_http = HttpResponseParser, HttpParserError
         self._register = register
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -95,10 +98,8 @@ class _Connection(asyncio.Protocol):
         self.since = 0.0
 
     async def exchange(self, request: bytes, seconds: float) -> Answer:
-        from httptools import HttpResponseParser
-
         assert self._transport is not None
-        self._parser = HttpResponseParser(self)
+        self._parser = self._new_parser(self)
         self._headers, self._body, self._size, self._status = CIMultiDict(), [], 0, 0
         self._answer = self._loop.create_future()
         timer = self._loop.call_later(seconds, self._fail, TimeoutError())
@@ -128,14 +129,12 @@ class _Connection(asyncio.Protocol):
         self._fail(Cut(f"the answer broke off ({why})", self._status) if self._status else Lost(why))
 
     def data_received(self, data: bytes) -> None:
-        from httptools import HttpParserError
-
         if self._parser is None:
             self.close()  # nothing was asked for
             return
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except self._no_http as error:
             self.usable = False
             self._fail(Cut(f"no HTTP ({type(error).__name__})", self._status))
 

@@ -204,7 +204,7 @@ class Painter:
         ]
 
     def _picture(self, call: Call, index: int) -> Delivered:
-        image_id = new_id("img")
+        image_id = f"{sibling(call.id, 'img')}{index:x}"
         extension = {"png": "png", "jpeg": "jpg", "webp": "webp"}[call.request.format]
         path = f"{new_id('t')}/{image_id}.{extension}"
         self.pictures[path] = self.draws

@@ -7,6 +7,7 @@ specification. No decoder is involved: bytes from outside meet nothing but slici
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -18,6 +19,9 @@ from providers.contract import Format, Generation, Head, Image, Input, Order, Ti
 from providers.errors import BadDelivery, Unsupported
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK: Final = struct.Struct(">I4s")
+"""Length and kind, before what a chunk holds."""
+_PNG_CHECKSUM: Final = struct.Struct(">I")
 _JPEG: Final = b"\xff\xd8\xff"
 _WEBP_CHUNK_HEAD: Final = 30
 """Bytes from the start of a WebP file that hold its size, whichever of the three kinds it is."""
@@ -197,11 +201,11 @@ def _png_head(data: bytes) -> Head:
 def _png_complete(data: bytes) -> bool:
     view, at = memoryview(data), len(_PNG)
     while at + 12 <= len(data):
-        length = int.from_bytes(view[at : at + 4], "big")
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
         end = at + 12 + length
-        if end > len(data) or zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+        if end > len(data) or zlib.crc32(view[at + 4 : end - 4]) != _PNG_CHECKSUM.unpack_from(data, end - 4)[0]:
             return False
-        if data[at + 4 : at + 8] == b"IEND":
+        if kind == b"IEND":
             return True
         at = end
     return False

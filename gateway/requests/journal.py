@@ -124,6 +124,6 @@ def _note(candidate: Candidate) -> CandidateNote:
         round(candidate.latency_p50, 3),
         round(candidate.latency_p95, 3),
         candidate.headroom,
-        round(candidate.wait_s, 3),
-        round(candidate.late, 4),
+        candidate.wait_s and round(candidate.wait_s, 3),  # mostly 0; rounding costs as much as all the rest of a note
+        candidate.late and round(candidate.late, 4),
     )

@@ -58,7 +58,7 @@ def difference(row: AttemptRow, line: UsageRecord, reckoned: int, unit_price: in
         return Difference(row.endpoint, "not told", "the seller does not say how many units it bills")
     ours = Fraction(reckoned, unit_price)
     units, price = not _near(Fraction(line.units), ours), line.unit_nano_usd != unit_price
-    billed = f"{_text(line.units)} units at ${to_usd(line.unit_nano_usd)}"
+    billed = f"{_units(line.units)} at ${to_usd(line.unit_nano_usd)}"
     if not (units or price):
         off = half_even(Fraction(line.units) * line.unit_nano_usd) - line.nano_usd
         return Difference(row.endpoint, "discount", f"{billed}, less ${to_usd(off)}")
@@ -85,6 +85,10 @@ def _near(one: Fraction, other: Fraction) -> bool:
 
 def _decimal(units: Fraction) -> Decimal:
     return Decimal(round(units * 10**6)) / 10**6
+
+
+def _units(number: Decimal) -> str:
+    return f"{_text(number)} unit{'' if number == 1 else 's'}"
 
 
 def _text(number: Decimal) -> str:

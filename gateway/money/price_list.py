@@ -39,6 +39,8 @@ class Finding(Struct, frozen=True, kw_only=True):
     unit: str
     unit_before: str = ""
     """What the unit was called when it was last read, where that is another word."""
+    estimate: int | None = None
+    """What the seller estimates a unit to cost, where its list says another price than before, or than ours."""
     sold: bool = True
     """Whether its seller still has the model."""
     says: str
@@ -84,9 +86,12 @@ def expected(finding: Finding) -> int:
 
 
 def estimated(finding: Finding, price: int) -> Finding:
-    """What is to be told where a seller estimates another price for a unit than expected."""
+    """What is to be told where a seller estimates another price for a unit than expected; beside what its list says."""
+    if finding.verdict not in ("same", "apart"):
+        says = f"{finding.says}; its own estimate says ${to_usd(price)}"
+        return replace(finding, estimate=price, says=says)
     says = f"estimated at ${to_usd(price)} a unit, where ${to_usd(expected(finding))} was expected"
-    return replace(finding, verdict="estimate", theirs=price, unit_before="", says=says)
+    return replace(finding, verdict="estimate", theirs=price, says=says)
 
 
 def no_longer_sold(account: str, offers: Iterable[Offer], still: frozenset[str]) -> Iterator[Finding]:
@@ -145,7 +150,10 @@ def _change(finding: Finding, offer: Offer, now: datetime) -> PriceChange | None
         return _as_change(finding, offer, "price", ours, f"an estimate and no list: {finding.says}")
     if listed == ours or any(unit_price(row.tariff) == listed for row in offer.book if row.since and row.since > now):
         return None
-    return _as_change(finding, offer, "price", ours, _why_waits(offer, ours, listed))
+    waits = _why_waits(offer, ours, listed)
+    if finding.estimate is not None and not waits:
+        waits = f"the seller's own estimate says ${to_usd(finding.estimate)}"
+    return _as_change(finding, offer, "price", ours, waits)
 
 
 def _why_waits(offer: Offer, ours: int, listed: int) -> str:

@@ -110,7 +110,7 @@ def test_what_changes_in_silence_reaches_the_hook_as_price_as_unit_and_as_number
             until(lambda: told.first("bill_drift", nano_usd=27_000_000))
             done = where.run("ledger", "reconcile")
             assert done.returncode == 0, done.stdout + done.stderr
-            assert "1 order billed otherwise (price): 1 units at $0.026 billed, 1 at $0.025 reckoned" in done.stderr
+            assert "1 order billed otherwise (price): 1 unit at $0.026 billed, 1 at $0.025 reckoned" in done.stderr
             assert "1 order billed otherwise (price and units): 2 units at $0.026 billed" in done.stderr
 
 

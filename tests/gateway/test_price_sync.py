@@ -157,6 +157,16 @@ async def test_an_estimate_that_differs_from_list_and_book_is_told_and_waits_for
         assert (await t.apply()).revision is None
 
 
+async def test_a_list_that_its_sellers_own_estimate_contradicts_waits_for_somebody(tmp_path: Path) -> None:
+    async with market(tmp_path) as t:
+        await t.sync()
+        t.lists(prices={DEV: "0.026"}, estimated={DEV: "0.025"}, units={SCHNELL: "second"})
+        found = await t.sync()
+        assert found["fal:flux-dev"].change.listed == 26_000_000
+        assert found["fal:flux-dev"].change.waits == "the seller's own estimate says $0.025"
+        assert found["fal:flux-schnell"].change.kind == "unit"
+
+
 async def test_a_price_that_list_and_estimate_agree_upon_is_a_price_like_any(tmp_path: Path) -> None:
     async with market(tmp_path) as t:
         t.lists(prices={PRO: "0.031"})

@@ -178,7 +178,7 @@ def counted(units: str | None, price: int | None, amount: int) -> UsageRecord:
     ("told", "cause", "says"),
     [
         (counted("2", 1000, 2000), "units", "2 units at $0.000001 billed, 1 at $0.000001 reckoned"),
-        (counted("1", 1200, 1200), "price", "1 units at $0.0000012 billed, 1 at $0.000001 reckoned"),
+        (counted("1", 1200, 1200), "price", "1 unit at $0.0000012 billed, 1 at $0.000001 reckoned"),
         (counted("1.5", 900, 1350), "price and units", "1.5 units at $0.0000009 billed, 1 at $0.000001 reckoned"),
         (counted("1.0000001", 1000, 950), "discount", "1.0000001 units at $0.000001, less $0.00000005"),
         (counted(None, None, 950), "not told", "the seller does not say how many units it bills"),

@@ -7,6 +7,7 @@ Importable by any harness with the interface of `bench/routing/api.py`: `Pixelga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ from providers.contract import Abilities, ImageRequest, SizeRule
 
 NANO = 1e9
 MP = 1 << 20
+_until = itemgetter(1)
 INTENTS = {1: "draft", 2: "standard", 3: "export"}
 POLICY = Policy(
     name="bench",
@@ -76,7 +78,7 @@ class PixelgatePolicy(Driver):
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
         """The own pool; only how many GPUs are up is known, and those that are down are not used for long."""
         snapshot = self._snapshot
-        known = sorted(snapshot.gpu_state, key=lambda gpu: -gpu[1])[: snapshot.gpus_up]
+        known = sorted(snapshot.gpu_state, key=_until, reverse=True)[: snapshot.gpus_up]
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds

@@ -8,7 +8,6 @@ others stand idle.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from heapq import heapify, heapreplace
 
@@ -49,8 +48,8 @@ def outlook(
     own: list[float] = []
     others: list[float] = []
     for machine in machines.up:
-        left = machine.free_at - now
-        (own if machine.model in (model, None) else others).append(max(0.0, left))
+        left = machine.free_at - now if machine.free_at > now else 0.0
+        (own if machine.model == model or machine.model is None else others).append(left)
     if len(own) > 1 and _owes_one(machines, model, lanes):
         own.remove(min(own))  # the next machine free is for a model that has too few
     swapping = not own
@@ -82,10 +81,10 @@ def outlook(
 
 def _owes_one(machines: Machines, model: str, lanes: Mapping[str, int]) -> bool:
     """Whether a model has more machines than it should, and another fewer."""
-    loaded = Counter([machine.model for machine in machines.up])
-    if loaded[model] <= lanes.get(model, 0):
+    loaded = [machine.model for machine in machines.up]
+    if loaded.count(model) <= lanes.get(model, 0):
         return False
-    return any(wanted > loaded[other] for other, wanted in lanes.items() if other != model)
+    return any(wanted > loaded.count(other) for other, wanted in lanes.items() if other != model)
 
 
 def _take_over(others: list[float], queued: float, own: int, spare: float, terms: Pool) -> float | None:

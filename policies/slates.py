@@ -59,7 +59,7 @@ class Row:
         """Seconds an order will take: the middle of the forecast, p50, p95, and when to look at it again."""
         forecast = self.seller.forecast
         if self.version != forecast.version:
-            self.seconds = forecast.seconds(forecast.expected(self.amount))
+            self.seconds = forecast.of(self.amount)
             self.version = forecast.version
         return self.seconds
 

@@ -17,7 +17,7 @@ from gateway.cli.shell import Stop, dollars
 from gateway.cli.show import candidate_table
 from gateway.http.decisions import Explanation, explain
 from gateway.ids import sibling
-from gateway.requests.journal import DecisionNote
+from gateway.requests.journal import noted
 from policies.tariffs import MachineSecond
 from policies.types import Tier
 
@@ -89,7 +89,7 @@ def _converse(process: subprocess.Popen[str], told: str) -> list[Drawn]:
 async def _story(app: App, picture: Drawn) -> Explanation:
     call_id = sibling(picture.decision, "call")
     rows = await app.db.decisions(call_id)
-    notes = [msgspec.json.decode(row.body, type=DecisionNote) for row in rows]
+    notes = [noted(row.body) for row in rows]
     return explain(notes, await app.db.attempts(call_id))
 
 

@@ -100,7 +100,7 @@ async def _replayed(settings: Settings, decision_id: str) -> int:
 
 async def _taken(settings: Settings, decision_id: str) -> Explanation:
     from gateway.http.decisions import explain as explain_rows
-    from gateway.requests.journal import DecisionNote
+    from gateway.requests.journal import noted
 
     call_id = sibling(decision_id, "call")
     db = open_records(settings)
@@ -108,7 +108,7 @@ async def _taken(settings: Settings, decision_id: str) -> Explanation:
         rows = await db.decisions(call_id)
         if not rows:
             raise Stop(f"there is no decision {decision_id} in {settings.database_url}", code=1)
-        notes = [msgspec.json.decode(row.body, type=DecisionNote) for row in rows]
+        notes = [noted(row.body) for row in rows]
         return explain_rows(notes, await db.attempts(call_id))
     finally:
         await db.aclose()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -17,7 +16,7 @@ from gateway.ids import new_id
 from gateway.requests import quoting
 from gateway.requests.admission import Admission
 from gateway.requests.call import Call, Caller
-from gateway.requests.journal import DecisionNote, decision_row
+from gateway.requests.journal import decision_row, noted
 from gateway.requests.market import Market
 from gateway.requests.quoting import Invoices, QuotedOffer
 from gateway.requests.terms import under_rules
@@ -46,7 +45,7 @@ class Weighed(Struct, frozen=True, kw_only=True):
         first, then = self.weighed, self.weighed.then
         taken = [(first.ask, first.decision), *([then] if then is not None else ())]
         rows = [decision_row(self.call, ask, 0, decision, datetime.now(UTC)) for ask, decision in taken]
-        return explain([msgspec.json.decode(row.body, type=DecisionNote) for row in rows], [])
+        return explain([noted(row.body) for row in rows], [])
 
 
 class Work(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-import msgspec
 from litestar import route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -17,7 +16,7 @@ from gateway.http.operations import USUAL_HEADERS, Content, Operation, text_part
 from gateway.http.resources import HttpRequest, caller_of
 from gateway.http.services import Services
 from gateway.ids import sibling
-from gateway.requests.journal import CandidateNote, DecisionNote
+from gateway.requests.journal import CandidateNote, DecisionNote, noted
 from gateway.storage.rows import AttemptRow
 from policies.types import Rejection
 
@@ -78,7 +77,7 @@ def decisions(services: Services) -> HTTPRouteHandler:
         rows = await services.db.decisions(call_id)
         if not rows or any(row.team != caller.team for row in rows):
             raise NotFound(f"There is no decision '{decision_id[:80]}'.", param="id")
-        notes = tuple(msgspec.json.decode(row.body, type=DecisionNote) for row in rows)
+        notes = tuple(noted(row.body) for row in rows)
         return explain(notes, await services.db.attempts(call_id))
 
     return get_decision

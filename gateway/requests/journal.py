@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -12,9 +13,9 @@ from gateway.ids import sibling
 from gateway.requests.call import Call
 from gateway.storage.rows import DecisionRow
 from policies.judgement import judge
-from policies.picture import Picture
+from policies.picture import Picture, Seen
 from policies.policy import Policy
-from policies.types import Ask, Candidate, Decision, Offer, OfferId, Params, Rejection, Shed, Submit, Wait
+from policies.types import SCORED, Ask, Decision, Offer, OfferId, Params, Rejection, Shed, Submit, Wait
 from providers.contract import Operation
 
 encode = msgspec.json.Encoder().encode
@@ -66,16 +67,40 @@ class DecisionNote(Struct, frozen=True):
     """Whether every offer that could serve was failing, so that these were asked all the same."""
 
 
+Weight: TypeAlias = tuple[OfferId, tuple[int, ...]]
+"""An offer, and its total by scorer in the order of `SCORED`, to which new ones are added at the end."""
+
+
 class DecisionRecord(DecisionNote, frozen=True, omit_defaults=True):
-    """One decision with what it was taken from, so that it can be taken again; only the database has this."""
+    """One decision with what it was taken from, so that it can be taken again; only the database has this.
+
+    What it weighed stands in the picture already, so candidates are put together when somebody asks for them; rows of
+    older versions have them ready made.
+    """
 
     picture: Picture | None = None
+    ready: tuple[Weight, ...] = ()
+    lined_up: tuple[Weight, ...] = ()
+
+
+def noted(body: bytes) -> DecisionNote:
+    """A stored decision as people are shown it."""
+    return _told(msgspec.json.decode(body, type=DecisionRecord))
+
+
+def _told(record: DecisionRecord) -> DecisionNote:
+    fields = {name: getattr(record, name) for name in DecisionNote.__struct_fields__}
+    if record.picture is not None and (record.ready or record.lined_up):
+        seen = {each.offer: each for each in record.picture.seen}
+        fields["candidates"] = tuple([_note(seen[name], scores) for name, scores in record.ready])
+        fields["waiting"] = tuple([_note(seen[name], scores) for name, scores in record.lined_up])
+    return DecisionNote(**fields)
 
 
 def decided_again(body: bytes, policy: Policy, offers: Mapping[OfferId, Offer]) -> tuple[DecisionNote, Decision] | None:
     """Judge a stored picture again: what was decided, and what the same picture gives; None where none was stored."""
     record = msgspec.json.decode(body, type=DecisionRecord)
-    return None if record.picture is None else (record, judge(record.picture, policy, offers))
+    return None if record.picture is None else (_told(record), judge(record.picture, policy, offers))
 
 
 def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: datetime) -> DecisionRow:
@@ -90,9 +115,8 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         chosen=chosen,
         policy=decision.policy,
         prices=decision.prices,
-        candidates=tuple([_note(candidate) for candidate in decision.ranked]),
+        candidates=(),
         rejections=decision.rejected,
-        waiting=tuple([_note(candidate) for candidate in decision.waiting]),
         arm="" if call.regime is None else call.regime.arm,
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         rules=ask.constraints.rules,
@@ -100,6 +124,8 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         operation=ask.request.operation,
         soft_limit=call.soft_limit,
         panic=isinstance(picture, Picture) and picture.panic,
+        ready=tuple([(each.name, each.scores) for each in decision.ready]),
+        lined_up=tuple([(each.name, each.scores) for each in decision.lined_up]),
     )
     return DecisionRow(call_id=call.id, part=ask.part, number=number, at=at, team=call.caller.team, body=encode(note))
 
@@ -115,15 +141,15 @@ def said(decision: Decision) -> tuple[str, str | None]:
             return "shed", None
 
 
-def _note(candidate: Candidate) -> CandidateNote:
+def _note(seen: Seen, scores: tuple[int, ...]) -> CandidateNote:
     return CandidateNote(
-        candidate.offer.id,
-        candidate.costs,
-        candidate.quote.amount,
-        candidate.quote.unit,
-        round(candidate.latency_p50, 3),
-        round(candidate.latency_p95, 3),
-        candidate.headroom,
-        candidate.wait_s and round(candidate.wait_s, 3),  # mostly 0; rounding costs as much as all the rest of a note
-        candidate.late and round(candidate.late, 4),
+        seen.offer,
+        dict(zip(SCORED, scores, strict=False)),
+        seen.quote.amount,
+        seen.quote.unit,
+        round(seen.p50, 3),
+        round(seen.p95, 3),
+        seen.left,
+        round(seen.wait_s, 3),
+        round(seen.late, 4),
     )

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +19,7 @@ from gateway.cli.show import explained
 from gateway.errors import BudgetSpent, InvalidRequest
 from gateway.http.decisions import explain
 from gateway.requests.call import in_batch
-from gateway.requests.journal import DecisionNote
+from gateway.requests.journal import noted
 from gateway.storage.budgets import by_word, checked_window, counted_windows, window_at
 from gateway.storage.database import Closing, Correction
 from gateway.storage.database.sqlite import SqliteDatabase, books
@@ -296,7 +295,7 @@ async def test_what_a_soft_limit_made_of_a_call_stands_in_its_decision_and_is_ex
         call = replace(in_batch(t.call()), soft_limit="budget: the budget of team acme per month is past ...")
         await t.app.serve(call)
         rows = await t.app.db.decisions(call.id)
-        notes = [msgspec.json.decode(row.body, type=DecisionNote) for row in rows]
+        notes = [noted(row.body) for row in rows]
         assert {note.soft_limit for note in notes} == {call.soft_limit}
         assert call.soft_limit in explained(explain(notes, await t.app.db.attempts(call.id))).splitlines()
 

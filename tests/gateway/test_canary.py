@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from gateway.app import build
@@ -20,7 +19,7 @@ from gateway.cli import run
 from gateway.http.arms import Split
 from gateway.keys import make_key
 from gateway.requests.call import Caller
-from gateway.requests.journal import DecisionNote
+from gateway.requests.journal import DecisionNote, noted
 from gateway.revisions import Shelf
 from gateway.settings import read_pepper
 from tests.gateway.test_reloading import Edited, edited
@@ -242,4 +241,4 @@ async def kept(town: Edited) -> None:
 async def notes(t: Trial) -> list[DecisionNote]:
     """Every decision that was stored."""
     rows = await t.town.app.db._all(lambda row: bytes(row[0]), "SELECT body FROM decisions")  # type: ignore[attr-defined]
-    return [msgspec.json.decode(row, type=DecisionNote) for row in rows]
+    return [noted(row) for row in rows]

@@ -20,7 +20,7 @@ from gateway.http.decisions import explain
 from gateway.ids import new_id
 from gateway.requests.call import Call
 from gateway.requests.coalescing import Repeat
-from gateway.requests.journal import DecisionNote, decided_again, said
+from gateway.requests.journal import decided_again, noted, said
 from gateway.storage.activity import Spent
 from policies.types import Decision, Submit, Tier, Wait
 from providers.sandbox import Sandbox, start
@@ -86,7 +86,7 @@ async def test_the_story_of_the_call_tells_both_orders(tmp_path: Path) -> None:
     async with quiet_town(tmp_path) as t:
         call = clear(t)
         await t.app.pipeline.serve(call)
-        notes = [msgspec.json.decode(row.body, type=DecisionNote) for row in await t.app.db.decisions(call.id)]
+        notes = [noted(row.body) for row in await t.app.db.decisions(call.id)]
         assert [(note.operation, note.move) for note in notes] == [
             ("remove_background", "submit"),
             ("generate", "submit"),

@@ -12,7 +12,7 @@ from gateway.app import cost_engine
 from gateway.cli.show import explained
 from gateway.errors import ContentPolicy, DeadlinePassed, NoCapacity, NoOffer, Undeliverable
 from gateway.http.decisions import explain
-from gateway.requests.journal import DecisionNote, decided_again, said
+from gateway.requests.journal import decided_again, noted, said
 from gateway.revisions import Revision
 from policies.types import Decision, Engine, Rejection, Shed, Submit, Tier, Wait
 from providers.picture import probe
@@ -101,7 +101,7 @@ async def test_with_every_breaker_open_a_call_is_served_all_the_same_and_the_dec
         call = t.call(models=SCHNELL)
         delivery = await t.app.pipeline.serve(call)
         (row,) = await t.app.db.decisions(call.id)
-        story = explain([msgspec.json.decode(row.body, type=DecisionNote)], await t.attempts(call))
+        story = explain([noted(row.body)], await t.attempts(call))
         assert story.decisions[0].panic
         assert "every offer that could serve kept failing" in explained(story)
         assert await t.charged() == delivery.charge > 0

@@ -7,7 +7,7 @@
 
 A key is an account: `Authorization: Key sandbox-<account>` at fal, `Bearer sandbox-<account>` elsewhere.
 Accounts ending in `-broke` have no credit, those ending in `-tier1` are not sold Together's better models,
-those ending in `-low` are nearly out of it at Replicate.
+those ending in `-low` are nearly out of it at Replicate, those ending in `-plain` may not see bills at fal.
 """
 
 from __future__ import annotations

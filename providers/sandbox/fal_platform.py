@@ -24,6 +24,8 @@ _MOST_IDS = 50
 _PAGE = 50
 _MOST_PER_PAGE = 1000
 _NANO = 1_000_000_000
+_PLAIN = "-plain"
+"""Accounts whose key draws and sees prices, and nothing of what the workspace is billed."""
 
 
 class Amount(Struct, frozen=True):
@@ -114,6 +116,8 @@ class FalPlatform:
         name = _account(request)
         if name is None:
             return detail(401, "Authentication required")
+        if name.endswith(_PLAIN):
+            return _not_admin()
         try:
             lines = self._wanted(name, request.query)
             first, size = _page(request.query)
@@ -133,6 +137,8 @@ class FalPlatform:
         name = _account(request)
         if name is None:
             return detail(401, "Authentication required")
+        if name.endswith(_PLAIN):
+            return _not_admin()
         try:
             lines = self._wanted(name, request.query)
             first, size = _page(request.query)
@@ -171,6 +177,10 @@ class FalPlatform:
         for line in self._world.book.lines:
             if line.provider == "fal" and line.account == account and line.reported:
                 yield line
+
+
+def _not_admin() -> web.Response:
+    return detail(403, "This endpoint requires an admin API key")
 
 
 def _account(request: web.Request) -> str | None:

@@ -9,14 +9,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import ClientSession
 
-from gateway.app import overdue
+from gateway.app import build, overdue
 from gateway.money.matching import DAY
 from gateway.money.price_list import Verdict, compared
 from gateway.money.reconcile import drift
 from policies.tariffs import FirstMegapixel, MachineSecond, PerImage, PerMegapixel, Tariff
 from policies.types import Offer, Tier
 from providers.contract import Abilities, ListedPrice
-from tests.support.town import Town, town
+from providers.errors import Misconfigured
+from providers.sandbox import start
+from tests.support.town import TIME_SCALE, Town, settings, town
 
 
 def offer(tariff: Tariff) -> Offer:
@@ -107,6 +109,24 @@ async def test_bills_for_what_was_never_ordered_here_are_told_once_and_are_no_dr
         assert (ours.drift, [(each.endpoint, each.nano_usd) for each in ours.elsewhere]) == (
             0, [("fal-ai/flux-2-max", 70_000_000)],
         )  # fmt: skip
+
+
+async def test_a_key_that_may_not_see_bills_draws_at_the_books_prices_and_raises_no_alarm(
+    tmp_path: pathlib.Path,
+) -> None:
+    async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
+        account = {"kind": "fal", "key": "sandbox-fal-plain", "base_url": f"{sandbox.url}/fal"}
+        app = await build(settings(tmp_path, sandbox.url, accounts={"fal": account}))
+        await app.start()
+        t = Town(app, sandbox)
+        await app.serve(t.call())
+        await app.recovery.reconcile()
+        await app.recovery.glance()
+        with pytest.raises(Misconfigured, match="requires an admin API key"):
+            await drift(app.db, app.providers, app.clock.utc() - DAY)
+        assert await app.db.alerts(10) == []
+        assert sum((await t.costs()).values()) == sandbox.invoice()["total_nano_usd"]["fal"]
+        await app.stop()
 
 
 async def told_of(t: Town, kind: str) -> bool:

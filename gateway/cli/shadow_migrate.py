@@ -20,7 +20,7 @@ from gateway.cli.simulating import revision_of
 from gateway.revisions import PolicyText, Revision, load_revision
 from gateway.settings import Settings
 from gateway.yaml_files import BadFile
-from policies.experiments.definition import Allowance, Arm, Challenger, Experiment, Sample
+from policies.experiments.definition import LONGEST_KEPT, Allowance, Arm, Challenger, Experiment, Sample
 from policies.experiments.planning import Past, Plan, plan
 from policies.money import USD, to_usd
 
@@ -29,6 +29,9 @@ _CENT = USD // 100
 _DAY_S = 86_400.0
 _SLACK = 1.25
 """Copies beyond those planned, for those that are not drawn for want of room."""
+_READ_AFTER = 7
+"""Days after its end for which its pairs are still there to be read."""
+_LEAST_KEPT = 30
 _MOST_SHARE = 0.25
 """A larger share is not proposed: room to spare and money run out before."""
 
@@ -129,6 +132,7 @@ def experiment_for(revision: Revision, from_: str, to: str, model: str | None, d
         budget=Allowance(day=10**6 * USD, total=10**9 * USD),
         start=begins.timestamp(),
         stop=begins.timestamp() + days * _DAY_S,
+        keep=min(max(days + _READ_AFTER, _LEAST_KEPT) * _DAY_S, LONGEST_KEPT),
     )
 
 
@@ -170,4 +174,5 @@ def lines_of(experiment: Experiment, days: int) -> list[str]:
         f"budget: {flow(budget)}",
         f"start: {start}",
         f"stop: {start + timedelta(days=days)}",
+        f"keep: {experiment.keep / _DAY_S:.0f}d",
     ]

@@ -107,6 +107,8 @@ def text(found: Plan, experiment: Experiment) -> str:
     for each in found.challengers:
         parts += ["", *_of_challenger(each, experiment)]
     end = found.decided_in
+    if found.ends == 0:
+        return "\n".join([*parts, "", "No copy is drawn any more: it has ended, or its money is spent"])
     parts += ["", "A verdict " + (f"in about {days_of(end)}." if end is not None else "is out of reach: " + _advice())]
     return "\n".join(parts)
 
@@ -139,4 +141,4 @@ def days_of(days: float | None) -> str:
 
 
 def _advice() -> str:
-    return "copy a larger share, allow more money, mind larger differences, or compare less"
+    return "copy a larger share, allow more money, keep pairs for longer, mind larger differences, or compare less"

@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.cli.shadow_plan import days_of, margin_of
 from gateway.cli.shadow_shared import calls_a_day, experiment_of, spent_on
@@ -124,10 +125,12 @@ async def judged(db: Database, revision: Revision, experiment: Experiment) -> tu
     """An experiment as it stands by some records, and its pairs."""
     pairs = await db.shadow_pairs(experiment.name)
     a_day = await calls_a_day(db, experiment, revision, datetime.now(UTC) - timedelta(days=SEEN_DAYS))
+    spent, verdicts = await spent_on(db, experiment), judge(experiment, pairs, calls_a_day=a_day)
+    goes_on = spent < experiment.budget.total and experiment.stop_is_ahead(datetime.now(UTC).timestamp())
     told = Told(
         experiment=experiment,
-        verdicts=judge(experiment, pairs, calls_a_day=a_day),
-        spent=await spent_on(db, experiment),
+        verdicts=verdicts if goes_on else tuple([replace(each, days_left=None) for each in verdicts]),
+        spent=spent,
         left_out=await db.left_out(experiment.name),
         calls_a_day=a_day,
         judged=await db.judged(experiment.name),

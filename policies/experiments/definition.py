@@ -151,7 +151,11 @@ class Experiment(Struct, frozen=True, kw_only=True):
 
     def runs(self, at: float) -> bool:
         """Whether a call that comes at a moment can be one of it."""
-        return (self.start is None or at >= self.start) and (self.stop is None or at < self.stop)
+        return (self.start is None or at >= self.start) and self.stop_is_ahead(at)
+
+    def stop_is_ahead(self, at: float) -> bool:
+        """Whether its end has not come by a moment."""
+        return self.stop is None or at < self.stop
 
     def challenger(self, name: str) -> Challenger | None:
         """The challenger of that name."""

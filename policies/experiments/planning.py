@@ -210,7 +210,9 @@ def _measures(
             measure=measure,
             pairs=pairs,
             days=days,
-            hopeless=undecidable(pairs, a_day) or (ends is not None and days > min(ends, PATIENCE_DAYS)),
+            hopeless=undecidable(pairs, a_day)
+            or days > experiment.keep / _DAY_S
+            or (ends is not None and days > min(ends, PATIENCE_DAYS)),
             assumed=known is None,
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import ceil
 
 from msgspec import Struct
 
 from policies.catalog import Catalog
 from policies.eligibility import objection, steps_objection
-from policies.experiments.definition import Calls, Challenger, Experiment, Param, copied, fields_of
+from policies.experiments.definition import LONGEST_KEPT, Calls, Challenger, Experiment, Param, copied, fields_of
 from policies.experiments.sampling import on_itself
 from policies.money import NanoUsd, to_usd
 from policies.offer_prices import quote_at
@@ -26,6 +27,7 @@ SELLERS_WORDS: Mapping[str, frozenset[str]] = {
 }
 """Kind of seller -> fields that change pixels or speed and that its API reference has, beside those the catalogue fixes
 for an offer."""
+_DAY_S = 86_400.0
 _REQUEST_WORDS = ("steps", "guidance")
 
 
@@ -75,6 +77,7 @@ def findings_in(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
                 f"the cheapest is ${to_usd(min(costs))}",
                 hint=f"write at least ${to_usd(min(costs))}",
             )
+        yield from _forgotten(here, experiment)
         yield from _paid_twice(here, experiment, policy.experiments[:at])
 
 
@@ -216,6 +219,21 @@ def _square(calls: Calls) -> tuple[int, int] | None:
         return None
     side = int(calls.like.up_to**0.5) // 32 * 32
     return (side, side) if side and (calls.like.over is None or side * side > calls.like.over) else None
+
+
+def _forgotten(here: Loc, experiment: Experiment) -> Iterator[Finding]:
+    """Pairs that are gone before the experiment ends: a verdict would rest on the last of them alone."""
+    if experiment.start is None or experiment.stop is None:
+        return
+    lasts = experiment.stop - experiment.start
+    if experiment.keep < min(lasts, LONGEST_KEPT):
+        yield Finding(
+            loc=(*here, "stop"),
+            code="keep",
+            level="warning",
+            message=f"it lasts {lasts / _DAY_S:.0f} days, but pairs are forgotten after {experiment.keep / _DAY_S:g}",
+            hint=f"write `keep: {min(ceil(lasts / _DAY_S), 365)}d`, or end it sooner",
+        )
 
 
 def _paid_twice(here: Loc, experiment: Experiment, before: Iterable[Experiment]) -> Iterator[Finding]:

@@ -112,11 +112,11 @@ def test_a_plan_prices_an_experiment_and_says_when_it_can_be_decided(desk: Desk)
     out, _ = desk.types("plan", NAME, "--a-day", "4000")
     assert "4,000 calls a day, 400.0 of them copied: $5.0000 a day (budget $5)" in out
     assert "50 % of the copies are drawn" in out
-    (plan,) = desk.reads("plan", "--all", "--a-day", "1500")["plans"]
-    assert plan["copied_a_day"] == 150
-    assert plan["a_day"] == 150 * 25_000_000
+    (plan,) = desk.reads("plan", "--all", "--a-day", "1800")["plans"]
+    assert plan["copied_a_day"] == 180
+    assert plan["a_day"] == 180 * 25_000_000
     measures = {each["measure"]: each for each in plan["challengers"][0]["measures"]}
-    assert measures["latency"]["days"] == pytest.approx(measures["latency"]["pairs"] / 150)
+    assert measures["latency"]["days"] == pytest.approx(measures["latency"]["pairs"] / 180)
 
 
 def test_a_dry_run_of_a_policy_prices_its_experiments_and_changes_nothing(desk: Desk, tmp_path: Path) -> None:
@@ -173,6 +173,16 @@ def test_a_switch_is_among_the_suggestions_of_the_reports_on_spending(
     assert found["name"] == "switch-seller"
     assert f"shadow adopt {NAME} --challenger rep" in found["do"]
     assert found["nano_usd_per_month"] == pytest.approx(-promised, abs=1)
+
+
+def test_an_experiment_that_is_over_promises_nothing_more(desk: Desk) -> None:
+    desk.recorded(pairs(200))
+    assert "more." in desk.reads("report", NAME)["challengers"][0]["reason"]
+    edit(desk.policy, "budget: {day: $5", "stop: 2025-02-01\n    budget: {day: $5")
+    told = desk.reads("report", NAME)
+    assert told["state"] == "ended 2025-02-01"
+    assert told["challengers"][0]["reason"] == "Open: cost, latency, failures."
+    assert "No copy is drawn any more" in desk.types("plan", NAME, "--a-day", "4000", code=1)[0]
 
 
 def test_a_report_without_pairs_is_no_fault(desk: Desk) -> None:

@@ -78,6 +78,15 @@ def test_an_experiment_ends_when_it_stops(start: float | None, lasts: float) -> 
     assert planned(volume(100.0), start=start, stop=3 * DAY).ends == lasts
 
 
+def test_what_is_not_decided_before_its_first_pairs_are_forgotten_is_hopeless() -> None:
+    plenty = Allowance(day=10**6 * CENT, total=10**9 * CENT)
+    slowly = planned(volume(2.0), budget=plenty, compare=frozenset({"cost"}))
+    (needed,) = [each.days for each in slowly.challengers[0].measures]
+    assert 30 < needed < 90
+    assert slowly.hopeless
+    assert not planned(volume(2.0), budget=plenty, compare=frozenset({"cost"}), keep=90 * DAY).hopeless
+
+
 def test_what_is_planned_within_its_time_is_decided_and_the_rest_is_called_hopeless() -> None:
     plenty = Allowance(day=10**6 * CENT, total=10**9 * CENT)
     sure = planned(volume(4_000.0), budget=plenty, compare=frozenset({"cost"}))

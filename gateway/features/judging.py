@@ -41,6 +41,8 @@ AGAIN = timedelta(minutes=10)
 SIDE_PX = 1024
 """Pixels of the longer side of what it is shown, both alike, whatever was drawn."""
 
+_OF_THIS = frozenset({400, 413, 422})
+"""Statuses that are about what was asked; any other, and it would answer nobody."""
 WORDS = ("tie", "better", "worse")
 """For the judgements 0, 1 and -1, of the challenger's picture."""
 _TASK = (
@@ -184,7 +186,7 @@ class Judging:
         except WireError as error:
             raise Silent("connection lost", of_all=True) from error
         if answer.status != 200:
-            raise Silent(f"status {answer.status}", of_all=answer.status != 400)
+            raise Silent(f"status {answer.status}", of_all=answer.status not in _OF_THIS)
         return opinion(answer.body)
 
 

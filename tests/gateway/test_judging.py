@@ -205,6 +205,7 @@ async def test_a_call_that_minds_its_data_is_shown_only_to_a_judge_that_promises
         ({"answers": lambda _: ""}, "answer not as asked for"),
         ({"refuses": "I cannot look at that"}, "refused"),
         ({"status": 400}, "status 400"),
+        ({"status": 413}, "status 413"),
     ],
 )
 async def test_what_is_no_answer_is_counted_and_asked_for_again_three_times(

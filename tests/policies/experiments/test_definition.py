@@ -98,7 +98,11 @@ def test_parameters_of_the_request_are_told_from_fields_of_the_seller() -> None:
         ({"stop": "soon"}, "0.stop", "'soon' is no day: write one as in 2026-12-01"),
         ({"decide": {"margins": {"cost": "0%"}}}, "0.decide.margins.cost", "a margin of 0 can never be kept to"),
         ({"decide": {"margins": {"queue": "0s"}}}, "0.decide.margins.queue", "a margin of 0 can never be kept to"),
-        ({"compare": ["beauty"]}, "0.compare.0", "Input should be 'cost', 'latency', 'queue', 'failures' or 'score'"),
+        (
+            {"compare": ["beauty"]},
+            "0.compare.0",
+            "Input should be 'cost', 'latency', 'queue', 'failures', 'score', 'clip', 'aesthetic', 'judge' or 'votes'",
+        ),
         ({"keep": "1s"}, "0.keep", "Input should be greater than or equal to 3600"),
     ],
 )

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from bench.routing.traffic import Floats, Ints, api_factor, size_factor
 from bench.routing.world import CATALOGUE, POOL, World
-from policies.offline.simulator import ALPHA, OK, SLOT
+from policies.offline.world import ALPHA, OK, SLOT
 
 L = 30.0  # seconds per capacity slot
 LT = 600.0  # seconds per rate-limit slot

@@ -20,7 +20,9 @@ from bench.routing.api import Policy
 from bench.routing.bound import LT, Bound, L, Problem, Relaxation, prepare
 from bench.routing.traffic import Floats
 from bench.routing.world import POOL, World
-from policies.offline.simulator import FAILED, LATE, SWAP_S, Attempt, Gpu, Sim
+from policies.offline.own_machines import SWAP_S, Gpu
+from policies.offline.simulator import FAILED, LATE, Sim
+from policies.offline.state import Attempt
 
 
 class Witness(Sim):

@@ -22,7 +22,7 @@ from bench.routing.world import (
     slow_drift,
     squeeze,
 )
-from policies.offline.simulator import FAST_ERROR, HANG
+from policies.offline.world import FAST_ERROR, HANG
 
 HOUR = 3600.0
 

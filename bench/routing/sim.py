@@ -9,7 +9,9 @@ import numpy as np
 
 from bench.routing.api import Policy
 from bench.routing.world import POOL, World
-from policies.offline.simulator import CACHED, FAILED, IN_TIME, LATE, SLOT, SWAP_S, Sim
+from policies.offline.own_machines import SWAP_S
+from policies.offline.simulator import CACHED, FAILED, IN_TIME, LATE, Sim
+from policies.offline.world import SLOT
 
 
 def play(world: World, policy: Policy) -> dict[str, Any]:

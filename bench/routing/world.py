@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bench.routing.api import Account, Endpoint, Request, list_price
 from bench.routing.traffic import Traffic, api_factor, size_factor
-from policies.offline.simulator import ALPHA, FAST_ERROR, SLOT
+from policies.offline.world import ALPHA, FAST_ERROR, SLOT
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ FAL_PRO_TABLE = ((0.25, 0.02), (0.5625, 0.03), (1.0, 0.04))
 
 @dataclass
 class World:
-    """One scenario: a `policies.offline.simulator.World`. E endpoints, A accounts, K slots, R requests."""
+    """One scenario: a `policies.offline.world.World`. E endpoints, A accounts, K slots, R requests."""
 
     name: str
     seed: int

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.offline.catalog_world import CatalogWorld
-from policies.offline.simulator import OK, SLOT, Floats, Ints
+from policies.offline.world import OK, SLOT, Floats, Ints
 from policies.tariffs import by_time
 
 MOST = 60_000

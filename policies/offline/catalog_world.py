@@ -21,8 +21,8 @@ from policies.eligibility import objection, price_objection
 from policies.latency_forecast import work
 from policies.offer_prices import quote_at
 from policies.offline.contract import Account, Request
-from policies.offline.simulator import FAST_ERROR, HANG, OK, SLOT, Floats, Ints
 from policies.offline.trace import Kind, Trace
+from policies.offline.world import FAST_ERROR, HANG, OK, SLOT, Floats, Ints
 from policies.tariffs import Unpriced, by_time
 from policies.types import Ask, Offer
 
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 class CatalogWorld:
-    """A `policies.offline.simulator.World` whose requests are the orders' worth of pictures of a trace's calls.
+    """A `policies.offline.world.World` whose requests are the orders' worth of pictures of a trace's calls.
 
     A call of more pictures than `per_order` becomes several requests, as in the gateway.
     """

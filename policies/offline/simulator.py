@@ -2,40 +2,30 @@
 
     Sim(world, policy).run()
 
-`World` is the truth: who asks when, how long each order really takes, what it really costs, when a seller is down. The
-routing bench makes up such worlds (`bench/routing/world.py`); `policies/offline/catalog_world.py` builds one from the
-catalogue and the policy in force. The policy sees none of it but through `policies/offline/contract.py`.
+`World` (`policies/offline/world.py`) is the truth: who asks when, how long each order really takes, what it really
+costs, when a seller is down. The routing bench makes up such worlds (`bench/routing/world.py`);
+`policies/offline/catalog_world.py` builds one from the catalogue and the policy in force. The policy sees none of it
+but through `policies/offline/contract.py`. How own GPUs draw is in `policies/offline/own_machines.py`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from policies.offline.contract import Account, Event, Policy, Reason, Request
+from policies.offline.contract import Event, Policy, Reason, Request
+from policies.offline.own_machines import OwnMachines, Step
+from policies.offline.state import Attempt, View
+from policies.offline.world import FAST_ERROR, HANG, SLOT, EndpointT, World
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-
-SLOT = 10.0
-"""Seconds for which conditions stay as they are."""
-OK, FAST_ERROR, HANG = 0, 1, 2
-"""What happens to orders at an account: served, refused at once, or never answered."""
-ALPHA = 0.12
-"""Fixed share of a GPU step; the rest grows with the images in it."""
-SWAP_S = 3.0
-"""A GPU changes its model."""
 ARRIVE, FINISH, WAKE, EXPIRE, CHANGE, GPU = range(6)
 RTT = 0.05
 HANG_S = 60.0
-STEP_S = 7.0
-"""A GPU step is not filled beyond this many seconds: it cannot be interrupted."""
 MAX_ATTEMPTS = 8
 MAX_LIVE = 3
 IN_TIME, LATE, FAILED, CACHED = 1, 2, 3, 4
@@ -45,141 +35,7 @@ EVERY = 1024
 """Arrivals between two reports of progress."""
 
 
-class Endpoint(Protocol):
-    """Something that can be ordered from."""
-
-    @property
-    def name(self) -> str:
-        """As people call it."""
-
-    @property
-    def account(self) -> int:
-        """Index of the account whose limits it shares."""
-
-    @property
-    def model(self) -> str:
-        """What it draws with."""
-
-
-EndpointT = TypeVar("EndpointT", bound=Endpoint)
-
-
-class World(Protocol[EndpointT]):
-    """The truth. E endpoints, A accounts, K slots of SLOT seconds, the last of which goes on for ever."""
-
-    name: str
-    seed: int
-    horizon: float
-    """Seconds until the last arrival, or more."""
-    endpoints: list[EndpointT]
-    accounts: list[Account]
-    pool: int
-    """The account that is a pool of own GPUs; -1: there is none."""
-    gpus: int
-    mult: Floats
-    """[E, K] duration multiplier."""
-    perr: Floats
-    """[A, K] error probability."""
-    outage: Ints
-    """[A, K] OK, FAST_ERROR or HANG."""
-    limit: Floats
-    """[A, K] effective concurrency; for the pool, GPUs that are up."""
-    pricemul: Floats
-    """[E, K] of what is billed over what is listed."""
-    cold_idle: Floats
-    """[E] idle seconds after which a call is cold."""
-    cold_s: Floats
-    """[E] seconds that a cold call takes longer."""
-    warm: bool
-    """Whether every endpoint was used just before the beginning."""
-
-    @property
-    def size(self) -> int:
-        """Requests."""
-
-    def arrivals(self) -> Sequence[float]:
-        """When each request comes, in order."""
-
-    def request(self, r: int) -> Request:
-        """One of them, fresh."""
-
-    def keys(self) -> Sequence[int] | None:
-        """Of each request in a cache of answers, -1 where it has none; None: nothing is cached."""
-
-    def seconds(self, r: int, e: int) -> float:
-        """How long request `r` takes at `e` at multiplier 1; in the pool, a GPU step for it alone."""
-
-    def serves(self, r: int, e: int) -> bool:
-        """Whether `e` can serve request `r` at all."""
-
-    def bill(self, r: int, e: int, seconds: float) -> float:
-        """List price of request `r` at `e`, which took so long there."""
-
-    def chance(self, r: int, attempt: int) -> float:
-        """Uniform in 0..1: whether this attempt, counted from 0, fails."""
-
-    def unit_s(self, e: int, mp: float) -> float:
-        """GPU-seconds of a whole picture of this size, for endpoints of the pool."""
-
-
-class Attempt:
-    """One order at one endpoint."""
-
-    __slots__ = ("dead", "e", "queue_s", "req", "started", "state", "submitted")
-
-    def __init__(self, req: Request, e: int, now: float) -> None:
-        self.req, self.e, self.submitted = req, e, now
-        self.started = -1.0
-        self.queue_s = 0.0
-        self.dead = False
-        self.state = "new"
-
-
-class Gpu:
-    """One GPU of the pool."""
-
-    __slots__ = ("end", "i", "job", "model", "up")
-
-    def __init__(self, i: int) -> None:
-        self.i = i
-        self.model: str | None = None
-        self.job: list[Attempt] | None = None
-        self.up = True
-        self.end = 0.0
-
-
-class Step(NamedTuple):
-    """A GPU step that ends."""
-
-    gpu: Gpu
-    job: list[Attempt]
-    end: float
-
-
-Queue: TypeAlias = list[tuple[float, int, Attempt]]
-
-
-class View:
-    """The snapshot handed to the policy; read-only by convention."""
-
-    def __init__(self, accounts: int, gpus: int) -> None:
-        self.inflight = [0] * accounts
-        self.gpus_up = gpus
-        self.gpu_free = gpus
-        self.pool_backlog = 0.0
-        self.pool_batch_backlog = 0.0
-        self.pool_ends: list[float] = []
-        self.pool_queue: dict[tuple[str, bool], float] = {}
-        self.gpu_state: list[tuple[str | None, float]] = []
-        self.now = 0.0
-
-    @property
-    def pool_residual(self) -> float:
-        """Seconds until the next GPU frees; 0 when one is idle."""
-        return 0.0 if self.gpu_free > 0 or not self.pool_ends else max(0.0, min(self.pool_ends) - self.now)
-
-
-class Sim:
+class Sim(OwnMachines):
     """One run."""
 
     def __init__(
@@ -191,13 +47,11 @@ class Sim:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """`clock_ns` times decisions; `progress` hears how many requests have come."""
-        self.w, self.p = world, policy
-        self.pool = world.pool
-        self.heap: list[tuple[float, int, int, Any]] = []
-        self.seq = 0
-        self.now = 0.0
         accounts = len(world.accounts)
-        self.view = View(accounts, world.gpus)
+        super().__init__(world, View(accounts, world.gpus))
+        self.p = policy
+        self.heap: list[tuple[float, int, int, Any]] = []
+        self.now = 0.0
         self.running = [0] * accounts
         self.queue: list[deque[Attempt]] = [deque() for _ in range(accounts)]
         self.tokens = [a.burst for a in world.accounts]
@@ -214,9 +68,6 @@ class Sim:
         self.pm = world.pricemul.tolist()
         self.key = world.keys()
         self.kmax: int = world.mult.shape[1] - 1
-        self.gpus = [Gpu(i) for i in range(int(world.limit[self.pool].max()) if self.pool >= 0 else 0)]
-        self.pool_q: dict[str, Queue] = {}
-        self.view.gpu_state = [(None, 0.0) for _ in self.gpus]
         self.latency = np.full(world.size, np.nan)
         self.done = np.zeros(world.size, np.int8)
         """IN_TIME, LATE, FAILED or CACHED."""
@@ -224,11 +75,8 @@ class Sim:
         self.server = np.full(world.size, -1, np.int32)
         """The endpoint whose answer the caller got; -1: none."""
         self.throttled = self.hedges = self.attempts = self.errors = 0
-        self.gpu_busy = 0.0
-        self.recheck = -1.0
         self.waste = 0.0
         """What was billed for hedges that lost."""
-        self.swaps = self.steps = self.step_images = 0
         self.wakes: dict[int, float] = {}
         """Request -> when it asked to be asked again, last; whatever it asked for before counts no longer."""
         self.decide_ns: list[int] = []
@@ -237,7 +85,6 @@ class Sim:
         """Cache key -> the request in flight, or True when the answer is there."""
         self.followers: dict[int, list[tuple[Request, int]]] = {}
         self.by_endpoint = [0] * len(world.endpoints)
-        self.model_of = [e.model for e in world.endpoints]
         self.acct_of = [e.account for e in world.endpoints]
 
     # -- plumbing ---------------------------------------------------------------------------------
@@ -364,11 +211,7 @@ class Sim:
         req.live.append((e, t))
         self.view.inflight[a] += 1
         if a == self.pool:
-            att.state = "queued"
-            self.unback(att, -1.0)
-            self.seq += 1
-            heapq.heappush(self.pool_q.setdefault(self.model_of[e], []), (req.deadline, self.seq, att))
-            self.pool_dispatch(t)
+            self.enqueue(att, t)
             return
         k = self.k(t)
         if self.out[a][k] == FAST_ERROR:
@@ -550,139 +393,18 @@ class Sim:
         self.done[r.id] = CACHED if t <= r.deadline + 1e-9 else LATE
         self.latency[r.id] = t - r.arrival
 
-    # -- own GPU pool -----------------------------------------------------------------------------
-
-    def base_work(self, att: Attempt) -> float:
-        """Expected GPU-seconds of a request alone; the policy may know this, for it owns the pool."""
-        return self.w.unit_s(att.e, att.req.mp) * (ALPHA + (1 - ALPHA) * att.req.n)
-
-    def unback(self, att: Attempt, sign: float = 1.0) -> None:
-        """Take an attempt out of the backlog, or put it in."""
-        v, work, batch = self.view, self.base_work(att) * sign, att.req.batch
-        key = (self.model_of[att.e], batch)
-        v.pool_queue[key] = max(0.0, v.pool_queue.get(key, 0.0) - work)
-        if batch:
-            v.pool_batch_backlog = max(0.0, v.pool_batch_backlog - work)
-        else:
-            v.pool_backlog = max(0.0, v.pool_backlog - work)
-
-    def pool_dispatch(self, t: float) -> None:
-        """Start what can be started: earliest deadline first within a model."""
-        while True:
-            heads: dict[str, tuple[float, int, Attempt]] = {}
-            for model, q in self.pool_q.items():
-                while q and q[0][2].dead:
-                    heapq.heappop(q)
-                if q:
-                    heads[model] = q[0]
-            free = [g for g in self.gpus if g.up and g.job is None]
-            self.view.gpu_free = len(free)
-            if not heads or not free:
-                return
-            found = self.match(heads, free, t)
-            if found is None:
-                if self.recheck <= t:
-                    self.recheck = t + 1.0
-                    self.push(self.recheck, GPU, None)
-                return
-            self.step(*found, t)
-
-    def match(
-        self, heads: dict[str, tuple[float, int, Attempt]], free: Sequence[Gpu], t: float
-    ) -> tuple[Gpu, str] | None:
-        """Which free GPU runs which model next.
-
-        GPUs that have a wanted model first, then empty ones, and only then a swap: for a model nobody has loaded, one
-        whose queue has gathered the work of two swaps a GPU, or one whose head is about to be late.
-        """
-        order = sorted(heads, key=lambda m: heads[m][0])
-        for wanted in (*order, None):
-            for model in order if wanted is None else (wanted,):
-                for g in free:
-                    if g.model == wanted:
-                        return g, model
-        q = self.view.pool_queue
-        for model in order:
-            loaded = sum(1 for g in self.gpus if g.up and g.model == model)
-            att = heads[model][2]
-            slack = att.req.deadline - t - self.base_work(att)
-            gathered = q.get((model, False), 0) + q.get((model, True), 0)
-            if not loaded or gathered / loaded > 2 * SWAP_S or SWAP_S <= slack < SWAP_S + 1.0:
-                return free[0], model
-        return None
-
-    def step(self, g: Gpu, model: str, t: float) -> None:
-        """Start one step: the head and what of its size fits beside it."""
-        q = self.pool_q[model]
-        _, _, head = heapq.heappop(q)
-        unit = self.w.unit_s(head.e, head.req.mp)
-        job, images = [head], head.req.n
-        skipped: Queue = []
-        while q and images < 4 and len(skipped) < 8:
-            item = heapq.heappop(q)
-            att = item[2]
-            if att.dead:
-                continue
-            more = images + att.req.n
-            if att.req.mp == head.req.mp and more <= 4 and unit * (ALPHA + (1 - ALPHA) * more) <= STEP_S:
-                job.append(att)
-                images = more
-            else:
-                skipped.append(item)
-        for item in skipped:
-            heapq.heappush(q, item)
-        z = (
-            sum(a.req.n * self.w.seconds(a.req.id, a.e) / (unit * (ALPHA + (1 - ALPHA) * a.req.n)) for a in job)
-            / images
-        )
-        swap = g.model not in {None, model}
-        dur = unit * (ALPHA + (1 - ALPHA) * images) * z + (SWAP_S if swap else 0.0)
-        self.swaps += swap
-        self.steps += 1
-        self.step_images += images
-        g.model, g.job, g.end = model, job, t + dur
-        self.view.gpu_state[g.i] = (model, t + dur)
-        self.view.pool_ends.append(t + dur)
-        self.gpu_busy += dur
-        for a in job:
-            a.state, a.started, a.queue_s = "running", t, t - a.submitted
-            self.unback(a)
-            self.tell("started", a, t)
-        self.push(t + dur, FINISH, Step(g, job, t + dur))
-
-    def end_step(self, step: Step, t: float) -> None:
-        """A GPU step ends, unless its GPU went away meanwhile."""
-        g = step.gpu
-        if g.job is not step.job:
-            return
-        g.job = None
-        self.view.pool_ends.remove(step.end)
-        for att in step.job:
-            self.ended(att, self.pool, t, "running")
-        self.pool_dispatch(t)
-
     def conditions_changed(self, t: float) -> None:
         """Limits move; GPUs come and go."""
         for a in range(len(self.w.accounts)):
             if a != self.pool:
                 self.drain(a, t)
-        if self.pool < 0:
-            return
-        want = int(self.limit[self.pool][self.k(t)])
-        up = [g for g in self.gpus if g.up]
-        if len(up) > want:
-            for g in sorted(up, key=lambda g: g.job is not None)[: len(up) - want]:
-                g.up = False
-                if g.job is not None:
-                    job, g.job = g.job, None
-                    self.view.pool_ends.remove(g.end)
-                    for att in job:
-                        att.state = "lost"
-                        self.ended(att, self.pool, t, "lost")
-        else:
-            for g in self.gpus:
-                if len(up) < want and not g.up:
-                    g.up, g.model = True, None
-                    up.append(g)
-        self.view.gpus_up = want
-        self.pool_dispatch(t)
+        if self.pool >= 0:
+            self.machines_changed(int(self.limit[self.pool][self.k(t)]), t)
+
+    def step_ends(self, step: Step) -> None:
+        """A GPU step will end."""
+        self.push(step.end, FINISH, step)
+
+    def look_again(self, t: float) -> None:
+        """Look at the pool again."""
+        self.push(t, GPU, None)

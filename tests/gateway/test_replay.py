@@ -79,6 +79,17 @@ def test_a_dearer_price_book_moves_calls_away_from_who_became_dear(revision: Rev
     assert found.comparison.total.old.cost == before.total.old.cost
 
 
+def test_steps_that_a_rule_asks_for_cost_and_take_what_they_do(revision: Revision, tmp_path: Path) -> None:
+    rule = "\nrules:\n  - {rule: twice, params: [{offer: 'together:flux-schnell', steps: 8}]}\n"
+    here = {"model": "flux-schnell", "providers": {"only": ["together"]}}
+    ruled = revision_of(POLICY + rule)
+    found = replayed(calls(tmp_path, 60, 20.0, **here), revision, ruled).comparison.total
+    assert found.new.cost == 2 * found.old.cost > 0
+    assert found.new.p50 > found.old.p50
+    named = replayed(calls(tmp_path, 60, 20.0, steps=4, **here), revision, ruled).comparison.total
+    assert named.new == named.old
+
+
 def test_both_sides_are_judged_by_the_terms_of_the_old_one(revision: Revision, tmp_path: Path) -> None:
     lax = revision_of(POLICY.replace("latency_slo: 3s ", "latency_slo: 50s "))
     path = calls(tmp_path, every=0.4)

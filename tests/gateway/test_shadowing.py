@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
+from gateway.app import build
 from gateway.features.measuring import measured
 from gateway.features.privacy import Eraser
 from gateway.money.periods import period_of, zone_of
@@ -18,10 +19,11 @@ from gateway.money.reports import report_of
 from gateway.requests.call import Caller
 from policies.experiments.definition import Allowance, Calls, Challenger, Sample
 from policies.experiments.pairs import Pair, Side
-from policies.rules import Condition
+from policies.rules import Condition, Rule, Rules
+from policies.types import Params
 from providers.sandbox import start
-from tests.support.town import TIME_SCALE, Town, settings
-from tests.support.trials import NAME, experiment, open_trial, revised, trial
+from tests.support.town import TIME_SCALE, Town, settings, single_minded
+from tests.support.trials import NAME, Trial, experiment, open_trial, revised, trial
 
 
 async def test_a_copy_of_a_delivered_call_is_drawn_by_the_challenger_and_nobody_is_charged_for_it(
@@ -243,3 +245,22 @@ async def test_two_experiments_keep_to_their_own_budgets_also_after_a_restart(tm
                 await t.assert_books_agree()
             finally:
                 await t.app.stop()
+
+
+async def test_both_sides_are_asked_as_rules_have_their_offers_asked(tmp_path: Path) -> None:
+    few = Rule(name="few", params=(Params(offer="fal:flux-schnell", steps=2),))
+    async with await start(time_scale=TIME_SCALE, pictures="plain") as sandbox:
+        again = experiment(Challenger(name="again", account="fal"))
+        terms, plain = revised(settings(tmp_path, sandbox.url), again)
+        ruled = replace(plain, policy=replace(plain.policy, rules=Rules([few])))
+        app = await build(terms, ruled, engine=single_minded)
+        await app.start()
+        t = Trial(app, sandbox)
+        try:
+            await t.asks()
+            await t.pairs()
+            bodies = [each["body"] for each in sandbox.requests() if isinstance(each["body"], dict) and each["body"]]
+            assert [each.get("num_inference_steps") for each in bodies] == [2, 2]
+            await t.copies_are_over()
+        finally:
+            await app.stop()

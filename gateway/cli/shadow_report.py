@@ -24,7 +24,7 @@ from policies.experiments.definition import OF_PICTURES, Experiment, Measure
 from policies.experiments.pairs import Pair
 from policies.experiments.quantiles import Quantile
 from policies.experiments.readings import Reading
-from policies.experiments.verdicts import MONTH_DAYS, Money, Opinion, Tally, Verdict, judge
+from policies.experiments.verdicts import MONTH_DAYS, Money, Opinion, Tally, Verdict, judge, pairs_of
 
 SEEN_DAYS = 7.0
 """How far back the traffic is read that money is told for."""
@@ -100,7 +100,8 @@ def report(
     if html is not None:
         from gateway.cli.shadow_page import page, pictures_of
 
-        html.write_text(page(told, pictures_of(settings, told.experiment, pairs)), encoding="utf-8")
+        counted = [pair for each in told.experiment.challengers for pair in pairs_of(told.experiment, each, pairs)]
+        html.write_text(page(told, pictures_of(settings, told.experiment, counted)), encoding="utf-8")
         say(f"wrote {html}")
     if json:
         print_json(shape(told))

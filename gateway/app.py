@@ -7,8 +7,9 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -24,8 +25,6 @@ from gateway.features.invoices import Outlook, as_invoiced, outlooks
 from gateway.features.judging import WORDS, Judging
 from gateway.features.key_brake import KeyBrake, Terms
 from gateway.features.known_prices import remember
-from gateway.features.learned import LearnedMeasures
-from gateway.features.measuring import BUSY_S, MEASURE_S, Measuring
 from gateway.features.policy_history import History
 from gateway.features.pressure_watch import PressureWatch
 from gateway.features.price_watch import PriceWatch
@@ -74,6 +73,9 @@ from providers import registry
 from providers.contract import LoadsFirst, Provider
 from providers.transport import Http
 
+if TYPE_CHECKING:
+    from gateway.features.measuring import Measuring
+
 log = structlog.get_logger("gateway.app")
 
 T = TypeVar("T")
@@ -89,6 +91,10 @@ class Drop(Protocol):
 HEARTBEAT_S = 5.0
 TICK_S = 1.0
 EXPIRY_S = 60.0
+MEASURE_S = 10.0
+"""Seconds between two pairs measured while no order is under way."""
+BUSY_S = 120.0
+"""The same while some are: live calls would wait for 50 ms of work, and the first time for what it loads."""
 FIRST_LISTS_S = 60.0
 """Seconds after a start until sellers' lists are read: one that restarts daily reads them, too."""
 EXPIRE_AT_ONCE = 1_000
@@ -145,7 +151,6 @@ class App:
         self._house = self._make_house()
         self.regime = self._regime(revision.policy, revision.catalog, engine)
         self.shadowing = Shadowing(db=db, clock=clock, assets=assets, spawn=self.spawn, running=self.running)
-        self.measuring = Measuring(db, assets, LearnedMeasures(settings.models_folder))
         self.judging = Judging(db=db, assets=assets, http=http, clock=clock, terms=lambda: self.settings.shadow.judge)
         self._measured = self._asked = clock.now()
         self._opinion: asyncio.Task[Any] | None = None
@@ -509,6 +514,14 @@ class App:
             room = self.engine.room(capacity, self.admission.in_flight(capacity), self.clock.now())
             full[account] = full.get(account, False) or room > 0
         return full
+
+    @cached_property
+    def measuring(self) -> Measuring:
+        """Made when first needed: it comes with numpy, for which a start has no time."""
+        from gateway.features.learned import LearnedMeasures
+        from gateway.features.measuring import Measuring
+
+        return Measuring(self.db, self.assets, LearnedMeasures(self.settings.models_folder))
 
     async def _measure(self) -> None:
         waited = self.clock.now() - self._measured

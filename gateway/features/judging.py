@@ -23,7 +23,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
-from PIL import Image
 from pybase64 import b64encode
 
 from gateway.assets import Assets
@@ -226,6 +225,8 @@ def question(model: str, prompt: str | None, one: str, other: str) -> bytes:
 
 def plain(data: bytes, side: int = SIDE_PX) -> str:
     """A picture as a data URI, without anything that tells who drew it; raises `OSError` for what is no picture."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
         picture.draft("RGB", (side, side))
         shown = picture.convert("RGB")

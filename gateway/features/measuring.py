@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway.measuring")
 
-MEASURE_S = 10.0
-"""Seconds between two pairs measured while no order is under way."""
-BUSY_S = 120.0
-"""The same while some are: live calls would wait for 50 ms of work, and the first time for what it loads.
-"""
-
 
 class Measuring:
     """Measures pairs that nobody has measured yet."""

@@ -19,7 +19,6 @@ from gateway.clock import Clock
 from gateway.errors import BudgetSpent, GatewayError
 from gateway.features.alerts import Alerts
 from gateway.features.copying import KEY, side_of
-from gateway.features.measuring import pixels_of
 from gateway.features.shadow_budgets import budget_row
 from gateway.ids import new_id, sibling
 from gateway.requests.call import Call, Caller, Delivered, Ended
@@ -30,7 +29,6 @@ from gateway.storage.shadows import SENTINEL, party
 from policies.catalog import Catalog
 from policies.eligibility import nearest_size
 from policies.experiments.constancy import Change, Draw, changes
-from policies.experiments.picture_measures import luminance, phash
 from policies.types import Constraints, Offer
 from providers.contract import ImageRequest
 
@@ -196,5 +194,9 @@ class Sentinel:
 
 def _print(data: bytes) -> str:
     """The perceptual hash of a picture, in hexadecimal digits."""
+    # With numpy, which a start has no time for.
+    from gateway.features.measuring import pixels_of
+    from policies.experiments.picture_measures import luminance, phash
+
     bits = phash(luminance(pixels_of(data)))
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"

@@ -316,6 +316,16 @@ def test_help_is_quick_because_commands_load_when_they_are_called() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_start_loads_nothing_that_its_first_call_does_not_need() -> None:
+    script = (
+        "import sys, gateway.cli.serve; "
+        "heavy = {'numpy', 'PIL', 'onnxruntime', 'pyarrow', 'fal_client', 'together', 'openai', 'replicate'}; "
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [(["--tier", "soak"], "not in this release"), (["--tier=sauk"], "no tier 'sauk'"), (["--tier"], "needs a name")],

@@ -229,7 +229,7 @@ def whole(data: bytes) -> Head:
 
 def is_black(data: bytes) -> bool:
     """Whether every pixel is (nearly) black; undecodable bytes are `Unfit`."""
-    with _opened(data) as picture:
+    with opened(data) as picture:
         darkest_white = picture.convert("L").getextrema()[1]
     # The rounding of JPEG can lift black by a few levels.
     return isinstance(darkest_white, int | float) and darkest_white <= 4
@@ -258,7 +258,7 @@ def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
     from PIL.PngImagePlugin import PngInfo
 
     out = io.BytesIO()
-    with _opened(data) as picture:
+    with opened(data) as picture:
         origin, quality = _origin(picture), 100 if compression is None else compression
         if fmt == "png":
             told = PngInfo()
@@ -272,7 +272,7 @@ def convert(data: bytes, fmt: Format, compression: int | None) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[PillowImage]:
+def opened(data: bytes) -> Iterator[PillowImage]:
     """A picture about to be decoded; raises `Unfit` for what cannot be, or would fill our memory.
 
     We measured the first head of the file. A decoder believes the last one, so a file with two is looked at again.

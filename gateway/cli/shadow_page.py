@@ -10,7 +10,7 @@ from math import isfinite
 
 from msgspec import Struct
 
-from gateway.assets import MAX_PIXELS, FolderBlobs, blob_key
+from gateway.assets import MAX_PIXELS, FolderBlobs, Unfit, blob_key, opened
 from gateway.cli.charts import Pair as Bars
 from gateway.cli.charts import Whisker, document, pairs, rows, whiskers
 from gateway.cli.shadow_plan import days_of
@@ -93,15 +93,13 @@ async def _pictures(settings: Settings, experiment: Experiment, found: Sequence[
 
 def thumbnail(data: bytes) -> str | None:
     """A small copy as a data URI; None of what is no picture, or too large a one to decode."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with opened(data) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 return None
             small = picture.convert("RGB")
             small.thumbnail((SIDE_PX, SIDE_PX))
-    except (UnidentifiedImageError, OSError):
+    except Unfit:
         return None
     out = io.BytesIO()
     small.save(out, "JPEG", quality=80)

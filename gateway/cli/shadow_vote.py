@@ -13,7 +13,7 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from gateway.assets import FolderBlobs, blob_key
+from gateway.assets import FolderBlobs, Unfit, blob_key
 from gateway.cli.shadow_shared import experiment_of
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, open_records, print_json, run_async, say
 from gateway.cli.vote_page import Ballot, Shown, Votes, champion_is_left, page
@@ -134,7 +134,7 @@ async def _picture(db: Database, blobs: FolderBlobs, name: str, side: Side) -> s
     data = None if asset is None else await blobs.get(blob_key(asset.path))
     try:
         return None if data is None else plain(data, SIDE_PX)
-    except OSError:  # as Pillow calls what it cannot decode
+    except Unfit:
         return None
 
 

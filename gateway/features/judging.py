@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 from pybase64 import b64encode
 
-from gateway.assets import Assets
+from gateway.assets import Assets, Unfit, opened
 from gateway.clock import Clock
 from gateway.settings import JudgeSettings
 from gateway.storage.database import Database
@@ -165,7 +165,7 @@ class Judging:
                 raise Silent("picture gone")
             try:
                 shown.append(await asyncio.to_thread(plain, data))
-            except OSError as error:
+            except Unfit as error:
                 raise Silent("picture unreadable") from error
         return shown[0], shown[1]
 
@@ -193,7 +193,7 @@ def opinion(body: bytes) -> Better:
     """Which picture a chat completion calls better; raises `Silent` for anything but the JSON that was asked for."""
     try:
         choices = _completion(body).choices
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # too deep a body is no completion either
         raise Silent("no chat completion") from error
     message = choices[0].message if choices else _Message()
     if message.refusal:
@@ -224,10 +224,10 @@ def question(model: str, prompt: str | None, one: str, other: str) -> bytes:
 
 
 def plain(data: bytes, side: int = SIDE_PX) -> str:
-    """A picture as a data URI, without anything that tells who drew it; raises `OSError` for what is no picture."""
+    """A picture as a data URI, without anything that tells who drew it; raises `Unfit` for what is no picture."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+    with opened(data) as picture:
         picture.draft("RGB", (side, side))
         shown = picture.convert("RGB")
     shown.thumbnail((side, side))

@@ -10,7 +10,6 @@ Pairs hold no prompts. A measure that needs one reads what the live call asked f
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import numpy as np
 import structlog
 from msgspec.structs import replace
 
-from gateway.assets import Assets
+from gateway.assets import Assets, Unfit, opened
 from gateway.features.learned import LearnedMeasures
 from gateway.settings import Settings
 from gateway.storage.database import Database
@@ -66,8 +65,8 @@ class Measuring:
         prompt = await self._prompt(pair.call_id) if self.learned.reads_prompts else None
         try:
             return await asyncio.to_thread(measured, pair, champion, challenger, self.learned, prompt)
-        except OSError as error:  # as Pillow calls what it cannot decode
-            log.warning("pair_not_measured", pair=pair.id, detail=type(error).__name__)
+        except Unfit as unfit:
+            log.warning("pair_not_measured", pair=pair.id, detail=unfit.why)
             return pair
 
     async def _prompt(self, call_id: str) -> str | None:
@@ -94,9 +93,9 @@ def measured(
 ) -> Pair:
     """A pair with what its pictures say; a picture with nothing on it was not delivered but blank.
 
-    Raises `OSError` where nobody can decode them.
+    Raises `Unfit` where nobody can decode them.
     """
-    ours, theirs = _opened(champion), _opened(challenger)
+    ours, theirs = _decoded(champion), _decoded(challenger)
     found = dict(measures(_pixels(ours), _pixels(theirs)))
     if learned is not None:
         found |= learned.measures(ours, theirs, prompt)
@@ -109,14 +108,12 @@ def measured(
 
 
 def pixels_of(data: bytes) -> Pixels:
-    """A small copy of a picture; raises `OSError` where nobody can decode it."""
-    return _pixels(_opened(data))
+    """A small copy of a picture; raises `Unfit` where nobody can decode it."""
+    return _pixels(_decoded(data))
 
 
-def _opened(data: bytes) -> Image:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+def _decoded(data: bytes) -> Image:
+    with opened(data) as picture:
         picture.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG is decoded no larger than it must be
         return picture.convert("RGB")
 

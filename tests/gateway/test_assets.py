@@ -11,6 +11,9 @@ import pytest
 from PIL import Image as Pillow
 
 from gateway.assets import Unfit, convert, inspect, is_black
+from gateway.cli.shadow_page import thumbnail
+from gateway.features.judging import plain
+from gateway.features.measuring import pixels_of
 from providers.contract import Image, ImageRequest
 
 
@@ -43,7 +46,7 @@ async def test_a_bomb_is_no_picture_and_is_not_unpacked(name: str) -> None:
     data = BOMBS[name]
     tracemalloc.start()
     try:
-        for decode in (is_black, lambda data: convert(data, "jpeg", 80)):
+        for decode in (is_black, lambda data: convert(data, "jpeg", 80), pixels_of, plain, thumbnail):
             try:
                 decode(data)
             except Unfit:

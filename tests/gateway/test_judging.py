@@ -21,6 +21,8 @@ from gateway.assets import Assets, FolderBlobs, blob_key
 from gateway.cli import run
 from gateway.clock import SystemClock
 from gateway.features.judging import AGAIN, Judging, Silent, opinion
+from gateway.features.learned import LearnedMeasures
+from gateway.features.measuring import Measuring
 from gateway.settings import JudgeSettings, load_settings
 from gateway.storage.database import Database, open_database
 from gateway.storage.rows import RecipeRow
@@ -31,6 +33,7 @@ from policies.experiments.pairs import Pair, Side
 from policies.types import Requirements
 from providers.sandbox import start
 from providers.transport import Http
+from tests.gateway.test_assets import BOMBS
 from tests.gateway.test_shadow_run import home_of, keys
 from tests.support.books import asset
 from tests.support.judge import KEY, JudgeTwin, judge_twin, pictures
@@ -269,8 +272,26 @@ async def test_a_pair_whose_picture_is_gone_is_not_asked_about(bench: Bench) -> 
     assert bench.twin.questions == []
 
 
+@pytest.mark.parametrize("name", ["a second head of 900 megapixels", "a text that unpacks to 200 MB"])
+async def test_a_picture_that_no_decoder_takes_keeps_no_other_pair_from_being_looked_at(
+    bench: Bench, tmp_path: Path, name: str
+) -> None:
+    await bench.keep(1, GREY, RED)
+    await bench.keep(2, GREY, RED)
+    bomb, _ = await bench.db.call_assets("call_s1")
+    await bench.blobs.delete(blob_key(bomb.path))
+    await bench.blobs.put(blob_key(bomb.path), BOMBS[name])
+    assert await bench.judging.some(9, [NAME]) == {"picture unreadable": 1, "better": 1}
+    measuring = Measuring(bench.db, Assets(bench.blobs, bench.clock, None), LearnedMeasures(tmp_path))
+    await measuring.again(NAME)
+    assert [await measuring.some(1) for _ in range(3)] == [1, 1, 0]
+    broken, whole = await bench.db.shadow_pairs(NAME)
+    assert "score" in whole.measures
+    assert "score" not in broken.measures
+
+
 def test_a_strange_body_is_no_completion() -> None:
-    for body in (b"", b"[]", b'{"choices": 3}'):
+    for body in (b"", b"[]", b'{"choices": 3}', b"\xff", b'{"because": ' + b"[" * 1_000_000):
         with pytest.raises(Silent, match="no chat completion"):
             opinion(body)
     with pytest.raises(Silent, match="not as asked for"):

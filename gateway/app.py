@@ -66,6 +66,7 @@ from gateway.storage.database import Database, open_database
 from gateway.storage.policies import CanaryRow
 from policies.catalog import Catalog
 from policies.engine import CostEngine
+from policies.experiments.definition import Experiment
 from policies.policy import Policy
 from policies.types import Engine, Offer
 from policies.velocity import Brake
@@ -533,14 +534,14 @@ class App:
 
     async def _judge(self) -> None:
         """Ask about one pair; beside this loop, for an answer may take a minute."""
-        names = [each.name for each in self.revision.policy.experiments if "judge" in each.compare]
+        asking = [each for each in self.revision.policy.experiments if "judge" in each.compare]
         waited = self.clock.now() - self._asked
         is_asked = self._opinion is not None and not self._opinion.done()
-        if names and not is_asked and (not self.running or waited >= BUSY_S):
+        if asking and not is_asked and (not self.running or waited >= BUSY_S):
             self._asked = self.clock.now()
-            self._opinion = self.spawn(self._ask_judge(names))
+            self._opinion = self.spawn(self._ask_judge(asking))
 
-    async def _ask_judge(self, experiments: Sequence[str]) -> None:
+    async def _ask_judge(self, experiments: Sequence[Experiment]) -> None:
         try:
             ended = await self.judging.some(1, experiments)
             for why in ended.keys() - WORDS:

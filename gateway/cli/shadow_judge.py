@@ -17,6 +17,7 @@ from gateway.clock import SystemClock
 from gateway.features.judging import Judging
 from gateway.revisions import load_revision
 from gateway.settings import Settings
+from policies.experiments.definition import Experiment
 from providers.transport import Http
 
 
@@ -28,7 +29,7 @@ def judge(
     json: Json = False,
     where: Where = HERE,
 ) -> int:
-    """Ask the judge about the measured pairs of an experiment that nobody was asked about yet, while money lasts.
+    """Ask the judge about pairs that count and that it was not asked about yet, while money lasts; measured ones alone.
 
     Exit code 1: it did not say anything about some.
 
@@ -40,10 +41,10 @@ def judge(
         Only about so many of them.
     """
     settings = where.settings()
-    experiment_of(load_revision(settings), name)
+    experiment = experiment_of(load_revision(settings), name)
     if (why := settings.shadow.judge.why_off) is not None:
         raise Stop(f"there is no judge: {why}; see `shadow.judge` in gateway.yaml")
-    ended = run_async(_judge(settings, name, limit))
+    ended = run_async(_judge(settings, experiment, limit))
     said = {word: ended.pop(word, 0) for word in ("better", "worse", "tie")}
     if json:
         print_json({"experiment": name, **said, "failures": dict(ended)})
@@ -54,7 +55,7 @@ def judge(
     return 1 if ended else 0
 
 
-async def _judge(settings: Settings, name: str, limit: int | None) -> Counter[str]:
+async def _judge(settings: Settings, experiment: Experiment, limit: int | None) -> Counter[str]:
     db, http, ended = open_records(settings), Http(), Counter[str]()
     clock = SystemClock()
     assets = Assets(FolderBlobs(settings.assets_folder), clock, None)
@@ -63,7 +64,7 @@ async def _judge(settings: Settings, name: str, limit: int | None) -> Counter[st
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("judging", total=limit)
             while limit is None or ended.total() < limit:
-                some = await judging.some(1, [name])
+                some = await judging.some(1, [experiment])
                 if not some:
                     break
                 ended += some

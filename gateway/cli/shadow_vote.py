@@ -22,8 +22,10 @@ from gateway.revisions import load_revision
 from gateway.settings import Settings
 from gateway.storage.database import Database
 from gateway.storage.shadows import VoteRow, party
+from policies.experiments.definition import Experiment
 from policies.experiments.pairs import Pair, Side
 from policies.experiments.sampling import rolled
+from policies.experiments.verdicts import pairs_of
 
 SIDE_PX = 768
 """Pixels of the longer side of what people are shown."""
@@ -61,11 +63,11 @@ def vote(
         What order and sides follow from; another one each time when left out.
     """
     settings = where.settings()
-    experiment_of(load_revision(settings), name)
+    experiment = experiment_of(load_revision(settings), name)
     drawn = randbelow(2**31) if seed is None else seed
-    ballot = run_async(_ballot(settings, name, drawn, most=pairs, voter=voter.strip(), prompts=prompts))
+    ballot = run_async(_ballot(settings, experiment, drawn, most=pairs, voter=voter.strip(), prompts=prompts))
     if not ballot.pairs:
-        raise Stop(f"{name} has no pairs to vote on: both pictures must have come, and be kept")
+        raise Stop(f"{name} has no pairs to vote on: they must count in its report, with both pictures kept")
     output.write_text(page(ballot, voter.strip()), encoding="utf-8")
     say(f"wrote {output}: {len(ballot.pairs)} pairs; then `{COMMAND} shadow votes {name} FILE`")
 
@@ -98,11 +100,15 @@ def votes(name: str, /, *files: Path, json: Json = False, where: Where = HERE) -
     return 1 if strangers else 0
 
 
-async def _ballot(settings: Settings, name: str, seed: int, *, most: int, voter: str, prompts: bool) -> Ballot:
-    db, blobs = open_records(settings), FolderBlobs(settings.assets_folder)
+async def _ballot(
+    settings: Settings, experiment: Experiment, seed: int, *, most: int, voter: str, prompts: bool
+) -> Ballot:
+    db, blobs, name = open_records(settings), FolderBlobs(settings.assets_folder), experiment.name
     shown: list[Shown] = []
     try:
-        for pair in _in_order(await db.shadow_pairs(name), await db.votes(name), seed, voter):
+        found = await db.shadow_pairs(name)
+        counted = [pair for each in experiment.challengers for pair in pairs_of(experiment, each, found)]
+        for pair in _in_order(counted, await db.votes(name), seed, voter):
             ours, theirs = [await _picture(db, blobs, name, side) for side in (pair.champion, pair.challenger_side)]
             if ours is None or theirs is None:
                 continue

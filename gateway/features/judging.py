@@ -4,7 +4,8 @@
 
 A model that is drawn to the first picture it sees would decide every comparison, so each pair is asked about twice, the
 second time the other way round. Only where both answers name the same picture it is better; else the pair is a tie.
-Pairs whose calls ask more of whoever handles their data than the judge's settings promise are not shown to it.
+Pairs whose calls ask more of whoever handles their data than the judge's settings promise are not shown to it, nor are
+those that no report counts.
 Any other answer is a failure: counted, never raised, and asked for again after `AGAIN`, `TRIES` times in all.
 
 What it costs is the price in the settings, for every question that was sent. The sum of a day is bounded in the commit
@@ -29,7 +30,8 @@ from gateway.assets import Assets, Unfit, opened
 from gateway.clock import Clock
 from gateway.settings import JudgeSettings
 from gateway.storage.database import Database
-from gateway.storage.shadows import ShadowRow
+from gateway.storage.shadows import Compared, ShadowRow
+from policies.experiments.definition import Experiment, terms_of
 from providers.transport import Http, NotSent, WireError
 
 QUESTIONS = 2
@@ -114,16 +116,16 @@ class Judging:
         self._terms = terms
         self._silent_until: datetime | None = None
 
-    async def some(self, most: int, experiments: Sequence[str]) -> Counter[str]:
-        """Ask about the oldest pairs of some experiments, at most so many.
+    async def some(self, most: int, experiments: Sequence[Experiment]) -> Counter[str]:
+        """Ask about the oldest pairs that count in some experiments, at most so many.
 
         How they ended: `better`, `worse`, `tie`, or why the judge did not say; none where the day's budget is spent.
         """
         terms, ended = self._terms(), Counter[str]()
         if terms.why_off is not None or (self._silent_until is not None and self._clock.utc() < self._silent_until):
             return ended
-        before = self._clock.utc() - AGAIN
-        for row in await self._db.unjudged_pairs(experiments, most, before, TRIES, terms.data):
+        before, compared = self._clock.utc() - AGAIN, compared_in(experiments)
+        for row in await self._db.unjudged_pairs(compared, most, before, TRIES, terms.data):
             now, asked = self._clock.utc(), Asked()
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
             if not await self._db.begin_judgement(
@@ -187,6 +189,16 @@ class Judging:
         if answer.status != 200:
             raise Silent(f"status {answer.status}", of_all=answer.status not in _OF_THIS)
         return opinion(answer.body)
+
+
+def compared_in(experiments: Sequence[Experiment]) -> list[Compared]:
+    """What pairs of some experiments compare, where they count."""
+    return [
+        Compared(each.name, challenger.name, terms)
+        for each in experiments
+        for challenger in each.challengers
+        for terms in ("", terms_of(each, challenger))
+    ]
 
 
 def opinion(body: bytes) -> Better:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -21,6 +22,15 @@ SENTINEL = "_sentinel"
 def party(experiment: str) -> str:
     """Under which name the books keep what copies of an experiment cost."""
     return f"{PARTY}{experiment}"
+
+
+class Compared(NamedTuple):
+    """What some pairs compare."""
+
+    experiment: str
+    challenger: str
+    terms: str
+    """As `definition.terms_of` writes it; empty where that was not kept."""
 
 
 class ShadowRow(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ NAME = "judged"
 RED, GREY = (240, 20, 20), (60, 90, 90)
 PRICE = 2_000_000
 ANYBODY = Requirements()
+COMPARED = [experiment(name=NAME)]
 
 
 class Later(SystemClock):
@@ -95,7 +98,7 @@ class Bench:
         pair = Pair(
             id=f"pair_{at}",
             experiment=NAME,
-            challenger="c",
+            challenger="together",
             call_id=f"call_{at}",
             at=1.79e9 + at,
             require=require,
@@ -139,23 +142,23 @@ async def test_the_better_picture_wins_whichever_is_shown_first(bench: Bench) ->
     await bench.keep(1, GREY, RED)
     await bench.keep(2, RED, GREY)
     await bench.keep(3, RED, RED)
-    assert await bench.judging.some(9, [NAME]) == {"better": 1, "worse": 1, "tie": 1}
+    assert await bench.judging.some(9, COMPARED) == {"better": 1, "worse": 1, "tie": 1}
     assert await bench.judged() == [1, -1, 0]
     assert len(bench.twin.questions) == 5  # a tie is none the other way round
     assert await bench.db.judged(NAME) == Judged(judgements={1: 1, -1: 1, 0: 1}, cost=5 * PRICE)
-    assert await bench.judging.some(9, [NAME]) == {}  # nobody is asked twice
+    assert await bench.judging.some(9, COMPARED) == {}  # nobody is asked twice
 
 
 async def test_a_judge_that_always_takes_the_first_decides_nothing(bench: Bench) -> None:
     bench.twin.answers = lambda _: '{"better": "A"}'
     await bench.keep(1, GREY, RED)
-    assert await bench.judging.some(9, [NAME]) == {"tie": 1}
+    assert await bench.judging.some(9, COMPARED) == {"tie": 1}
     assert await bench.judged() == [0]
 
 
 async def test_a_question_has_the_shape_of_the_official_client_and_names_nobody(bench: Bench) -> None:
     await bench.keep(1, GREY, RED)
-    await bench.judging.some(1, [NAME])
+    await bench.judging.some(1, COMPARED)
     ours, turned = bench.twin.questions
     client = AsyncOpenAI(base_url=bench.twin.url, api_key=KEY, max_retries=0)
     answered = await client.chat.completions.create(**ours)
@@ -175,7 +178,7 @@ async def test_a_question_has_the_shape_of_the_official_client_and_names_nobody(
 async def test_without_leave_it_is_not_told_the_prompt(bench: Bench) -> None:
     bench.terms = bench.terms.model_copy(update={"prompts": False})
     await bench.keep(1, GREY, RED)
-    await bench.judging.some(1, [NAME])
+    await bench.judging.some(1, COMPARED)
     assert "a red wall" not in json.dumps(bench.twin.questions)
 
 
@@ -193,10 +196,10 @@ async def test_a_call_that_minds_its_data_is_shown_only_to_a_judge_that_promises
     await bench.keep(1, GREY, RED, require)
     for terms in ({}, {"region": "us", "retention": "25h", "training": "allowed"}):
         bench.offers(terms)
-        assert await bench.judging.some(9, [NAME]) == {}
+        assert await bench.judging.some(9, COMPARED) == {}
     assert bench.twin.questions == []
     bench.offers(enough)
-    assert await bench.judging.some(9, [NAME]) == {"better": 1}
+    assert await bench.judging.some(9, COMPARED) == {"better": 1}
 
 
 @pytest.mark.parametrize(
@@ -218,8 +221,8 @@ async def test_what_is_no_answer_is_counted_and_asked_for_again_three_times(
         setattr(bench.twin, name, value)
     await bench.keep(1, GREY, RED)
     for _ in range(5):
-        await bench.judging.some(9, [NAME])
-        assert await bench.judging.some(9, [NAME]) == {}  # not again at once
+        await bench.judging.some(9, COMPARED)
+        assert await bench.judging.some(9, COMPARED) == {}  # not again at once
         bench.clock.ahead += AGAIN + timedelta(seconds=1)
     assert await bench.judged() == [None]
     assert await bench.db.judged(NAME) == Judged(failures={why: 3}, cost=3 * PRICE)
@@ -230,22 +233,22 @@ async def test_a_judge_that_answers_nobody_is_left_alone_for_a_while(bench: Benc
     bench.twin.status = status
     await bench.keep(1, GREY, RED)
     await bench.keep(2, GREY, RED)
-    assert await bench.judging.some(9, [NAME]) == {f"status {status}": 1}
-    assert await bench.judging.some(9, [NAME]) == {}
+    assert await bench.judging.some(9, COMPARED) == {f"status {status}": 1}
+    assert await bench.judging.some(9, COMPARED) == {}
     bench.twin.status = 200
     bench.clock.ahead = AGAIN + timedelta(seconds=1)
-    assert await bench.judging.some(9, [NAME]) == {"better": 2}
+    assert await bench.judging.some(9, COMPARED) == {"better": 2}
 
 
 async def test_a_question_that_never_left_costs_nothing_and_a_late_answer_does(bench: Bench) -> None:
     await bench.keep(1, GREY, RED)
     bench.terms = bench.terms.model_copy(update={"url": "http://127.0.0.1:9/v1"})
-    assert await bench.judging.some(9, [NAME]) == {"not reached": 1}
+    assert await bench.judging.some(9, COMPARED) == {"not reached": 1}
     assert (await bench.db.judged(NAME)).cost == 0
     bench.clock.ahead = AGAIN + timedelta(seconds=1)
     bench.twin.slow = 30
     bench.terms = bench.terms.model_copy(update={"url": bench.twin.url, "timeout": 0.2})
-    assert await bench.judging.some(9, [NAME]) == {"no answer in time": 1}
+    assert await bench.judging.some(9, COMPARED) == {"no answer in time": 1}
     assert (await bench.db.judged(NAME)).cost == PRICE
 
 
@@ -255,12 +258,12 @@ async def test_a_day_costs_no_more_than_its_budget_however_many_ask(bench: Bench
         await bench.keep(at, GREY, RED)
     http = Http()
     others = [Bench(bench.db, tmp_path, http, bench.twin, budget="$0.01") for _ in range(2)]
-    await asyncio.gather(*(each.judging.some(9, [NAME]) for each in (bench, *others)))
+    await asyncio.gather(*(each.judging.some(9, COMPARED) for each in (bench, *others)))
     await http.aclose()
     assert (await bench.db.judged(NAME)).cost == 4 * PRICE
     assert await bench.judged() == [1, 1, None, None, None, None]
     bench.clock.ahead = timedelta(days=1)
-    await bench.judging.some(9, [NAME])
+    await bench.judging.some(9, COMPARED)
     assert await bench.judged() == [1, 1, 1, 1, None, None]
 
 
@@ -268,7 +271,7 @@ async def test_a_pair_whose_picture_is_gone_is_not_asked_about(bench: Bench) -> 
     await bench.keep(1, GREY, RED)
     (pair,) = await bench.db.shadow_pairs(NAME)
     await bench.db.drop_asset(pair.champion.asset or "")
-    assert await bench.judging.some(9, [NAME]) == {}
+    assert await bench.judging.some(9, COMPARED) == {}
     assert bench.twin.questions == []
 
 
@@ -281,13 +284,30 @@ async def test_a_picture_that_no_decoder_takes_keeps_no_other_pair_from_being_lo
     bomb, _ = await bench.db.call_assets("call_s1")
     await bench.blobs.delete(blob_key(bomb.path))
     await bench.blobs.put(blob_key(bomb.path), BOMBS[name])
-    assert await bench.judging.some(9, [NAME]) == {"picture unreadable": 1, "better": 1}
+    assert await bench.judging.some(9, COMPARED) == {"picture unreadable": 1, "better": 1}
     measuring = Measuring(bench.db, Assets(bench.blobs, bench.clock, None), LearnedMeasures(tmp_path))
     await measuring.again(NAME)
     assert [await measuring.some(1) for _ in range(3)] == [1, 1, 0]
     broken, whole = await bench.db.shadow_pairs(NAME)
     assert "score" in whole.measures
     assert "score" not in broken.measures
+
+
+async def test_pairs_that_no_report_counts_cost_no_question(bench: Bench) -> None:
+    await bench.keep(1, GREY, RED)
+    await bench.keep(2, GREY, RED)
+    other, _ = await bench.db.shadow_pairs(NAME)
+    await bench.db.measure_pair(replace(other, terms="another champion"))
+    assert await bench.judging.some(9, COMPARED) == {"better": 1}
+    assert await bench.judged() == [None, 1]
+    assert await bench.judging.some(9, [experiment(Challenger(name="d", account="together"), name=NAME)]) == {}
+
+
+async def test_a_pair_from_before_requirements_were_kept_is_shown_to_nobody(bench: Bench, tmp_path: Path) -> None:
+    await bench.keep(1, GREY, RED)
+    with closing(sqlite3.connect(tmp_path / "judged.db")) as books, books:
+        books.execute("UPDATE shadow_pairs SET body = CAST(json_remove(CAST(body AS TEXT), '$.require') AS BLOB)")
+    assert await bench.judging.some(9, COMPARED) == {}
 
 
 def test_a_strange_body_is_no_completion() -> None:

@@ -190,6 +190,14 @@ def test_those_that_fewest_voted_on_come_first_and_nobody_sees_a_pair_twice(desk
     assert len(shown()) == 6
 
 
+def test_nobody_votes_on_pairs_that_no_report_counts(desk: Desk, tmp_path: Path) -> None:
+    of_another, counted = pairs(2)
+    kept(desk, [replace(of_another, terms="another champion"), counted])
+    html = tmp_path / "vote.html"
+    desk.types("vote", NAME, "--output", str(html))
+    assert [each["id"] for each in ballot_of(html)["pairs"]] == [counted.id]
+
+
 def test_without_pictures_there_is_nothing_to_vote_on(desk: Desk, tmp_path: Path) -> None:
     kept(desk, pairs(2), seen=False)
     _, err = desk.types("vote", NAME, "--output", str(tmp_path / "vote.html"), code=2)

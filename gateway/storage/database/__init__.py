@@ -34,7 +34,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import Judged, ShadowRow, VoteRow
+from gateway.storage.shadows import Compared, Judged, ShadowRow, VoteRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
@@ -466,12 +466,12 @@ class Database(Protocol):
         """Forget what was measured of an experiment's pairs, where both pictures are kept."""
 
     async def unjudged_pairs(
-        self, experiments: Sequence[str], limit: int, before: datetime, tries: int, data: DataTerms
+        self, compared: Sequence[Compared], limit: int, before: datetime, tries: int, data: DataTerms
     ) -> Sequence[ShadowRow]:
-        """Measured pairs of experiments of which both pictures are kept, that no judge has said anything about.
+        """Measured pairs that compare this, of which both pictures are kept, that no judge has said anything about.
 
         The oldest first; without those asked about since `before`, or `tries` times, and those whose calls ask for more
-        than `data`, which is what the judge does with what it is shown.
+        than `data`, which is what the judge does with what it is shown, or whose requirements were not kept.
         """
 
     async def begin_judgement(

@@ -43,7 +43,7 @@ from gateway.storage.rows import (
     Outcome,
     RecipeRow,
 )
-from gateway.storage.shadows import Judged, ShadowRow, VoteRow
+from gateway.storage.shadows import Compared, Judged, ShadowRow, VoteRow
 from gateway.storage.statements import Statement
 from policies.billing import Billing
 from policies.experiments.constancy import Draw
@@ -523,12 +523,12 @@ class SqliteDatabase:
         await self._writer.submit(self._books.changed, shadows.UNMEASURE, experiment)
 
     async def unjudged_pairs(
-        self, experiments: Sequence[str], limit: int, before: datetime, tries: int, data: DataTerms
+        self, compared: Sequence[Compared], limit: int, before: datetime, tries: int, data: DataTerms
     ) -> Sequence[ShadowRow]:
         """Measured pairs that no judge has said anything about."""
-        names = values.encode(experiments).decode()
+        wanted = values.encode(compared).decode()
         handled = data.region, not data.trains, data.retention_days
-        return await self._all(shadows.row, shadows.UNJUDGED, names, *handled, micros(before), tries, limit)
+        return await self._all(shadows.row, shadows.UNJUDGED, wanted, *handled, micros(before), tries, limit)
 
     async def begin_judgement(
         self, pair: Pair, at: datetime, cost: NanoUsd, *, before: datetime, since: datetime, most: NanoUsd

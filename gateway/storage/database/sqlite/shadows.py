@@ -29,7 +29,9 @@ DROP = "DELETE FROM shadow_pairs WHERE expires <= ?"
 UNMEASURED = f"""SELECT {PAIR} FROM shadow_pairs
     WHERE measures IS NULL AND (? IS NULL OR experiment = ?) ORDER BY at LIMIT ?"""
 UNJUDGED = f"""SELECT {PAIR} FROM shadow_pairs AS pairs
-    WHERE experiment IN (SELECT value FROM json_each(?)) AND measures IS NOT NULL
+    WHERE (experiment, challenger, body ->> '$.terms') IN
+        (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+    AND measures IS NOT NULL AND body -> '$.require' IS NOT NULL
     AND body ->> '$.champion.outcome' = 'delivered' AND body ->> '$.challenger_side.outcome' = 'delivered'
     AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.champion.asset')
     AND EXISTS (SELECT 1 FROM assets WHERE assets.id = body ->> '$.challenger_side.asset')

@@ -105,6 +105,8 @@ class GuardedProtocol(HttpToolsProtocol):
         head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
         if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
             return False  # a value that would be read as another header; the server refuses it
+        if b"\r\nconnection:" in head or b"\r\ncontent-length: %d\r\n" % len(body) not in head:
+            return False  # the server closes what says it is closed, and finds a length for what has none
         cycle.response_started = cycle.response_complete = True
         cycle.transport.write(head + body)
         cycle.message_event.set()

@@ -234,6 +234,16 @@ async def test_odd_keys_are_just_wrong(door: Door) -> None:
         assert len(str(error["message"])) < 200
 
 
+async def test_an_answer_that_says_the_connection_is_closed_closes_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door.server.config, "timeout_keep_alive", 600)
+    announced = b"Content-Length: %d" % (bodies.MAX_DRAIN + 1)
+    raw = await door.raw(post(door, b"", close=False).replace(b"Content-Length: 0", announced))
+    assert only(raw)[0] == 413
+    assert b"\r\nconnection: close\r\n" in raw
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PATIENCE", 0.1)
     whole = post(door, BODY, close=False)

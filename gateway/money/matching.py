@@ -223,7 +223,7 @@ def _explained(action: Action, line: UsageRecord | None, unit_price: UnitPrice) 
     if not isinstance(action, Mend) or row is None or line is None or row.state == "suspended":
         return action
     why = difference(row, line, row.cost if row.listed is None else row.listed, unit_price(row))
-    return replace(action, note=f"{action.note}; {why.says}", why=why)
+    return replace(action, why=why)
 
 
 def _judge(

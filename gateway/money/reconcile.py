@@ -296,6 +296,7 @@ async def post(db: Database, account: str, action: Action, now: datetime) -> boo
                 attempt_id=action.attempt.id if action.attempt else "",
                 endpoint="" if action.attempt else action.endpoint,
                 pictures=action.pictures,
+                why="" if action.why is None else action.why.says,
             )
         )
     try:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from gateway.money.ledger import Ledger
 from gateway.money.matching import Mend, Release, Settle, adding_up_to, by_request, by_total, quiet_spans
-from gateway.money.reconcile import Period, Resolution, drift, glance, resolve
+from gateway.money.reconcile import Period, Resolution, drift, glance, post, resolve
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from providers.contract import Generation, OnAccepted, Order, Ticket, UsageRecord
@@ -195,6 +195,20 @@ async def test_a_correction_says_which_units_were_billed_against_those_we_reckon
     assert correction.note == f"usage report of request a: {told.nano_usd} reported, 1000 posted; {says}"
     (endpoint,) = (await drift(db, {"fal": Seller(told)}, MIDNIGHT, lambda _: 1000))["fal"].endpoints
     assert (endpoint.drift, endpoint.differences) == (0, found.differences)
+
+
+@pytest.mark.parametrize("prices", [(1000, 1250), (1000, None), (None, 1000)])
+async def test_replicas_that_explain_a_correction_in_other_words_post_it_once(
+    books: Books, prices: tuple[int | None, int | None]
+) -> None:
+    db, ledger, clock = books
+    await order(ledger, clock, 1000, cost=1000, ticket="a")
+    rows, told = await db.account_attempts("fal", NOON), [counted("2", 1000, 2000)]
+    plans = [by_request(told, rows, NOON, clock.utc(), lambda _, price=price: price) for price in prices]
+    posted = [await post(db, "fal", action, clock.utc()) for plan in plans for action in plan.actions]
+    assert posted == [True, False]
+    assert [row.cost for row in await db.account_attempts("fal", NOON)] == [2000]
+    assert await db.audit() == []
 
 
 @pytest.mark.parametrize("reported", [2399, 900])

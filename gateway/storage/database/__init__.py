@@ -98,6 +98,8 @@ class Correction(Struct, frozen=True, kw_only=True):
     """The provider's id of the model; only needed without an attempt."""
     pictures: int | None = None
     """How many were made of an order that was believed to cost nothing; None: as many as were ordered."""
+    why: str = ""
+    """What is said behind the note; another replica may explain the same correction in other words."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):

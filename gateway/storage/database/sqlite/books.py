@@ -85,7 +85,8 @@ _SUSPEND = "UPDATE attempts SET state = 'suspended', ended = ?, outcome = ? WHER
 _TAKE_OVER = f"UPDATE attempts SET owner = ? WHERE id = ? AND owner = ? AND {OPEN}"
 _ENTRY = "INSERT INTO entries (at, book, party, kind, amount, attempt_id, note) VALUES (?,?,?,?,?,?,?)"
 _CORRECT = """INSERT INTO entries (at, book, party, kind, amount, attempt_id, endpoint, note)
-    VALUES (?, ?, ?, 'correction', ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+    SELECT ?, ?, ?, 'correction', ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM entries
+        WHERE kind = 'correction' AND book = ? AND party = ? AND (note = ? OR (note >= ? AND note < ?)))"""
 _BALANCE = """INSERT INTO balances VALUES (?,?,?,?)
     ON CONFLICT DO UPDATE SET held = excluded.held, posted = excluded.posted"""
 _ASSET = f"INSERT INTO assets ({ASSET}) VALUES ({','.join('?' * 20)})"
@@ -322,9 +323,17 @@ class Books:
         self._invoices.set_terms(terms)
 
     def _correct(self, correction: Correction) -> bool:
-        book, party, amount = correction.book, correction.party, correction.amount
-        columns = (amount, correction.attempt_id, correction.endpoint, correction.note)
-        if not self._execute(_CORRECT, (micros(correction.at), book, party, *columns)).rowcount:
+        book, party, amount, note = correction.book, correction.party, correction.amount, correction.note
+        told = f"{note}; {correction.why}" if correction.why else note
+        columns = (amount, correction.attempt_id, correction.endpoint, told)
+        known = (
+            book,
+            party,
+            note,
+            f"{note}; ",
+            f"{note};!",
+        )  # "!" comes after a blank: whatever stands behind the note
+        if not self._execute(_CORRECT, (micros(correction.at), book, party, *columns, *known)).rowcount:
             return False
         changes: list[Change] = [((book, party), 0, amount)]
         if correction.attempt_id:

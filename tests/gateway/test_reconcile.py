@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gateway.money.differences import UnitPrice
 from gateway.money.ledger import Ledger
 from gateway.money.matching import Mend, Release, Settle, adding_up_to, by_request, by_total, quiet_spans
 from gateway.money.reconcile import Period, Resolution, drift, glance, post, resolve
@@ -197,6 +198,10 @@ async def test_a_correction_says_which_units_were_billed_against_those_we_reckon
     assert (endpoint.drift, endpoint.differences) == (0, found.differences)
 
 
+def always(price: int | None) -> UnitPrice:
+    return lambda _: price
+
+
 @pytest.mark.parametrize("prices", [(1000, 1250), (1000, None), (None, 1000)])
 async def test_replicas_that_explain_a_correction_in_other_words_post_it_once(
     books: Books, prices: tuple[int | None, int | None]
@@ -204,7 +209,7 @@ async def test_replicas_that_explain_a_correction_in_other_words_post_it_once(
     db, ledger, clock = books
     await order(ledger, clock, 1000, cost=1000, ticket="a")
     rows, told = await db.account_attempts("fal", NOON), [counted("2", 1000, 2000)]
-    plans = [by_request(told, rows, NOON, clock.utc(), lambda _, price=price: price) for price in prices]
+    plans = [by_request(told, rows, NOON, clock.utc(), always(price)) for price in prices]
     posted = [await post(db, "fal", action, clock.utc()) for plan in plans for action in plan.actions]
     assert posted == [True, False]
     assert [row.cost for row in await db.account_attempts("fal", NOON)] == [2000]

@@ -89,7 +89,7 @@ class Correction(Struct, frozen=True, kw_only=True):
     party: str
     amount: int
     note: str
-    """Why, in words; a second correction of the same book and party under an equal note is refused."""
+    """What it mends, in words; a second correction of the same book and party under an equal note is refused."""
     at: datetime
     """When it counts: within the period it mends."""
     attempt_id: str = ""

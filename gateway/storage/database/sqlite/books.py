@@ -326,13 +326,7 @@ class Books:
         book, party, amount, note = correction.book, correction.party, correction.amount, correction.note
         told = f"{note}; {correction.why}" if correction.why else note
         columns = (amount, correction.attempt_id, correction.endpoint, told)
-        known = (
-            book,
-            party,
-            note,
-            f"{note}; ",
-            f"{note};!",
-        )  # "!" comes after a blank: whatever stands behind the note
+        known = (book, party, note, f"{note}; ", f"{note};!")  # "!" is the next after a blank
         if not self._execute(_CORRECT, (micros(correction.at), book, party, *columns, *known)).rowcount:
             return False
         changes: list[Change] = [((book, party), 0, amount)]

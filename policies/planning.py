@@ -12,7 +12,7 @@ from policies.policy import Policy
 from policies.prepaid import Purse
 from policies.scarcity import Bid, Demand, Kind, Use
 from policies.sellers import Shared
-from policies.slates import Slate
+from policies.slates import Row, Slate
 from policies.types import CapacityId, View
 
 
@@ -50,9 +50,9 @@ class Planner:
             for demand in (slate.hurried, slate.patient):
                 demand.average(elapsed, terms.memory, age)
                 if demand.rate > 1e-3:
-                    kind = self._kind(slate, demand, places, now)
+                    kind, rows = self._kind(slate, demand, places, now)
                     kinds.append(kind)
-                    sources.append(slate)
+                    sources.append(rows)
         for capacity in {shared.machines for shared in sharing if shared.machines is not None}:
             self._share_machines(capacity, places[capacity], kinds, sources, view)
         scarcity.plan(kinds, list(self.bids.values()), terms)
@@ -70,8 +70,11 @@ class Planner:
             else:
                 self.bids[name].room = limit.value * policy.scarcity.fullness
 
-    def _kind(self, slate: Slate, demand: Demand, places: Mapping[CapacityId, int], now: float) -> Kind:
-        uses = []
+    def _kind(
+        self, slate: Slate, demand: Demand, places: Mapping[CapacityId, int], now: float
+    ) -> tuple[Kind, Sequence[Row]]:
+        """A kind of call for the plan, and the offer behind each of its uses."""
+        uses, rows = [], []
         slack, late = demand.slack, demand.worth_late
         for row in slate.rows:
             seller = row.seller
@@ -90,12 +93,13 @@ class Planner:
             rate = places[shared.rates[0][0]] if shared.rates else -1
             name = shared.machines or (shared.slots[0] if shared.slots else None)
             uses.append(Use(cost, -1 if name is None else places[name], expected, rate))
+            rows.append(row)
         # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
         least = min([use.cost for use in uses], default=0.0)
-        return Kind(demand.rate, max(demand.worth_failure, 2.0 * least, 1.0), uses)
+        return Kind(demand.rate, max(demand.worth_failure, 2.0 * least, 1.0), uses), rows
 
     def _share_machines(
-        self, capacity: CapacityId, place: int, kinds: Sequence[Kind], sources: Sequence[Slate], view: View
+        self, capacity: CapacityId, place: int, kinds: Sequence[Kind], sources: Sequence[Sequence[Row]], view: View
     ) -> None:
         """How many machines of a pool each model should have, by what the bids in force would place there."""
         known = view.machines(capacity)
@@ -103,13 +107,13 @@ class Planner:
             return
         loads: dict[str, float] = {}
         values = scarcity.worths(self.bids.values())
-        for kind, slate in zip(kinds, sources, strict=True):
+        for kind, rows in zip(kinds, sources, strict=True):
             if not kind.uses:
                 continue
             costs = [use.total(values) for use in kind.uses]
-            use = kind.uses[costs.index(min(costs))]
+            best = costs.index(min(costs))
+            use, model = kind.uses[best], rows[best].seller.offer.model
             if use.resource == place:
-                model = next(row.seller.offer.model for row in slate.rows if row.forecast()[0] == use.seconds)
                 loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
         loaded = Counter(machine.model for machine in known.up if machine.model is not None)
         self.lanes[capacity] = pool.lanes(loads, loaded, len(known.up))

@@ -97,6 +97,16 @@ def test_an_own_machine_is_taken_while_idle_and_waited_for_while_that_is_cheaper
     assert hurried.candidate.offer.id == "b:m"
 
 
+def test_a_plan_gives_machines_to_models_of_ours_though_a_seller_takes_as_long() -> None:
+    capacity = Capacity(id="own", slots=4, machines=True)
+    town = Town(offer("b:x", 9.0), offer("own:m", 0.0, capacities=("own",)), capacities=[capacity])
+    town.market.gpus["own"] = Machines([Machine("m", 0.0)] * 4, {}, {})
+    for second in range(100):
+        town.engine.tick(town.market, float(second))
+        town.decide(replace(ask(), arrived=float(second)), float(second))
+    assert town.engine._planner.lanes["own"].keys() == {"m"}
+
+
 def test_a_pool_with_no_machine_up_is_no_reason_to_wait_for_it() -> None:
     town = Town(
         offer("own:m", 0.0, capacities=("own",)), offer("b:m"), capacities=[Capacity(id="own", slots=1, machines=True)]

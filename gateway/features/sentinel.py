@@ -186,10 +186,14 @@ class Sentinel:
         )
 
     async def _set_budget(self, limit: int) -> None:
-        wanted = budget_row(SENTINEL, limit, self._clock.utc())
-        known = next((row for row in await self._db.budgets() if row.id == wanted.id), None)
-        if known is None or known.limit != limit:
+        now = self._clock.utc()
+        wanted = budget_row(SENTINEL, limit, now)
+        known = [row for row in await self._db.budgets() if row.of == "shadow" and row.name == SENTINEL]
+        if not any(row.id == wanted.id and row.limit == limit for row in known):
             await self._db.set_budget(wanted)
+        for row in known:
+            if row.id != wanted.id:  # as earlier versions called it
+                await self._db.set_budget(replace(row, removed=now))
 
 
 def _print(data: bytes) -> str:

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 from gateway.cli import run
 from gateway.features.sentinel import Sentinel
+from gateway.features.shadow_budgets import budget_row
+from gateway.storage.shadows import SENTINEL
 from policies.experiments.constancy import Draw
 from policies.types import Offer
 from tests.support.town import Town, town
@@ -110,6 +112,15 @@ async def test_offers_take_turns_and_the_budget_of_a_day_is_never_passed(tmp_pat
             await t.sentinel.draw(t.schnell, PROMPT)
         await t.settled()
         assert sum((await t.costs()).values()) <= 4_000_000
+
+
+async def test_a_budget_that_an_earlier_version_wrote_bounds_nothing_any_more(tmp_path: Path) -> None:
+    async with watched(tmp_path) as t:
+        old = replace(budget_row(SENTINEL, 1, t.app.clock.utc()), id="bud_shadow_sentinel_day")
+        await t.app.db.set_budget(old)
+        assert (await t.draws()).error is None
+        kept = [row.id for row in await t.app.db.budgets() if row.name == SENTINEL]
+        assert kept == [budget_row(SENTINEL, 1, t.app.clock.utc()).id]
 
 
 async def test_without_a_budget_nothing_is_drawn(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def some_measures(values: tuple[V, ...]) -> tuple[V, ...]:
     return values
 
 
+def each_once(values: tuple[V, ...]) -> tuple[V, ...]:
+    """Refuse a word that is said twice: one of them was meant to be another."""
+    twice = next((each for at, each in enumerate(values) if each in values[:at]), None)
+    if twice is not None:
+        raise PydanticCustomError("twice", "{value} is said twice: leave one out", {"value": repr(twice)})
+    return values
+
+
 def some_margin(value: float) -> float:
     """Refuse a margin of nothing: no two sellers were ever proved equal to the last digit."""
     if value == 0:
@@ -114,6 +122,7 @@ Strata: TypeAlias = Annotated[
     tuple[Annotated[str, AfterValidator(known_stratum)], ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     Field(strict=False),
+    AfterValidator(each_once),
     WithJsonSchema(_one_or_more_words),
 ]
 Params: TypeAlias = dict[
@@ -253,6 +262,7 @@ class ExperimentFile(Section):
         BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         Field(strict=False),
         AfterValidator(some_measures),
+        AfterValidator(each_once),
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Measure))}, "minItems": 1}),
     ] = Field(
         default=("cost", "latency", "failures"),

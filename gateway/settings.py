@@ -406,6 +406,8 @@ class JudgeSettings(_Typed):
             raise ValueError("model: name the model that is asked at `url`")
         if self.url is not None and "price" not in self.model_fields_set:
             raise ValueError("price: say what one question costs, $0 where it costs nothing, so that `budget` holds")
+        if self.budget < 2 * self.price:
+            raise ValueError("budget: it does not hold the two questions of one pair, so none would ever be asked")
         return self
 
     @property

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from gateway.assets import FolderBlobs, Unfit, blob_key
 from gateway.cli.shadow_shared import experiment_of
 from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, open_records, print_json, run_async, say
-from gateway.cli.vote_page import Ballot, Shown, Votes, champion_is_left, page
+from gateway.cli.vote_page import LONGEST_NAME, Ballot, Shown, Votes, champion_is_left, page
 from gateway.features.judging import plain
 from gateway.revisions import load_revision
 from gateway.settings import Settings
@@ -64,6 +64,8 @@ def vote(
     """
     settings = where.settings()
     experiment = experiment_of(load_revision(settings), name)
+    if len(voter.strip()) > LONGEST_NAME:
+        raise Stop(f"--voter: {len(voter.strip())} characters; a name has at most {LONGEST_NAME}")
     drawn = randbelow(2**31) if seed is None else seed
     ballot = run_async(_ballot(settings, experiment, drawn, most=pairs, voter=voter.strip(), prompts=prompts))
     if not ballot.pairs:

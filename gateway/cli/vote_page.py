@@ -22,6 +22,8 @@ from gateway.cli.charts import document
 from policies.experiments.sampling import rolled
 
 FORMAT: TypeAlias = Literal["pixelgate-votes/1"]
+LONGEST_NAME = 100
+"""Characters of a voter's name."""
 _STYLE = """
 body { max-width: 1700px } .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
 .pictures img { width: 100%; max-height: 72vh; object-fit: contain } .bar { text-align: center; margin: .6rem 0 }
@@ -36,7 +38,8 @@ neither; backspace: back). Save at the end, or whenever you have had enough.</p>
 <p class="bar"><button id="choose-left">left</button> <button id="choose-tie">neither</button>
 <button id="choose-right">right</button></p>
 <p class="bar"><span id="where" class="soft"></span> <button id="back">back</button>
-<input id="voter" placeholder="your name" value="{voter}" maxlength="100"> <button id="save">save votes</button></p>
+<input id="voter" placeholder="your name" value="{voter}" maxlength="{longest}">
+<button id="save">save votes</button></p>
 <script type="application/json" id="ballot">{ballot}</script>
 <script>{script}</script>"""
 _SCRIPT = """
@@ -119,7 +122,7 @@ class Votes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: FORMAT
     experiment: str
     seed: int
-    voter: Annotated[str, Meta(pattern=r"\S", max_length=100)]
+    voter: Annotated[str, Meta(pattern=r"\S", max_length=LONGEST_NAME)]
     votes: tuple[Choice, ...]
 
 
@@ -131,5 +134,6 @@ def champion_is_left(seed: int, pair: str) -> bool:
 def page(ballot: Ballot, voter: str) -> str:
     """The whole document."""
     told = msgspec.json.encode(ballot).decode().replace("<", "\\u003c")  # a prompt must not end the script
-    body = _BODY.format(style=_STYLE, voter=escape(voter, quote=True), ballot=told, script=_SCRIPT)
+    who = escape(voter, quote=True)
+    body = _BODY.format(style=_STYLE, voter=who, longest=LONGEST_NAME, ballot=told, script=_SCRIPT)
     return document(f"Votes on {ballot.experiment}", [body])

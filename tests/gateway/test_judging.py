@@ -323,6 +323,8 @@ def test_a_judge_says_its_model_and_its_price(tmp_path: Path) -> None:
         JudgeSettings.model_validate({"url": "https://judge.example/v1", "price": "$0"})
     with pytest.raises(ValidationError, match="what one question costs"):
         JudgeSettings(url="https://judge.example/v1", model="m")
+    with pytest.raises(ValidationError, match="does not hold the two questions of one pair"):
+        JudgeSettings.model_validate({"url": "https://j.example/v1", "model": "m", "price": "$0.6", "budget": "$1"})
     file = tmp_path / "gateway.yaml"
     file.write_text("shadow: {judge: {url: https://judge.example/v1, model: m, price: $0.01, key_env: JUDGE_KEY}}\n")
     assert load_settings(tmp_path, environ={}).shadow.judge.why_off == "JUDGE_KEY is not set"

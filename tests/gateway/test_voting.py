@@ -198,6 +198,14 @@ def test_nobody_votes_on_pairs_that_no_report_counts(desk: Desk, tmp_path: Path)
     assert [each["id"] for each in ballot_of(html)["pairs"]] == [counted.id]
 
 
+def test_a_voter_whose_votes_could_not_be_taken_in_gets_no_page(desk: Desk, tmp_path: Path) -> None:
+    kept(desk, pairs(1))
+    html = tmp_path / "vote.html"
+    _, err = desk.types("vote", NAME, "--output", str(html), "--voter", "a" * 101, code=2)
+    assert "--voter: 101 characters; a name has at most 100" in err
+    assert not html.exists()
+
+
 def test_without_pictures_there_is_nothing_to_vote_on(desk: Desk, tmp_path: Path) -> None:
     kept(desk, pairs(2), seen=False)
     _, err = desk.types("vote", NAME, "--output", str(tmp_path / "vote.html"), code=2)

@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from msgspec import Struct
 
 from gateway.cli.pieces import SAMPLED_S, pieces, play_all
-from gateway.cli.shell import HERE, Json, Stop, Where, print_json, say, table
+from gateway.cli.shell import HERE, Json, Stop, Where, print_json, say, table, write_file
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import World, accounts_of, progress_bar, revision_of
 from gateway.revisions import Revision
@@ -268,7 +268,7 @@ def _tell(found: Replayed, telling: Telling) -> int:
     if telling.html is not None:
         from gateway.cli.replay_page import page
 
-        telling.html.write_text(page(found), encoding="utf-8")
+        write_file(telling.html, page(found))
         say(f"wrote {telling.html}")
     if telling.json:
         print_json(shape(found))

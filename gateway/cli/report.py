@@ -13,7 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from gateway.cli.report_page import page
-from gateway.cli.shell import HERE, Stop, Where, open_records, plain, print_json, run_async, say, table
+from gateway.cli.shell import HERE, Stop, Where, open_records, plain, print_json, run_async, say, table, write_file
 from gateway.money.currency import Currency, currency_of
 from gateway.money.periods import Kind, Period, day_of, period_of, zone_of
 from gateway.money.reports import NOT_RECORDED, Line, Report, report
@@ -73,7 +73,7 @@ def _run(kind: Kind, form: Form, where: Where) -> None:
     period = period_of(kind, day_of(form.date) if form.date else None, zone, datetime.now(UTC))
     found = run_async(_read(where, period))
     if form.html is not None:
-        form.html.write_text(page(found, money), encoding="utf-8")
+        write_file(form.html, page(found, money))
         say(f"wrote {form.html}")
     if form.json:
         print_json(shape(found, money))

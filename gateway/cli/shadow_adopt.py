@@ -17,7 +17,7 @@ from gateway.cli.replay import Replayed, compared, summary
 from gateway.cli.shadow_report import WORDS, Told, look, money_of, reason
 from gateway.cli.shadow_shared import Days, experiment_of
 from gateway.cli.shadow_strata import condition_of_stratum, entangled, in_both, strata_of
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, print_json, run_async, say
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, print_json, run_async, say, write_file
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import World, revision_of
 from gateway.cli.trace_file import traces_of
@@ -134,7 +134,7 @@ def adopt(  # noqa: PLR0913 - what may be said of it
         _refuse_doubt(name, verdict, strata)
     adopted = adopted_policy(settings, revision, told, verdict, pairs, days, strata)
     if output is not None:
-        output.write_text(adopted.text, encoding="utf-8")
+        write_file(output, adopted.text)
     if json:
         print_json({"policy": adopted.label, "diff": adopted.diff, "remarks": adopted.remarks,
                     "backtest": adopted.backtest})  # fmt: skip

@@ -15,7 +15,7 @@ from gateway.cli.policy_lint import faults_of_text
 from gateway.cli.policy_text import flow, with_item, with_revision
 from gateway.cli.shadow_plan import text as plan_text
 from gateway.cli.shadow_shared import Traffic, invented, traffic_of
-from gateway.cli.shell import COMMAND, HERE, Stop, Where, say
+from gateway.cli.shell import COMMAND, HERE, Stop, Where, say, write_file
 from gateway.cli.simulating import revision_of
 from gateway.revisions import PolicyText, Revision, load_revision
 from gateway.settings import Settings
@@ -89,7 +89,7 @@ def migrate(  # noqa: PLR0913 - what may be said of a move
     if output is None:
         print("\n".join([f"  - {lines[0]}", *[f"    {line}" for line in lines[1:]]]))
     else:
-        output.write_text(text, encoding="utf-8")
+        write_file(output, text)
         say(f"wrote {output}; review it, then `{COMMAND} policy apply {output}`")
     say(plan_text(found, fitted))
     return 1 if found.hopeless else 0

@@ -13,7 +13,19 @@ from msgspec.structs import replace
 
 from gateway.cli.shadow_plan import days_of, margin_of
 from gateway.cli.shadow_shared import calls_a_day, experiment_of, spent_on
-from gateway.cli.shell import COMMAND, HERE, Json, Where, dollars, open_records, print_json, run_async, say, table
+from gateway.cli.shell import (
+    COMMAND,
+    HERE,
+    Json,
+    Where,
+    dollars,
+    open_records,
+    print_json,
+    run_async,
+    say,
+    table,
+    write_file,
+)
 from gateway.cli.simulate import usd
 from gateway.cli.simulating import revision_of
 from gateway.revisions import Revision
@@ -101,7 +113,7 @@ def report(
         from gateway.cli.shadow_page import page, pictures_of
 
         counted = [pair for each in told.experiment.challengers for pair in pairs_of(told.experiment, each, pairs)]
-        html.write_text(page(told, pictures_of(settings, told.experiment, counted)), encoding="utf-8")
+        write_file(html, page(told, pictures_of(settings, told.experiment, counted)))
         say(f"wrote {html}")
     if json:
         print_json(shape(told))

@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 
 from gateway.assets import FolderBlobs, Unfit, blob_key
 from gateway.cli.shadow_shared import experiment_of
-from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, open_records, print_json, run_async, say
+from gateway.cli.shell import COMMAND, HERE, Json, Stop, Where, open_records, print_json, run_async, say, write_file
 from gateway.cli.vote_page import LONGEST_NAME, Ballot, Shown, Votes, champion_is_left, page
 from gateway.features.judging import plain
 from gateway.revisions import load_revision
@@ -70,7 +70,7 @@ def vote(
     ballot = run_async(_ballot(settings, experiment, drawn, most=pairs, voter=voter.strip(), prompts=prompts))
     if not ballot.pairs:
         raise Stop(f"{name} has no pairs to vote on: they must count in its report, with both pictures kept")
-    output.write_text(page(ballot, voter.strip()), encoding="utf-8")
+    write_file(output, page(ballot, voter.strip()))
     say(f"wrote {output}: {len(ballot.pairs)} pairs; then `{COMMAND} shadow votes {name} FILE`")
 
 

@@ -31,6 +31,14 @@ class Stop(Exception):
         self.code = code
 
 
+def write_file(file: Path, text: str) -> None:
+    """Write a file that was asked for; stops where that cannot be."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Stop(f"{file}: cannot be written ({error.strerror})") from error
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Where:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from msgspec import Struct
 
-from gateway.cli.shell import HERE, Json, Stop, Where, print_json, say, table
+from gateway.cli.shell import HERE, Json, Stop, Where, print_json, say, table, write_file
 from gateway.cli.simulating import World, accounts_of, progress_bar, revision_of
 from gateway.revisions import Revision
 from policies.money import to_usd
@@ -85,7 +85,7 @@ def simulate(  # noqa: PLR0913 - what is simulated
     if html is not None:
         from gateway.cli.simulation_page import page
 
-        html.write_text(page(found), encoding="utf-8")
+        write_file(html, page(found))
         say(f"wrote {html}")
     if json:
         print_json(shape(found))

@@ -206,6 +206,13 @@ def test_a_voter_whose_votes_could_not_be_taken_in_gets_no_page(desk: Desk, tmp_
     assert not html.exists()
 
 
+def test_a_page_that_cannot_be_written_is_said_in_a_line(desk: Desk, tmp_path: Path) -> None:
+    kept(desk, pairs(1))
+    html = tmp_path / "nowhere" / "vote.html"
+    _, err = desk.types("vote", NAME, "--output", str(html), code=2)
+    assert f"{html}: cannot be written (No such file or directory)" in err
+
+
 def test_without_pictures_there_is_nothing_to_vote_on(desk: Desk, tmp_path: Path) -> None:
     kept(desk, pairs(2), seen=False)
     _, err = desk.types("vote", NAME, "--output", str(tmp_path / "vote.html"), code=2)

@@ -685,11 +685,11 @@ class Attempts:
         came = len(drawn.pictures)
         part.first += came
         part.wish = msgspec.structs.replace(part.wish, count=part.wish.count - came)
+        self._call_off_rivals(part)  # they were to draw all of it, and would bring more than is missing
         if not part.done:  # fewer than ordered: only the missing ones are asked for again
             part.seed = (part.seed + came) % SEEDS
             self._mark(part, "failed")
             return
-        self._call_off_rivals(part)
         self._awake()
 
     def _call_off_rivals(self, part: Part) -> None:

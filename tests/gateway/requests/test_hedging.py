@@ -72,6 +72,21 @@ async def test_a_loser_that_can_be_called_off_costs_nobody_anything(tmp_path: Pa
         assert await paid(t, call) == {"replicate": (0, 0), "together": (707_789, 707_789)}
 
 
+async def test_a_second_order_that_brings_too_few_leaves_no_first_to_bring_too_many(tmp_path: Path) -> None:
+    async with opened(tmp_path, "fal", "together") as t:
+        t.sandbox.script(
+            [
+                {"provider": "fal", "do": "slow", "when": {"share": 1}, "args": {"seconds": 3.0}},
+                {"provider": "together", "do": "wrong_count", "when": {"share": 1}, "args": {"count": 2, "times": 1}},
+            ]
+        )
+        call = hurried(t, count=4, order=("fal",))
+        delivery = await t.app.pipeline.serve(call)
+        assert len(delivery.images) == 4
+        await t.assert_books_agree()
+        assert sum(charge for _, charge in (await paid(t, call)).values()) <= delivery.charge
+
+
 async def test_in_a_storm_of_slow_and_failing_orders_every_call_is_charged_for_one_picture(tmp_path: Path) -> None:
     async with opened(tmp_path, "fal", "together") as t:
         before = await t.charged()

@@ -376,7 +376,11 @@ class Attempts:
             return
         for start, hold in zip(starts, taken, strict=False):
             start.part.reserved = None
-            self._send(start, hold)
+            if start.part.over:  # its first order was good while the money for this one was set aside
+                start.lease.release()
+                self._house.shop.spawn(hold.release())
+            else:
+                self._send(start, hold)
         reserved = [*(start.part for start in drawing), *(part for part, _ in reserve)]
         for part, hold in zip(reserved, taken[len(starts) :], strict=True):
             part.reserved = hold
@@ -648,10 +652,10 @@ class Attempts:
         part.live.remove(order)
         if task.cancelled():
             self._mark(part, "failed")
-        elif error is None:
-            self._take(part, task.result())
-        else:
+        elif error is not None:
             self._note(part, order, error)
+        elif order.wanted:  # else another was good before it, and its pictures are not kept
+            self._take(part, task.result())
 
     def _note(self, part: Part, order: RunningOrder, error: BaseException) -> None:
         """Remember how an order failed, and have the engine asked what to do about it."""

@@ -15,10 +15,12 @@ from gateway.app import build, cost_engine
 from gateway.keys import make_key
 from gateway.requests.call import Call, Caller
 from gateway.requests.coalescing import Repeat
+from gateway.requests.orders import RunningOrder
 from policies.types import Candidate, Decision, Submit, Worth
+from providers.contract import Image
 from providers.sandbox import Sandbox, start
 from tests.gateway.requests.test_recovery import crash
-from tests.support.town import TIME_SCALE, ScriptedEngine, Town, settings, town
+from tests.support.town import TIME_SCALE, ScriptedEngine, Step, Town, settings, town
 
 PATIENT = {"timeout": "15s", "least_patience": "10s", "linger": "200ms", "drain": "5s"}
 """Orders are given up late: on a busy machine an SDK alone takes seconds to load."""
@@ -70,21 +72,6 @@ async def test_a_loser_that_can_be_called_off_costs_nobody_anything(tmp_path: Pa
         assert delivery.offers == ("together:flux-schnell",)
         await t.assert_books_agree()
         assert await paid(t, call) == {"replicate": (0, 0), "together": (707_789, 707_789)}
-
-
-async def test_a_second_order_that_brings_too_few_leaves_no_first_to_bring_too_many(tmp_path: Path) -> None:
-    async with opened(tmp_path, "fal", "together") as t:
-        t.sandbox.script(
-            [
-                {"provider": "fal", "do": "slow", "when": {"share": 1}, "args": {"seconds": 3.0}},
-                {"provider": "together", "do": "wrong_count", "when": {"share": 1}, "args": {"count": 2, "times": 1}},
-            ]
-        )
-        call = hurried(t, count=4, order=("fal",))
-        delivery = await t.app.pipeline.serve(call)
-        assert len(delivery.images) == 4
-        await t.assert_books_agree()
-        assert sum(charge for _, charge in (await paid(t, call)).values()) <= delivery.charge
 
 
 async def test_in_a_storm_of_slow_and_failing_orders_every_call_is_charged_for_one_picture(tmp_path: Path) -> None:
@@ -196,4 +183,70 @@ async def test_whichever_order_comes_second_is_not_charged(tmp_path: Path, loser
         await t.assert_books_agree()
         cost, charge = (await paid(t, call))[loser]
         assert cost > charge == 0
+        assert await t.charged() == delivery.charge
+
+
+def at(account: str, *, wakes: bool = False) -> Step:
+    """Order there, and look again at once."""
+
+    def move(decision: Decision, now: float) -> Decision:
+        best = next(each for each in decision.ranked if each.offer.account == account)
+        return replace(decision, move=Submit(best, now if wakes else None))
+
+    return move
+
+
+async def test_a_second_order_is_not_sent_when_the_first_was_good_while_its_money_was_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ScriptedEngine([at("together", wakes=True), at("replicate"), at("fal")])
+    async with town(tmp_path, engine.over, ("fal", "together", "replicate"), orders=PATIENT) as t:
+        hangs(t.sandbox, "replicate", seconds=3.0)  # the call goes on for its second picture
+        call = t.call(count=2)
+        hold = t.app.ledger.hold
+
+        async def slow(*wanted: object) -> object:
+            while engine.reasons[:3] == ["new", "new", "wake"] and not any(
+                row.state == "settled" for row in await t.attempts(call)
+            ):
+                await asyncio.sleep(0.01)
+            return await hold(*wanted)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(t.app.ledger, "hold", slow)
+        delivery = await t.app.pipeline.serve(call)
+        assert len(delivery.images) == 2
+        await t.assert_books_agree()
+        ends = {row.account: (row.state, row.ticket is not None) for row in await t.attempts(call)}
+        assert ends == {"together": ("settled", True), "replicate": ("settled", True), "fal": ("released", False)}
+        assert await t.charged() == delivery.charge
+
+
+async def test_an_order_that_brings_too_few_leaves_no_rival_to_bring_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rival was to draw all three, and ends before the order for what is missing; nobody wants it any more."""
+
+    async def shown(order: RunningOrder, _: Image) -> bool:
+        unseen = order.candidate.offer.account != "together" or order.plan.request.count < 3 or order in once
+        once.append(order)
+        return unseen
+
+    once: list[RunningOrder] = []
+    monkeypatch.setattr(RunningOrder, "_may_be_shown", shown)
+    engine = ScriptedEngine([at("fal", wakes=True), at("together"), at("together")])
+    async with town(tmp_path, engine.over, orders=PATIENT) as t:
+        policy = replace(t.app.revision.policy, images_per_order=3)
+        t.app.adopt(t.app.settings, replace(t.app.revision, policy=policy))
+        t.sandbox.script(
+            [
+                {"provider": "fal", "do": "slow", "when": {"share": 1}, "args": {"seconds": 1.5}},
+                {"provider": "together", "do": "slow", "when": {"first": 1}, "args": {"seconds": 0.1}},
+                {"provider": "together", "do": "slow", "when": {"share": 1}, "args": {"seconds": 4.0}},
+            ]
+        )
+        call = t.call(count=3)
+        delivery = await t.app.pipeline.serve(call)
+        assert len(delivery.images) == 3
+        assert set(delivery.offers) == {"together:flux-schnell"}
+        await t.assert_books_agree()
         assert await t.charged() == delivery.charge

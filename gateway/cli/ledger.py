@@ -14,7 +14,7 @@ import msgspec
 from cyclopts import Parameter
 
 from gateway.cli.shell import HERE, Json, Stop, Where, dollars, open_records, print_json, run_async, say, table
-from gateway.money.differences import unit_prices
+from gateway.money.differences import unit_prices, unpriced
 from gateway.money.focus import COLUMNS, row_of
 from gateway.money.periods import Period, month_of
 from gateway.money.reconcile import EndpointDrift, Reconciliation, drift
@@ -22,6 +22,7 @@ from gateway.revisions import load_revision
 from gateway.settings import Settings
 from gateway.storage.audit import Audit
 from gateway.storage.rows import EntryRow
+from gateway.yaml_files import BadFile
 from providers import registry
 from providers.errors import ProviderError
 from providers.transport import Http
@@ -137,11 +138,15 @@ async def _reconcile(settings: Settings, days: int) -> Mapping[str, Reconciliati
         why = "; ".join(f"{name}: {reason}" for name, reason in settings.accounts_off().items())
         raise Stop(f"no provider account is on, so there is nobody to ask ({why})")
     now = datetime.now(UTC)
-    catalog = load_revision(settings, every_account=True, at=now).catalog
+    try:
+        price = unit_prices(load_revision(settings, every_account=True, at=now).catalog.offers)
+    except BadFile as broken:  # it only names causes: what is owed does not wait for a mended file
+        say(f"{broken}\nWithout a catalogue, differences are told without their causes.")
+        price = unpriced
     db, http = open_records(settings), Http()
     providers = {name: registry.connect(a.kind, name, a.adapter_settings(), http) for name, a in on.items()}
     try:
-        return await drift(db, providers, now - timedelta(days=days), unit_prices(catalog.offers))
+        return await drift(db, providers, now - timedelta(days=days), price)
     except ProviderError as error:
         raise Stop(f"a provider did not tell what it bills: {error}", code=1) from None
     finally:

@@ -25,6 +25,7 @@ from gateway.features.copying import LeftOut
 from gateway.features.learned import FILES, LearnedMeasures
 from gateway.features.measuring import Measuring
 from gateway.features.stored_prompts import drawn_by_both
+from gateway.requests.parts import SEEDS
 from gateway.revisions import load_revision
 from gateway.settings import Settings
 from policies.eligibility import objection
@@ -39,7 +40,6 @@ from providers.contract import ImageRequest
 
 AA = "a-a"
 """The challenger that is the champion itself."""
-_SEEDS = 2**31
 
 
 class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,8 +158,8 @@ def _request(file: Path, number: int, line: str, size: tuple[int, int]) -> Image
     if not told.prompt.strip():
         raise Stop(f"{place}: the prompt is blank; say what to draw")
     seed = number if told.seed is None else told.seed
-    if not 0 <= seed < _SEEDS:
-        raise Stop(f"{place}: seed {seed} is not from 0 to {_SEEDS - 1}")
+    if not 0 <= seed < SEEDS:
+        raise Stop(f"{place}: seed {seed} is not from 0 to {SEEDS - 1}")
     return ImageRequest(prompt=told.prompt, width=width, height=height, seed=seed, steps=told.steps)
 
 

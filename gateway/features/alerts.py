@@ -189,10 +189,10 @@ class Alerts:
         nano, units = sum(each.nano_usd for each in totals), sum(each.units for each in totals)
         endpoint, unit = totals[0].endpoint, totals[0].unit or "units"
         text = (
-            f"{account} bills {to_usd(nano)} USD for {endpoint} ({units} {unit}), which was never ordered here. Does "
+            f"{account} bills {to_usd(nano)} USD for {endpoint} ({units:f} {unit}), which was never ordered here. Does "
             f"somebody else use its key?"
         )
-        facts = {"account": account, "endpoint": endpoint, "nano_usd": nano, "units": str(units), "unit": unit}
+        facts = {"account": account, "endpoint": endpoint, "nano_usd": nano, "units": f"{units:f}", "unit": unit}
         await self.tell(_alert("strange_bill", (account, endpoint, f"{now:%Y-%m}"), now, text, facts))
 
     async def paused(self, key: KeyRow, why: PausedKey) -> None:
@@ -216,7 +216,8 @@ class Alerts:
     async def listed(self, finding: Finding) -> None:
         """Raise an alert where a seller's own list says another price than ours, or than before."""
         sold_as = ", ".join(finding.offers)
-        text = f"{finding.account} lists {finding.endpoint} otherwise: {finding.says}. Sold as {sold_as}."
+        says = "estimates" if finding.verdict == "estimate" else "lists"
+        text = f"{finding.account} {says} {finding.endpoint} otherwise: {finding.says}. Sold as {sold_as}."
         if not finding.sold:
             text = f"{finding.account} no longer has {finding.endpoint}, sold as {sold_as}. `prices apply` retires it."
         facts = {

@@ -10,9 +10,8 @@ reservation sets aside what the team will owe for both; the second order takes i
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 import structlog
@@ -31,13 +30,14 @@ from gateway.errors import (
 )
 from gateway.ids import sibling
 from gateway.money.ledger import Hold, Ledger
-from gateway.requests.admission import Admission, Lease, Waiter
-from gateway.requests.call import Call, Delivered, Delivery, offers_of, terms_of_removal
+from gateway.requests.admission import Admission
+from gateway.requests.call import Call, Delivery, offers_of, terms_of_removal
 from gateway.requests.journal import decision_row
 from gateway.requests.orders import Drawn, FoundOrder, Halfway, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
+from gateway.requests.parts import SEEDS, Part, Start, split
 from gateway.requests.waiting_room import Place, WaitingRoom
 from gateway.storage.rows import DecisionRow, NewHold
-from policies.chaining import drawing_terms, is_chained, opaque, removal, removal_terms
+from policies.chaining import drawing_terms, is_chained, removal, removal_terms
 from policies.eligibility import CODES, nearest_feasible
 from policies.money import to_usd
 from policies.tariffs import Quote
@@ -64,14 +64,6 @@ from providers.errors import ProviderError
 
 log = structlog.get_logger("gateway.attempts")
 
-SEED_BITS = 31
-SEEDS = 2**SEED_BITS
-"""Seeds are below this: the smallest range among the sellers (signed 32 bits)."""
-
-
-Stage = Literal["whole", "drawing", "finishing"]
-"""Which order a part takes: the only one, or the first or second of two."""
-
 LOOK_FOR_CALLER_S = 0.25
 """Between two looks whether a caller who hung up has come back, while there is something to decide for it."""
 
@@ -95,105 +87,6 @@ class House(Struct, frozen=True, kw_only=True):
     """Seconds; never sooner than this."""
     running: set[RunningOrder]
     """Orders under way in this process, wanted or not."""
-
-
-class Part:
-    """One or a few pictures of a call, and how far they are."""
-
-    def __init__(self, index: int, first: int, wish: ImageRequest, seed: int) -> None:
-        self.index = index
-        self.first = first
-        self.wish = wish
-        self.seed = seed
-        self.tried: list[Tried] = []
-        self.live: list[RunningOrder] = []
-        self.pictures: list[Delivered] = []
-        self.charge = 0
-        self.offer = ""
-        self.error: ProviderError | GatewayError | None = None
-        self.shed: Shed | None = None
-        self.reserved: Hold | None = None
-        self.waiter: Waiter | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.stage: Stage = "whole"
-        self.asked = wish
-        self.halfway: Halfway | None = None
-        self.before: list[Tried] = []
-        """What was tried in an earlier stage."""
-        self.turn: CapacityId | None = None
-        """What it was woken for, until it has been decided about."""
-
-    def __repr__(self) -> str:
-        state = "done" if self.done else "given up" if self.shed else f"{len(self.live)} live"
-        return f"<Part {self.index} {state}, {len(self.tried)} tried>"
-
-    @property
-    def done(self) -> bool:
-        """Whether all its pictures are there."""
-        return self.wish.count == 0
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.done or self.shed is not None or isinstance(self.error, GatewayError)
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits with nothing under way."""
-        return self.timer is not None and not self.live
-
-    def draw(self) -> None:
-        """What it takes first, or again, is a drawing that another order is to finish."""
-        self.stage, self.halfway, self.wish = "drawing", None, opaque(self.asked)
-
-    def finish(self, halfway: Halfway | None = None) -> None:
-        """What it takes now is the order that finishes a drawing."""
-        self.stage, self.halfway, self.wish = "finishing", halfway, removal(self.asked)
-        self.before += self.tried
-        self.tried = []
-
-    def won_by(self, winner: RunningOrder) -> None:
-        """Make every other order for this part unwanted, before anything is charged."""
-        for order in self.live:
-            order.wanted = order is winner
-
-    def take_turn(self) -> None:
-        """Room was kept for it since it was woken; it is decided now whether it takes it."""
-        if self.waiter is not None and self.waiter.woken:
-            self.turn = self.waiter.capacity
-            self.waiter.claim()
-
-    def unpark(self) -> None:
-        """Stop waiting for room or time."""
-        if self.waiter is not None:
-            self.waiter.cancel()
-        if self.timer is not None:
-            self.timer.cancel()
-        self.waiter = self.timer = None
-
-
-class Start(Struct, frozen=True):
-    """A part about to be ordered: its lease is taken, its hold is not."""
-
-    part: Part
-    candidate: Candidate
-    plan: Plan
-    lease: Lease
-    wake_at: float | None
-
-
-def split(request: ImageRequest, per_order: int, draw: bool = True) -> list[Part]:
-    """Cut a call into orders of at most `per_order` pictures.
-
-    Seeds: the caller's own for the first picture and the next numbers for those after it, else one drawn per order.
-    """
-    parts = []
-    for index, first in enumerate(range(0, request.count, per_order)):
-        seed = secrets.randbits(SEED_BITS) if request.seed is None else (request.seed + first) % SEEDS
-        count = min(per_order, request.count - first)
-        explicit = None if request.seed is None or not draw else seed
-        parts.append(Part(index, first, msgspec.structs.replace(request, count=count, seed=explicit), seed))
-    return parts
 
 
 class Attempts:
@@ -375,12 +268,7 @@ class Attempts:
                 self._give_up(part, error)
             return
         for start, hold in zip(starts, taken, strict=False):
-            start.part.reserved = None
-            if start.part.over:  # its first order was good while the money for this one was set aside
-                start.lease.release()
-                self._house.shop.spawn(hold.release())
-            else:
-                self._send(start, hold)
+            self._send(start, hold)
         reserved = [*(start.part for start in drawing), *(part for part, _ in reserve)]
         for part, hold in zip(reserved, taken[len(starts) :], strict=True):
             part.reserved = hold
@@ -623,6 +511,11 @@ class Attempts:
 
     def _send(self, start: Start, hold: Hold) -> None:
         house = self._house
+        start.part.reserved = None
+        if start.part.over:  # its first order was good while the money for this one was set aside
+            start.lease.release()
+            house.shop.spawn(hold.release())
+            return
         order = RunningOrder(house.shop, self._call, start.candidate, start.plan, start.lease, hold)
         self._orders += 1
         self._run(start.part, order)

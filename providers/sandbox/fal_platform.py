@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,9 @@ from providers.sandbox.fal_endpoints import FAL
 from providers.sandbox.invoice import PUBLISHED, Line
 from providers.sandbox.wire import answer
 from providers.sandbox.world import World
+
+Tell: TypeAlias = Callable[[str, MultiMapping[str]], web.Response]
+"""Answers a question about an account, by its query; raises `ValueError` naming what is wrong with that."""
 
 _MOST_IDS = 50
 _PAGE = 50
@@ -53,8 +56,8 @@ class FalPlatform:
         router.add_get("/fal/api/v1/models", self._models)
         router.add_get("/fal/api/v1/models/pricing", self._pricing)
         router.add_post("/fal/api/v1/models/pricing/estimate", self._estimate)
-        router.add_get("/fal/api/v1/models/usage", self._usage)
-        router.add_get("/fal/api/v1/models/billing-events", self._billing_events)
+        router.add_get("/fal/api/v1/models/usage", _of_admin(self._usage))
+        router.add_get("/fal/api/v1/models/billing-events", _of_admin(self._billing_events))
         router.add_delete("/fal/api/v1/models/requests/{request_id}/payloads", self._payloads)
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -112,19 +115,11 @@ class FalPlatform:
         paid = Fraction(sum(line.nano_usd for line in lines), _NANO)
         return (paid / len(lines) if lines else price) * amount.call_quantity
 
-    async def _usage(self, request: web.Request) -> web.Response:
-        name = _account(request)
-        if name is None:
-            return detail(401, "Authentication required")
-        if name.endswith(_PLAIN):
-            return _not_admin()
-        try:
-            lines = self._wanted(name, request.query)
-            first, size = _page(request.query)
-            if request.query.get("timeframe", "day") != "day":
-                raise ValueError("timeframe: the sandbox only tells days")
-        except ValueError as fault:
-            return detail(422, str(fault))
+    def _usage(self, account: str, query: MultiMapping[str]) -> web.Response:
+        lines = self._wanted(account, query)
+        first, size = _page(query)
+        if query.get("timeframe", "day") != "day":
+            raise ValueError("timeframe: the sandbox only tells days")
         days: dict[str, list[Line]] = {}
         for line in sorted(lines, key=lambda line: line.at):
             days.setdefault(f"{line.at:%Y-%m-%dT00:00:00Z}", []).append(line)
@@ -133,17 +128,9 @@ class FalPlatform:
         body = {"time_series": series[first : first + size], "next_cursor": str(first + size) if more else None}
         return answer({**body, "has_more": more})
 
-    async def _billing_events(self, request: web.Request) -> web.Response:
-        name = _account(request)
-        if name is None:
-            return detail(401, "Authentication required")
-        if name.endswith(_PLAIN):
-            return _not_admin()
-        try:
-            lines = self._wanted(name, request.query)
-            first, size = _page(request.query)
-        except ValueError as fault:
-            return detail(422, str(fault))
+    def _billing_events(self, account: str, query: MultiMapping[str]) -> web.Response:
+        lines = self._wanted(account, query)
+        first, size = _page(query)
         more = first + size < len(lines)
         events = [_event(line) for line in lines[first : first + size]]
         return answer({"billing_events": events, "next_cursor": str(first + size) if more else None, "has_more": more})
@@ -179,8 +166,23 @@ class FalPlatform:
                 yield line
 
 
-def _not_admin() -> web.Response:
-    return detail(403, "This endpoint requires an admin API key")
+def _of_admin(
+    tell: Callable[[str, MultiMapping[str]], web.Response],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """What is told of an account, to keys of its admins alone."""
+
+    async def handler(request: web.Request) -> web.Response:
+        name = _account(request)
+        if name is None:
+            return detail(401, "Authentication required")
+        if name.endswith(_PLAIN):
+            return detail(403, "This endpoint requires an admin API key")
+        try:
+            return tell(name, request.query)
+        except ValueError as fault:
+            return detail(422, str(fault))
+
+    return handler
 
 
 def _account(request: web.Request) -> str | None:

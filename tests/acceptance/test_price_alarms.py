@@ -112,6 +112,11 @@ def test_what_changes_in_silence_reaches_the_hook_as_price_as_unit_and_as_number
             assert done.returncode == 0, done.stdout + done.stderr
             assert "1 order billed otherwise (price): 1 unit at $0.026 billed, 1 at $0.025 reckoned" in done.stderr
             assert "1 order billed otherwise (price and units): 2 units at $0.026 billed" in done.stderr
+            (where.folder / "policies" / "default.yaml").write_text("name: [\n")
+            done = where.run("ledger", "reconcile")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Without a catalogue" in done.stderr
+            assert "2 orders billed otherwise" in done.stderr
 
 
 def test_the_shipped_intervals_tell_a_silent_price_within_a_minute() -> None:

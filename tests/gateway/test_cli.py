@@ -306,22 +306,22 @@ def test_a_demo_does_not_wipe_a_folder_that_is_not_its_own(tmp_path: Path, capsy
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_help_is_quick_because_commands_load_when_they_are_called() -> None:
-    script = (
-        "import sys; from gateway.cli import run; run(['--help']); "
-        "heavy = {'litestar', 'aiohttp', 'fal_client', 'together', 'openai', 'granian', 'uvicorn', 'PIL'}; "
-        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_start_loads_nothing_that_its_first_call_does_not_need() -> None:
-    script = (
-        "import sys, gateway.cli.serve; "
-        "heavy = {'numpy', 'PIL', 'onnxruntime', 'pyarrow', 'fal_client', 'together', 'openai', 'replicate'}; "
-        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
-    )
+@pytest.mark.parametrize(
+    ("does", "heavy"),
+    [
+        (
+            "from gateway.cli import run; run(['--help'])",
+            {"litestar", "aiohttp", "fal_client", "together", "openai", "granian", "uvicorn", "PIL"},
+        ),
+        (
+            "import gateway.cli.serve",
+            {"numpy", "PIL", "onnxruntime", "pyarrow", "fal_client", "together", "openai", "replicate"},
+        ),
+    ],
+    ids=["help", "a start"],
+)
+def test_what_is_needed_later_is_loaded_later(does: str, heavy: set[str]) -> None:
+    script = f"import sys; {does}; sys.exit(str({heavy} & sys.modules.keys()) if {heavy} & sys.modules.keys() else 0)"
     done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -395,7 +395,7 @@ def test_every_format_says_the_same_to_the_nano_dollar_whatever_callers_call_thi
         (["--date", "2099-01-01"], "'date'"),
         (["--date", "tomorrow"], "'date'"),
         (["--tz", "Mars"], "'tz'"),
-        (["--currency", "XXX"], "'currency'"),
+        (["--currency", "QQQ"], "'currency'"),
         (["--json", "--csv"], "choose one"),
     ],
 )

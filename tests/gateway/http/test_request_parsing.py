@@ -15,8 +15,8 @@ from gateway.http.generation_fields import KNOWN, MAX_SEED
 from gateway.http.model_names import Names, names_of
 from gateway.http.repeated_terms import KEPT, RepeatedTerms
 from gateway.http.request_parsing import Wish, parse_generation, with_headers
-from gateway.requests.attempts import SEEDS
 from gateway.requests.call import Caller
+from gateway.requests.parts import SEEDS
 from policies.types import Tier
 from providers.contract import Lora
 from providers.sandbox.endpoints import FAL_PRESETS

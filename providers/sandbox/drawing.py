@@ -61,7 +61,7 @@ def paint(scene: Scene) -> bytes:
     if scene.cut_out:
         return _encode(_cut_out(scene), scene.format)
     if scene.plain:
-        return _encode(_sky(size, palette_for("tile", random.Random("tile"))), scene.format)
+        return _encode(_sky(size, palette_for("", random.Random(scene.tier))), scene.format)
     return _encode(_edited(scene) if scene.inputs else _landscape(scene), scene.format)
 
 
@@ -295,7 +295,7 @@ def _weight(scene: Scene, picture: bytes) -> int:
 class Painter:
     """Paints in two threads and remembers what it painted, up to 128 MiB.
 
-    `plain` paints one tile per size and format for everybody: for load, where nobody looks.
+    `plain` paints one tile per size, tier and format for everybody: for load, where nobody looks.
     """
 
     def __init__(self, *, plain: bool) -> None:
@@ -307,9 +307,7 @@ class Painter:
     async def paint(self, scene: Scene) -> bytes:
         """The scene's picture file."""
         if self.plain:
-            scene = structs.replace(
-                scene, prompt="", seed=0, model="", tier="", steps=28, inputs=(), mask=None, plain=True
-            )
+            scene = structs.replace(scene, prompt="", seed=0, model="", steps=28, inputs=(), mask=None, plain=True)
         kept = self._kept.get(scene)
         if kept is not None:
             self._kept.move_to_end(scene)

@@ -58,11 +58,13 @@ def test_black_is_black() -> None:
     assert opened(paint(structs.replace(LAKE, black=True))).convert("L").getextrema() == (0, 0)
 
 
-async def test_plain_pictures_are_painted_once_per_size_and_format() -> None:
+async def test_plain_pictures_are_painted_once_per_size_tier_and_format() -> None:
     painter = Painter(plain=True)
     first = await painter.paint(LAKE)
     assert await painter.paint(structs.replace(LAKE, prompt="other", seed=9, model="m")) is first
-    assert await painter.paint(structs.replace(LAKE, tier="export", steps=4)) is first
+    assert await painter.paint(structs.replace(LAKE, steps=4)) is first
+    tiers = ("preview", "standard", "export")
+    assert len({await painter.paint(structs.replace(LAKE, tier=tier)) for tier in tiers}) == 3
     assert opened(await painter.paint(structs.replace(LAKE, width=64, height=64))).size == (64, 64)
     assert opened(await painter.paint(structs.replace(LAKE, format="webp"))).format == "WEBP"
     painter.close()

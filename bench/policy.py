@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.report import Figure, conclude
-from bench.routing.scaling import Market
+from bench.routing.scaling import Market, reference_loop
 from gateway.cli.policy_lint import faults_of, without_policy
 from gateway.requests.call import Call, Caller
 from gateway.requests.quoting import first_order
@@ -45,7 +46,11 @@ CALLS = 10_000
 SEEN = 5_000
 ROUNDS = 5
 TEAMS = 200
-QUOTES = 20_000
+QUOTES = 5_000
+QUOTE_ROUNDS = 8
+LOOP_US = 30.0
+"""What the loop that quotes are held against takes on that machine."""
+QUOTE_US = 20.0
 MANY_TERMS = Billing(
     zone="Europe/Berlin",
     tiers=(VolumeTier(1_000, 500), VolumeTier(5_001, 1_000)),
@@ -145,28 +150,66 @@ def decisions_us(
     return ruled[len(before) :], whole[len(before) :]
 
 
-def quotes_us(base: Revision, count: int, draw: random.Random) -> tuple[list[float], list[float]]:
-    """Microseconds of CPU of each quote of an offer by its list; and with what an invoice of many terms makes of it."""
+class Quoted(Struct, frozen=True):
+    """Microseconds that each of some quotes took, and a loop after each."""
+
+    listed: list[float]
+    """By the list of prices."""
+    invoiced: list[float]
+    """With what an invoice of many terms makes of it, and the reasons read by nobody."""
+    loop: list[float]
+
+
+def quotes_us(base: Revision, count: int, draw: random.Random) -> Quoted:
+    """Time quotes of any offer in many sizes, by the clock on the wall: that of the thread takes too long to read."""
     offers = list(base.catalog.offers.values())
     asks = [
         (draw.choice(offers), ImageRequest(prompt="-", width=side, height=side, count=draw.randrange(1, 5)))
-        for side in draw.choices([512, 1024, 1024, 1280], k=count)
+        for side in draw.choices(range(512, 1440, 16), k=count)
     ]
     counters = {"2026-11/requests": 4_999, "2026-11/listed": 10**11, "credit/a": 5 * 10**8}
     at = datetime(2026, 11, 23, tzinfo=UTC)
-    listed, expected = [], []
+    timed = Quoted([], [], [])
     for offer, request in asks:
-        began = time.thread_time_ns()
+        began = time.perf_counter_ns()
         try:
             quoted = quote_at(offer, request)
         except Unpriced:
             continue
-        between = time.thread_time_ns()
+        between = time.perf_counter_ns()
         expect(MANY_TERMS, lambda name: counters.get(name, 0), [_billable(quoted.amount, request, at)])
-        ended = time.thread_time_ns()
-        listed.append((between - began) / 1e3)
-        expected.append((ended - began) / 1e3)
-    return listed, expected
+        ended = time.perf_counter_ns()
+        reference_loop(0)
+        looped = time.perf_counter_ns()
+        timed.listed.append((between - began) / 1e3)
+        timed.invoiced.append((ended - began) / 1e3)
+        timed.loop.append((looped - ended) / 1e3)
+    return timed
+
+
+def best_p99(rounds: Sequence[Sequence[float]]) -> float:
+    """Of the best time of each of some things over several rounds, that of the dearest hundredth.
+
+    So it is what was asked for that makes it dear, and not what else the machine did meanwhile.
+    """
+    return quantile([min(times) for times in zip(*rounds, strict=True)], 0.99)
+
+
+def of_quotes(rounds: Sequence[Quoted]) -> list[Figure]:
+    """What a quote takes: beside the loop, as it was measured, and as if on the machine that the must is meant for."""
+    loop = best_p99([each.loop for each in rounds])
+    found = []
+    for name, times in (
+        ("quote", [each.listed for each in rounds]),
+        ("quote_as_invoiced", [each.invoiced for each in rounds]),
+    ):
+        p99 = best_p99(times)
+        found += [
+            Figure(name=f"{name}_p99_of_loop", value=p99 / loop, unit="x", must=QUOTE_US / LOOP_US),
+            Figure(name=f"{name}_p99_us", value=p99, unit="us"),
+            Figure(name=f"{name}_p99_once_us", value=min(quantile(each, 0.99) for each in times), unit="us"),
+        ]
+    return [*found, Figure(name="loop_p99_us", value=loop, unit="us, a loop of 1,000 rounds")]
 
 
 def _billable(listed: int, request: ImageRequest, at: datetime) -> Billable:
@@ -220,9 +263,7 @@ def main() -> int:
         found = faults_of(path, settings, base)
         lint_ms = 1e3 * least(lambda: faults_of(path, settings, base))
     reading_ms = 1e3 * least(lambda: read_bytes(text.encode(), "bench.yaml"))
-    quotes = [quotes_us(base, QUOTES, random.Random(13)) for _ in range(ROUNDS)]
-    quote_p99_us = min(quantile(listed, 0.99) for listed, _ in quotes)
-    expected_p99_us = min(quantile(expected, 0.99) for _, expected in quotes)
+    quotes = [quotes_us(base, QUOTES, random.Random(13)) for _ in range(QUOTE_ROUNDS)]
     reference = reference_us()
     print(f"{RULES} rules, {matched:.1f} of them about a call; {len(found)} findings in the made-up policy")
     pace = REFERENCE_US / reference
@@ -233,10 +274,7 @@ def main() -> int:
         Figure(name="decision_10_rules_p99_us", value=few_p99_us, unit="us"),
         Figure(name="decision_1000_rules_p99_us", value=p99_us, unit="us"),
         Figure(name="decision_1000_rules_p99_scaled_us", value=p99_us * pace, unit="us", must=100.0),
-        Figure(name="quote_p99_us", value=quote_p99_us, unit="us"),
-        Figure(name="quote_p99_scaled_us", value=quote_p99_us * pace, unit="us", must=20.0),
-        Figure(name="quote_as_invoiced_p99_us", value=expected_p99_us, unit="us"),
-        Figure(name="quote_as_invoiced_p99_scaled_us", value=expected_p99_us * pace, unit="us", aim=20.0),
+        *of_quotes(quotes),
         Figure(name="lint_1000_rules_ms", value=lint_ms, unit="ms"),
         Figure(name="lint_1000_rules_scaled_ms", value=lint_ms * pace, unit="ms", must=200.0),
         Figure(name="reading_1000_rules_ms", value=reading_ms, unit="ms"),

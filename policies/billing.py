@@ -80,7 +80,7 @@ class WeightsLicence(Struct, frozen=True, kw_only=True):
     """For each further one."""
 
 
-class Billing(Struct, frozen=True, kw_only=True):
+class Billing(Struct, frozen=True, kw_only=True, cache_hash=True):
     """How an account's invoice is made from list prices."""
 
     zone: str = "UTC"
@@ -145,33 +145,34 @@ def month_of(billing: Billing, at: datetime) -> str:
 
 def settle(billing: Billing, counted: Counted, order: Billable) -> Billed:
     """Bill an order as the next one of its account."""
-    month = month_of(billing, order.at)
-    moves = _Moves(counted)
-    charged = _without_free_pictures(billing, moves, month, order) if billing.allowances else order.listed
-    request, discount, rebate = _discount(billing, moves, month, charged if order.listed else None)
+    terms, moves, listed = _terms(billing, order.at), _Moves(counted), order.listed
+    charged = listed
+    if listed and terms.pictures and (free := _take(moves, terms.pictures, order.pictures)):
+        charged = _share(listed, order.pictures - free, order.pictures)
+    request, discount, rebate = _discount(billing, terms, moves, charged) if listed else (0, 0, 0)
     if order.told is not None:
         rebate = 0  # the seller's word has it in, or in that of another order
-    discounted = _parts_of(charged, WHOLE - discount)
-    free_money = _from_allowances(billing, moves, month, order.at, discounted) if billing.allowances else 0
+    discounted = _share(charged, WHOLE - discount, WHOLE) if discount else charged
+    free_money = _take(moves, terms.money, discounted)
     owed = discounted - free_money if order.told is None else order.told
     if rebate:
-        rebate = _money_back(billing, moves, month, order.at, rebate, owed)
-    credit = _draw(billing, moves, owed, order.at)
+        rebate = _money_back(terms, moves, rebate, owed)
+    credit = _take(moves, terms.credit, owed)
     if rebate:
-        credit -= _give_back(billing, moves, rebate, order.at)
+        credit -= _give_back(moves, terms.credit, rebate)
     if billing.applies == "whole":
-        moves.add(f"{month}/owed", owed - rebate)
-    moves.add(f"{month}/due", owed - rebate - credit)
-    overage, fee = _licence(billing, moves, month, order)
+        moves.add(terms.owed, owed - rebate)
+    moves.add(terms.due, owed - rebate - credit)
+    overage, fee = _licence(billing, moves, terms.month, order) if billing.licences else (0, 0)
     return Billed(
         amount=owed,
         rebate=rebate,
         fee=fee,
         moves=moves.made,
-        month=month,
+        month=terms.month,
         request=request,
         discount=discount,
-        free=order.listed - charged + free_money,
+        free=listed - charged + free_money,
         credit=credit,
         overage=overage,
         certain=billing.certain_to is None or request <= billing.certain_to,
@@ -185,26 +186,32 @@ class Expected(Struct, frozen=True, kw_only=True):
     """Of the orders themselves, with what their weights cost."""
     certain: bool
     """Whether every discount in it is published."""
-    why: tuple[str, ...]
-    """Why it is not their list price, a sentence each; empty where it is."""
+    unlisted: tuple[tuple[Billed, Billable], ...]
+    """The orders that do not simply cost their list price."""
+    billing: Billing
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why it is not their list price, a sentence each; empty where it is. Made when read: few are."""
+        said = (sentence for billed, order in self.unlisted for sentence in reasons(self.billing, billed, order))
+        return tuple(dict.fromkeys(said))
 
 
 def expect(billing: Billing, counted: Counted, orders: Sequence[Billable]) -> Expected:
     """Forecast what orders will cost, one after the other; nothing is counted."""
     amount, certain = 0, True
-    why: dict[str, None] = {}
-    standing = _Moves(counted)
-    for number, order in enumerate(orders, start=1):
-        billed = settle(billing, standing.at, order)
-        if number < len(orders):
+    unlisted: list[tuple[Billed, Billable]] = []
+    standing = _Moves(counted) if len(orders) > 1 else None
+    for order in orders:
+        billed = settle(billing, counted if standing is None else standing.at, order)
+        if standing is not None:
             for name, move in billed.moves.items():
                 standing.add(name, move)
         amount += billed.amount + billed.overage
         certain = certain and billed.certain
-        if billed.amount == order.listed and not (billed.credit or billed.overage or billed.fee or billed.rebate):
-            continue
-        why |= dict.fromkeys(reasons(billing, billed, order))
-    return Expected(amount=amount, certain=certain, why=tuple(why))
+        if billed.amount != order.listed or billed.credit or billed.overage or billed.fee or billed.rebate:
+            unlisted.append((billed, order))
+    return Expected(amount=amount, certain=certain, unlisted=tuple(unlisted), billing=billing)
 
 
 def mend(billing: Billing, counted: Counted, amount: NanoUsd, at: datetime) -> Mapping[str, int]:
@@ -212,9 +219,9 @@ def mend(billing: Billing, counted: Counted, amount: NanoUsd, at: datetime) -> M
 
     What is given back goes to credit that has not expired, that which lasts longest first; no request is taken back.
     """
-    moves = _Moves(counted)
-    credit = _draw(billing, moves, amount, at) if amount > 0 else -_give_back(billing, moves, -amount, at)
-    moves.add(f"{month_of(billing, at)}/due", amount - credit)
+    terms, moves = _terms(billing, at), _Moves(counted)
+    credit = _take(moves, terms.credit, amount) if amount > 0 else -_give_back(moves, terms.credit, -amount)
+    moves.add(terms.due, amount - credit)
     return moves.made
 
 
@@ -245,7 +252,12 @@ def _month(billing: Billing, counters: dict[str, int], order: Billable, count: i
 
 def discount_of(billing: Billing, request: int) -> int:
     """Parts of `WHOLE` that are taken off a request of the month."""
-    return next((tier.parts for tier in reversed(billing.tiers) if tier.first <= request), 0)
+    parts = 0
+    for tier in billing.tiers:
+        if tier.first > request:
+            break
+        parts = tier.parts
+    return parts
 
 
 def allowances_left(billing: Billing, counted: Counted, at: datetime) -> Sequence[tuple[Allowance, int]]:
@@ -311,6 +323,56 @@ def misplaced(billing: Billing) -> Iterator[tuple[tuple[str | int, ...], str]]:
         yield ("certain_to",), message
 
 
+class _Terms(Struct, frozen=True, gc=False, kw_only=True):
+    """What of a billing holds at a moment, and what its counters are called: reckoned once a quarter of an hour."""
+
+    month: str
+    requests: str
+    listed: str
+    owed: str
+    due: str
+    pictures: _Stores
+    money: _Stores
+    credit: _Stores
+    """What expires first is in front."""
+
+
+_Stores: TypeAlias = tuple[tuple[int, str], ...]
+"""What there was of each thing that is used up, and the counter of what was taken from it."""
+
+
+def _terms(billing: Billing, at: datetime) -> _Terms:
+    """The terms at a moment."""
+    return _lasting_terms(billing, int(at.timestamp()) // _QUARTER_S) or _terms_at(billing, at)
+
+
+@lru_cache(maxsize=256)
+def _lasting_terms(billing: Billing, quarter: int) -> _Terms | None:
+    """Those of a quarter of an hour; None where something begins or ends within it."""
+    start, end = (datetime.fromtimestamp(each * _QUARTER_S, UTC) for each in (quarter, quarter + 1))
+    edges = [edge for each in billing.allowances for edge in (each.since, each.until)]
+    edges += [edge for lot in billing.lots for edge in (lot.since, lot.expires)]
+    within = any(edge is not None and start < edge < end for edge in edges)
+    return None if within else _terms_at(billing, start)
+
+
+def _terms_at(billing: Billing, at: datetime) -> _Terms:
+    month = month_of(billing, at)
+    allowances = list(_allowances_at(billing, at))
+    counters = [_counter(each, month) for each in allowances]
+    named = list(zip(allowances, counters, strict=True))
+    return _Terms(
+        month=month,
+        requests=f"{month}/requests",
+        listed=f"{month}/listed",
+        owed=f"{month}/owed",
+        due=f"{month}/due",
+        pictures=tuple((each.images, name) for each, name in named if each.images is not None),
+        money=tuple((each.amount, name) for each, name in named if each.amount is not None),
+        credit=tuple((lot.amount, f"credit/{lot.name}") for lot in _lots_at(billing, at)),
+    )
+
+
 class _Moves:
     """Counters as they stand with what was moved so far."""
 
@@ -321,83 +383,53 @@ class _Moves:
         self.made: dict[str, int] = {}
 
     def at(self, name: str) -> int:
-        return self._counted(name) + self.made[name] if name in self.made else self._counted(name)
+        return self._counted(name) + self.made.get(name, 0)
 
     def add(self, name: str, amount: int) -> None:
         if amount:
             self.made[name] = self.made.get(name, 0) + amount
 
 
-def _without_free_pictures(billing: Billing, moves: _Moves, month: str, order: Billable) -> NanoUsd:
-    """The list price of the pictures that are not free."""
-    free = 0
-    for allowance in _allowances_at(billing, order.at):
-        if allowance.images is not None and order.listed:
-            name = _counter(allowance, month)
-            took = min(max(allowance.images - moves.at(name), 0), order.pictures - free)
-            moves.add(name, took)
-            free += took
-    return _share(order.listed, order.pictures - free, order.pictures) if free else order.listed
-
-
-def _discount(billing: Billing, moves: _Moves, month: str, charged: NanoUsd | None) -> tuple[int, int, NanoUsd]:
-    """The request's number, its discount in parts of `WHOLE`, and what comes back for those before it."""
-    if charged is None:
-        return 0, 0, 0
-    request, before = moves.at(f"{month}/requests") + 1, moves.at(f"{month}/listed")
-    moves.add(f"{month}/requests", 1)
-    moves.add(f"{month}/listed", charged)
-    parts = discount_of(billing, request)
-    rebate = 0
-    if billing.applies == "whole" and parts != (earlier := discount_of(billing, request - 1)):
-        rebate = _parts_of(before, parts - earlier)
-    return request, parts, rebate
-
-
-def _from_allowances(billing: Billing, moves: _Moves, month: str, at: datetime, amount: NanoUsd) -> NanoUsd:
-    """What free money takes off."""
+def _take(moves: _Moves, stores: _Stores, wanted: int) -> int:
+    """What is left in stores of what is wanted; from the one in front first."""
     taken = 0
-    for allowance in _allowances_at(billing, at):
-        if allowance.amount is not None:
-            name = _counter(allowance, month)
-            took = min(max(allowance.amount - moves.at(name), 0), amount - taken)
+    for store, name in stores:
+        if taken == wanted:
+            break
+        left = store - moves.at(name)
+        if left > 0:
+            took = min(left, wanted - taken)
             moves.add(name, took)
             taken += took
     return taken
 
 
-def _money_back(billing: Billing, moves: _Moves, month: str, at: datetime, rebate: NanoUsd, owed: NanoUsd) -> NanoUsd:
-    """What of a rebate is money: no more than the month has cost; the rest fills the free money that paid for it."""
-    money = min(rebate, moves.at(f"{month}/owed") + owed)
-    left = rebate - money
-    for allowance in reversed([each for each in _allowances_at(billing, at) if each.amount is not None]):
-        name = _counter(allowance, month)
-        filled = min(moves.at(name), left)
-        moves.add(name, -filled)
-        left -= filled
-    return money
-
-
-def _draw(billing: Billing, moves: _Moves, amount: NanoUsd, at: datetime) -> NanoUsd:
-    """What credit pays of an amount; what expires first goes first."""
-    drawn = 0
-    for lot in _lots_at(billing, at):
-        name = f"credit/{lot.name}"
-        took = min(max(lot.amount - moves.at(name), 0), amount - drawn)
-        moves.add(name, took)
-        drawn += took
-    return drawn
-
-
-def _give_back(billing: Billing, moves: _Moves, amount: NanoUsd, at: datetime) -> NanoUsd:
-    """What of an amount goes back to credit that was drawn from; what lasts longest is filled first."""
+def _give_back(moves: _Moves, stores: _Stores, amount: int) -> int:
+    """What of an amount goes back to stores that were drawn from; to the last one first."""
     returned = 0
-    for lot in reversed(_lots_at(billing, at)):
-        name = f"credit/{lot.name}"
-        took = min(moves.at(name), amount - returned)
-        moves.add(name, -took)
-        returned += took
+    for _, name in reversed(stores):
+        back = min(moves.at(name), amount - returned)
+        moves.add(name, -back)
+        returned += back
     return returned
+
+
+def _discount(billing: Billing, terms: _Terms, moves: _Moves, charged: NanoUsd) -> tuple[int, int, NanoUsd]:
+    """The request's number, its discount in parts of `WHOLE`, and what comes back for those before it."""
+    request = moves.at(terms.requests) + 1
+    moves.add(terms.requests, 1)
+    parts, rebate = discount_of(billing, request), 0
+    if billing.applies == "whole" and parts != (earlier := discount_of(billing, request - 1)):
+        rebate = _parts_of(moves.at(terms.listed), parts - earlier)
+    moves.add(terms.listed, charged)
+    return request, parts, rebate
+
+
+def _money_back(terms: _Terms, moves: _Moves, rebate: NanoUsd, owed: NanoUsd) -> NanoUsd:
+    """What of a rebate is money: no more than the month has cost; the rest fills the free money that paid for it."""
+    money = min(rebate, moves.at(terms.owed) + owed)
+    _give_back(moves, terms.money, rebate - money)
+    return money
 
 
 def _licence(billing: Billing, moves: _Moves, month: str, order: Billable) -> tuple[NanoUsd, NanoUsd]:

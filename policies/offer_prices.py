@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policies.latency_forecast import work
-from policies.tariffs import Quote, quote
+from policies.tariffs import Quote, by_time, quote
 from policies.types import Offer
 from providers.contract import ImageRequest
 
@@ -16,15 +16,17 @@ def quote_at(offer: Offer, request: ImageRequest, *, revision: int = 0, expected
 
     Raises `Unpriced` when the offer has no price for the size.
     """
-    able = offer.abilities
+    tariff, default_steps = offer.tariff, offer.abilities.default_steps
+    if not by_time(tariff):
+        return quote(tariff, request, default_steps=default_steps, revision=revision)
     if expected_s is None:
         pixels = request.width * request.height
-        expected_s = offer.typical_s * work(pixels, request.count, request.steps, able.default_steps)
+        expected_s = offer.typical_s * work(pixels, request.count, request.steps, default_steps)
     expected_ns = round(expected_s * 1e9)
     return quote(
-        offer.tariff,
+        tariff,
         request,
-        default_steps=able.default_steps,
+        default_steps=default_steps,
         revision=revision,
         expected_machine_ns=expected_ns,
         longest_machine_ns=_LONGEST * expected_ns,

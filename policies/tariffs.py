@@ -153,6 +153,9 @@ Tariff: TypeAlias = (
     | MachineSecond
 )
 
+_BY_TIME = (ComputeSecond, MachineSecond)
+_UNCERTAIN = (*_BY_TIME, PerToken)
+
 
 class Quote(Struct, frozen=True, kw_only=True):
     """What an order will cost, in nano-dollars."""
@@ -170,7 +173,7 @@ class Quote(Struct, frozen=True, kw_only=True):
 
 def by_time(tariff: Tariff) -> bool:
     """Whether the price follows the time that the work takes."""
-    return isinstance(tariff, ComputeSecond | MachineSecond)
+    return isinstance(tariff, _BY_TIME)
 
 
 def by_tokens(tariff: Tariff) -> bool:
@@ -196,7 +199,7 @@ def quote(
     likely = _forecast(tariff, request, expected_machine_ns)
     numerator, denominator = _exact(tariff, likely, default_steps)
     hold = -(-numerator // denominator)
-    certain = not (by_time(tariff) or by_tokens(tariff))
+    certain = not isinstance(tariff, _UNCERTAIN)
     if not certain:
         most = _forecast(tariff, request, max(expected_machine_ns, longest_machine_ns), at_most=True)
         at_most, per = _exact(tariff, most, default_steps)
@@ -435,8 +438,9 @@ def _input_unit(
     return f" + {_shown(megapixels, per, 'exact')} input MP x ${_usd(price)}"
 
 
+@lru_cache(maxsize=1024)
 def _shown(area: int, pixels: int, rounding: Rounding) -> str:
-    """Megapixels as people read them."""
+    """Megapixels as people read them. Sizes are few, too."""
     return str(-(-area // pixels)) if rounding == "up" else f"{area / pixels:.6f}".rstrip("0").rstrip(".")
 
 

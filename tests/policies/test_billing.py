@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec import Struct
@@ -16,8 +17,10 @@ from pydantic import ValidationError
 
 from gateway.yaml_files import read
 from policies.billing import (
+    Allowance,
     Billable,
     Billing,
+    Lot,
     costs,
     credit_left,
     mend,
@@ -30,6 +33,7 @@ from policies.billing_file import BillingEntry
 from providers.sandbox.discounts import Contract, Tab
 
 MIDDAY = datetime(2026, 11, 15, 12, tzinfo=UTC)
+QUARTER_US = 900_000_000
 FILE = Path(__file__).parents[1] / "prices" / "billing.yaml"
 
 
@@ -309,3 +313,22 @@ TestAgreement = Agreement.TestCase
 def test_months_are_those_of_the_zone() -> None:
     at = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)
     assert (month_of(Billing(), at), month_of(Billing(zone="Europe/Berlin"), at)) == ("2026-11", "2026-12")
+
+
+@given(
+    bought=st.integers(0, 3 * QUARTER_US),
+    lasts=st.integers(1, 3 * QUARTER_US),
+    moments=st.lists(st.integers(0, 4 * QUARTER_US), min_size=1, max_size=6),
+)
+def test_credit_and_what_is_free_count_from_their_first_microsecond_to_their_last(
+    bought: int, lasts: int, moments: list[int]
+) -> None:
+    since, until = MIDDAY + timedelta(microseconds=bought), MIDDAY + timedelta(microseconds=bought + lasts)
+    terms = Billing(
+        allowances=(Allowance(name="gift", amount=10, since=since, until=until),),
+        lots=(Lot(name="lot", amount=100, since=since, expires=until),),
+    )
+    for moment in (*moments, bought - 1, bought, bought + lasts - 1, bought + lasts):
+        at = MIDDAY + timedelta(microseconds=moment)
+        billed = settle(terms, lambda _: 0, Billable(listed=50, pictures=1, at=at))
+        assert (billed.free, billed.credit) == ((10, 40) if since <= at < until else (0, 0))

@@ -35,6 +35,7 @@ class Breaker:
         "_why",
         "held_until",
         "open_until",
+        "passes",
     )
 
     def __init__(self, terms: BreakerTerms, threshold: int) -> None:
@@ -50,6 +51,8 @@ class Breaker:
         self._why = ""
         self.open_until = -inf
         """Orders pass again from this moment, one at first; -inf while closed."""
+        self.passes = True
+        """Whether it is closed, and the seller has never named a moment to come back: there is nothing to ask it."""
 
     def __repr__(self) -> str:
         if self.open_until == -inf:
@@ -103,6 +106,7 @@ class Breaker:
         self._open_for = 0.0
         self._why = ""
         self.open_until = self._probing_until = -inf
+        self.passes = self.held_until == -inf
 
     def undecided(self) -> None:
         """Let another probe: an order ended without saying anything about the seller's health."""
@@ -142,12 +146,14 @@ class Breaker:
     def hold_off(self, until: float) -> None:
         """Note when the seller said to come back, where no capacity keeps count of it; it fails no less for that."""
         self.held_until = max(self.held_until, until)
+        self.passes = False
 
     def _open(self, now: float, first: float, at_most: float, why: str) -> None:
         self._open_for = min(max(self._open_for * 2.0, first), at_most)
         self._why = why
         self._probing_until = -inf
         self.open_until = now + self._open_for
+        self.passes = False
 
 
 _SILENT = "nobody answers"

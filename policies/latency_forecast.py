@@ -247,7 +247,9 @@ def _first_bin_above(expected: float, seconds: float) -> int:
     if seconds <= 0.0:
         return 0
     place = (log2(seconds / expected) + _OCTAVES_BELOW) * _BINS_PER_OCTAVE + 0.5
-    return min(max(int(place), 0), _BINS) if place > 0 else 0
+    if place <= 0.0:
+        return 0
+    return int(place) if place < _BINS else _BINS
 
 
 def _prior() -> tuple[float, ...]:

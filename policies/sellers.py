@@ -15,6 +15,8 @@ from policies.prepaid import Purse
 from policies.types import Capacity, CapacityId, Event, Machines, Offer, View
 
 _UNLIMITED = 1_000_000
+_FEW = 4
+"""An account with no more slots keeps none for calls in a hurry."""
 _BIAS_STEP = 0.2
 _SERVICE_STEP = 0.05
 _OVERDUE = 1.6
@@ -31,13 +33,16 @@ class Shared:
         "bid_order",
         "bid_slot",
         "blocking",
+        "calm",
         "known",
+        "lacking",
         "left",
         "limits",
         "machines",
         "order_price",
         "purses",
         "rates",
+        "scarce",
         "serve_s",
         "share",
         "slots",
@@ -68,6 +73,12 @@ class Shared:
         self.left, self.share, self.wait_s = _UNLIMITED, 1.0, 0.0
         self.spare_left = 1.0
         """Unused share of the slots alone."""
+        self.scarce = False
+        """Whether there is room at this decision, but only the slots that are kept for calls in a hurry."""
+        self.calm = False
+        """Whether there is room for anybody: neither blocking nor scarce."""
+        self.lacking: CapacityId | None = None
+        """What `why` is about."""
         self.blocking: CapacityId | None = None
         self.why = ""
         """What was said of it at this decision: the same sentence for each of its offers."""
@@ -90,8 +101,8 @@ class Shared:
                 free_price = purse.bid * count
         return premium, free_price
 
-    def look(self, view: View, now: float, expected: float, *, head: bool) -> None:
-        """Read the limits; `head`: whoever asks stands at the head of the line."""
+    def look(self, view: View, now: float, expected: float, reserve: float, *, head: bool) -> None:
+        """Read the limits; `reserve`: share kept for those in a hurry; `head`: whoever asks stands first in line."""
         left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
         if self.machines is not None:
             self.known = view.machines(self.machines)
@@ -109,6 +120,9 @@ class Shared:
                 if wait >= wait_s:
                     wait_s, blocking = wait, name
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
+        slot = self._slot
+        self.scarce = blocking is None and self.spare_left < reserve and slot is not None and slot.value > _FEW
+        self.calm = blocking is None and not self.scarce
         self.why = ""
         self.order_price = self.bid_order * (1.0 - 0.9 * share)
 

@@ -18,6 +18,7 @@ from policies.types import Ask, Bar, Offer, OfferId, Rejection, View
 
 _KEPT = 4096
 _NOBODY: frozenset[OfferId] = frozenset()
+_CLOSED = -inf
 _PATIENT_S = 60.0
 """Calls with more seconds to spare are counted apart."""
 
@@ -33,16 +34,18 @@ class Row:
         "kept",
         "name",
         "offer",
+        "plain",
         "quote",
         "seconds",
         "seller",
+        "shared",
         "timed",
         "version",
     )
 
     def __init__(self, seller: Seller, amount: float, quote: Quote, kept: float = 0.0) -> None:
         self.seller = seller
-        self.offer = seller.offer
+        self.offer, self.shared = seller.offer, seller.shared
         self.name, self.account, self.counted = seller.offer.id, seller.offer.account, seller.offer.counted
         self.amount = amount
         self.quote = quote
@@ -51,6 +54,8 @@ class Row:
         """Priced by its time or its words, which differ from call to call."""
         self.kept = kept
         """Share of the account's slots that is reserved for other calls."""
+        self.plain = not (self.timed or kept or self.shared.purses or self.shared.machines)
+        """Nothing but its account's room and breakers can keep it from serving now, at its quote."""
         self.version = -1
         """The forecast that `seconds` were read from; those of another version have to be read again."""
         self.seconds = (0.0, 0.0, 0.0, 0.0)
@@ -90,10 +95,14 @@ class Slate:
             quickest: dict[str, float] = {}
             for row in self.rows:
                 seller = row.seller
-                if seller.shared.machines is None and seller.account.closed and seller.breaker.closed:
+                if (
+                    row.shared.machines is None
+                    and seller.account.open_until == _CLOSED
+                    and seller.breaker.open_until == _CLOSED
+                ):
                     seconds = row.forecast()[0]
-                    name = seller.offer.account
-                    quickest[name] = min(quickest.get(name, inf), seconds)
+                    if seconds < quickest.get(row.account, inf):
+                        quickest[row.account] = seconds
             self._fastest = tuple(sorted(quickest.items(), key=lambda each: each[1])[:2])
             self._fastest_at = now
         return self._fastest

@@ -10,7 +10,7 @@ from msgspec import Struct
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
 from policies.judgement import Weighed, weigh
-from policies.latency_forecast import COLD_AFTER_S, SURELY, LatencyForecast
+from policies.latency_forecast import COLD_AFTER_S, SURELY
 from policies.offer_prices import quote_at
 from policies.picture import Seen
 from policies.planning import Planner
@@ -20,8 +20,6 @@ from policies.sellers import Seller, Shared
 from policies.slates import Row, Slate
 from policies.types import Ask, CapacityId, InLine, Offer, OfferId, Reason, Rejection, View
 
-_FEW = 4
-"""An account with no more slots keeps none for calls in a hurry."""
 _RISKY = 0.02
 _FAILS_AFTER = 0.6
 """Of its forecast: after so long an order usually fails that fails."""
@@ -50,8 +48,10 @@ class Survey:
         "_patient",
         "_planner",
         "_policy",
+        "_pressed",
         "_reason",
         "_reserve",
+        "_retried",
         "_slack",
         "_stamp",
         "_view",
@@ -73,8 +73,11 @@ class Survey:
         self._now, self._reason, self._stamp = now, reason, stamp
         self._despite_failures = False
         self._reserve, self._patient = policy.scarcity.reserve, policy.scarcity.patient
+        self._retried = bool(ask.tried)
         self._slack = ask.arrived + ask.constraints.slo - now
         self._left = ask.arrived + ask.constraints.deadline - now
+        self._pressed = min(self._slack, self._left)
+        """An order that surely ends within so many seconds is neither late nor too late."""
         self._best = inf
         """The least total among those that have room, of the offers seen so far."""
 
@@ -95,19 +98,23 @@ class Survey:
         brief = brief and not ask.live and wishes.prefer == "value" and not wishes.order and not wishes.preferred
         capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
         checked = capped or bool(ask.tried or ask.live)
+        value = wishes.prefer == "value" and not wishes.order
         self._best, self._despite_failures = inf, despite_failures
         weighed: list[Weighed] = []
         rejected: list[Rejection] = []
         for row in slate.rows:
-            seller = row.seller
-            if brief and row.floor * seller.bias * row.counted > self._best and not seller.shared.purses:
+            if brief and row.floor * row.seller.bias * row.counted > self._best and not row.shared.purses:
                 continue
             objected = self._objection(row, sellers) if checked else None
             found = self._see(row) if objected is None else objected
             if isinstance(found, Rejection):
                 rejected.append(found)
                 continue
-            each = weigh(found, wishes, weights, row.offer)
+            if value:  # as `weigh` would, whose call is most of it
+                total, scores = weights(found)
+                each = Weighed(0, 0.0, total, row.name, scores, found, row.offer)
+            else:
+                each = weigh(found, wishes, weights, row.offer)
             weighed.append(each)
             if found.blocked is None and each.total < self._best:
                 self._best = each.total
@@ -137,16 +144,34 @@ class Survey:
         return Rejection(offer=offer.id, code="tier", reason=why)
 
     def _see(self, row: Row) -> Seen | Rejection:
-        seller, quote, ask, now = row.seller, row.quote, self._ask, self._now
-        shared, forecast, account, risk = seller.shared, seller.forecast, seller.account, seller.risk
-        expected, p50, p95, hedge_s = row.seconds if row.version == forecast.version else row.forecast()
+        """What an offer would cost now, and when it has room: most have, and then little has to be looked at."""
+        seller, shared, now = row.seller, row.shared, self._now
+        expected, p50, p95, hedge_s = row.seconds if row.version == seller.forecast.version else row.forecast()
         if now - seller.used_at > COLD_AFTER_S and (cold_s := seller.cold.seconds(seller.idle(now))):
-            expected, p50, p95, hedge_s = forecast.seconds(expected + cold_s)
+            expected, p50, p95, hedge_s = seller.forecast.seconds(expected + cold_s)
+        if shared.stamp != self._stamp:
+            self._read(shared, expected)
+        if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
+            return self._see_closely(row, (expected, p50, p95, hedge_s))
+        wait_s, capacity, blocked = 0.0, None, None
+        if not shared.calm and (blocked := self._lack(row.offer, shared, expected)) is not None:
+            wait_s, capacity = shared.wait_s, shared.lacking
+        late = late_s = again = too_late = 0.0
+        if self._pressed - wait_s < SURELY * expected:
+            late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
+        return Seen(
+            row.name, row.account, row.quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s,
+            too_late, again, seller.risk, shared.left, shared.share, shared.bid_slot, shared.order_price, 0.0, -1.0,
+            0.0, 0.0, hedge_s, None, capacity, blocked,
+        )  # fmt: skip
+
+    def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | Rejection:
+        """The same where anything stands in the way, or is not as it usually is."""
+        seller, shared, quote, ask = row.seller, row.shared, row.quote, self._ask
+        expected, p50, p95, hedge_s = seconds
         if row.timed:
             request = ask.constraints.asked(row.offer.id, ask.request)
             quote = quote_at(row.offer, request, revision=self._view.prices, expected_s=expected)
-        if shared.stamp != self._stamp:
-            self._read(shared, expected)
         room, line, machine_s, machine_price = _NOW, None, 0.0, 0.0
         if shared.machines is not None:
             line = self._in_line(seller, expected)
@@ -154,42 +179,57 @@ class Survey:
             if found is None:
                 return _no_machine(row.offer)
             (room, machine_price), machine_s = found, expected
-        elif shared.blocking is not None or shared.spare_left < self._reserve or row.kept:
+        elif row.kept or not shared.calm:
             room = self._room(row.offer, shared, expected, row.kept)
-        if account.open_until != -inf or seller.breaker.open_until != -inf or ask.tried or account.held_until > now:
+        if self._retried or not (seller.account.passes and seller.breaker.passes):
             room = self._paused(seller, room)
-        wait_s, surely = room.wait_s, SURELY * expected
+        wait_s = room.wait_s
         late = late_s = again = too_late = 0.0
-        if self._slack - wait_s < surely:
-            late, late_s, again = _lateness(forecast, ask, expected, self._slack - wait_s, risk)
-        if self._left - wait_s < surely:
-            too_late = forecast.above(expected, self._left - wait_s)
+        if self._pressed - wait_s < SURELY * expected:
+            late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
         premium, free_price = shared.prepaid(ask.request.count) if shared.purses else (0.0, -1.0)
         return Seen(
             row.name, row.account, quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s, too_late,
-            again, risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price, premium,
-            free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection,
+            again, seller.risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price,
+            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection,
         )  # fmt: skip
+
+    def _lateness(self, seller: Seller, expected: float, wait_s: float) -> tuple[float, float, float, float]:
+        """Probability and mean seconds of being late, the probability after one failure, and that of being too late."""
+        forecast, worth = seller.forecast, self._ask.worth
+        spare, left, surely = self._slack - wait_s, self._left - wait_s, SURELY * expected
+        late = late_s = again = 0.0
+        if spare < surely:
+            if worth.late_second:
+                late, late_s = forecast.late(expected, spare)
+            else:
+                late = forecast.above(expected, spare)
+            again = late
+            if seller.risk > _RISKY and worth.late:
+                again = forecast.above(expected, spare - _FAILS_AFTER * expected)
+        return late, late_s, again, forecast.above(expected, left) if left < surely else 0.0
 
     def _read(self, shared: Shared, expected: float) -> None:
         """Read the limits of an account, once for all of its offers."""
         # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
         head = self._reason == "room" or self._slack - expected <= self._patient
-        shared.look(self._view, self._now, expected, head=head)
+        shared.look(self._view, self._now, expected, self._reserve, head=head)
         shared.stamp = self._stamp
 
     def _room(self, offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
-        """When an account has room for an order."""
+        """When an account has room for an order, some of its slots being kept for other calls."""
+        if shared.blocking is None and shared.slots is not None and shared.spare_left < kept:
+            return _spoken_for(offer, shared, expected, kept)
+        blocked = None if shared.calm else self._lack(offer, shared, expected)
+        return _NOW if blocked is None else Room(shared.wait_s, shared.lacking, blocked)
+
+    def _lack(self, offer: Offer, shared: Shared, expected: float) -> Rejection | None:
+        """Why an account has no room for an order, if it has none; `lacking` and `wait_s` of it say what and when."""
         if shared.blocking is not None:
             return _full(offer, shared)
-        if shared.slots is None:
-            return _NOW
-        if shared.spare_left < kept:
-            return _spoken_for(offer, shared, expected, kept)
-        scarce = shared.spare_left < self._reserve and shared.slots[1].value > _FEW
-        if scarce and self._slack - expected > self._patient:
+        if shared.scarce and self._slack - expected > self._patient:
             return _reserved(offer, shared, expected, self._reserve)
-        return _NOW
+        return None
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
         ask = self._ask
@@ -203,7 +243,10 @@ class Survey:
         assert capacity is not None
         bid = planner.bids[capacity].value
         if machines is None:  # nobody knows more than how many orders are in flight
-            return (_NOW if shared.blocking is None else _full(seller.offer, shared)), bid
+            if shared.blocking is None:
+                return _NOW, bid
+            blocked = _full(seller.offer, shared)
+            return Room(shared.wait_s, shared.lacking, blocked), bid
         look = pool.outlook(machines, line, self._now, bid, terms, planner.lanes.get(capacity, {}))
         if look is None:
             return None
@@ -248,11 +291,11 @@ def _no_machine(offer: Offer) -> Rejection:
     return Rejection(offer=offer.id, code="headroom", reason=f"{offer.account} has no machine up", lasting=False)
 
 
-def _full(offer: Offer, shared: Shared) -> Room:
+def _full(offer: Offer, shared: Shared) -> Rejection:
     if not shared.why:
+        shared.lacking = shared.blocking
         shared.why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
-    objection = Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
-    return Room(shared.wait_s, shared.blocking, objection)
+    return Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
 
 
 def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
@@ -264,14 +307,14 @@ def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> R
     return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
 
 
-def _reserved(offer: Offer, shared: Shared, expected: float, reserve: float) -> Room:
+def _reserved(offer: Offer, shared: Shared, expected: float, reserve: float) -> Rejection:
     """The last slots are for calls in a hurry; others wait for more of them to come free."""
-    assert shared.slots is not None
-    name = shared.slots[0]
     if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
+        assert shared.slots is not None
+        shared.lacking = name = shared.slots[0]
         shared.wait_s = wait_s = _until_spare(shared, expected, reserve)
         shared.why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
-    return Room(shared.wait_s, name, Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False))
+    return Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
 
 
 def _until_spare(shared: Shared, expected: float, share: float) -> float:
@@ -292,14 +335,3 @@ def _rest(before: int, pause: float) -> float:
 
 def _growth(times: int) -> float:
     return float(min(4**times, 64))
-
-
-def _lateness(
-    forecast: LatencyForecast, ask: Ask, expected: float, spare: float, risk: float
-) -> tuple[float, float, float]:
-    """Probability and mean seconds of being late, and the probability after one failure."""
-    late, late_s = forecast.late(expected, spare) if ask.worth.late_second else (forecast.above(expected, spare), 0.0)
-    again = late
-    if risk > _RISKY and ask.worth.late:
-        again = forecast.above(expected, spare - _FAILS_AFTER * expected)
-    return late, late_s, again

@@ -28,16 +28,20 @@ def scales(worth: Worth, policy: Policy) -> Scales:
 
     Only those are asked that have something to say.
     """
-    of_price, of_latency, of_reliability, of_load, *of_scarce = [make(worth, policy) for make in SCORERS.values()]
+    of_price, of_latency, of_reliability, of_load, of_slots, of_rate, of_prepaid, of_machine = [
+        make(worth, policy) for make in SCORERS.values()
+    ]
     scarce_below = 1.0 - policy.crowding.begins
 
     def weights(seen: Seen) -> tuple[int, tuple[int, ...]]:
         paid, risk = of_price(seen), of_reliability(seen)
         late = of_latency(seen) if seen.late or seen.wait_s else 0
         crowd = of_load(seen) if seen.share_left < scarce_below else 0
-        if seen.slot_price or seen.order_price or seen.premium or seen.machine_s or seen.free_price >= 0.0:
-            scarce = [score(seen) for score in of_scarce]  # they charge nothing where nothing is scarce
-            return paid + late + risk + crowd + sum(scarce), (paid, late, risk, crowd, *scarce)
-        return paid + late + risk + crowd, (paid, late, risk, crowd, 0, 0, 0, 0)
+        slots = of_slots(seen) if seen.slot_price else 0
+        rate = of_rate(seen) if seen.order_price else 0
+        prepaid = of_prepaid(seen) if seen.premium or seen.free_price >= 0.0 else 0
+        machine = of_machine(seen) if seen.machine_s else 0
+        total = paid + late + risk + crowd + slots + rate + prepaid + machine
+        return total, (paid, late, risk, crowd, slots, rate, prepaid, machine)
 
     return weights

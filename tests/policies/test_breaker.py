@@ -153,3 +153,22 @@ def test_an_error_rate_is_a_probability(seen: list[tuple[float, bool]], later: f
         errors.observe(now, failed=failed)
     assert 0.0 < errors.at(now + later) < 1.0
     assert repr(errors).startswith("<ErrorRate ")
+
+
+def test_there_is_nothing_to_ask_it_while_it_is_closed() -> None:
+    assert opened(4).passes
+    assert not opened(5).passes
+
+
+def test_orders_pass_unasked_again_once_one_was_served() -> None:
+    breaker = opened()
+    breaker.ok(sent_at=1.0)
+    assert breaker.passes
+
+
+def test_whoever_once_named_a_moment_to_come_back_is_always_asked() -> None:
+    breaker = opened(0)
+    breaker.hold_off(60.0)
+    breaker.ok(sent_at=1.0)
+    assert not breaker.passes
+    assert breaker.held(1.0) == 59.0

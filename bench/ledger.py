@@ -1,4 +1,4 @@
-"""`python -m bench.ledger`: how long a month of a million ledger rows takes to audit and to report.
+"""`python -m bench.ledger`: how long a month of a million ledger rows takes to audit, to report, and to start on.
 
 The rows are what the gateway would have written: orders of a few models and sizes by twenty keys of five teams, most
 delivered, some failed, some overrun, some promoted, prompts that repeat.
@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.report import Figure, conclude
+from bench.restarts import restarts
 from gateway.money.periods import period_of, zone_of
 from gateway.money.reports import report
 from gateway.revisions import load_revision
@@ -272,6 +273,12 @@ def main(arguments: Sequence[str]) -> int:
         written = build(path, options)
         building = time.perf_counter() - began
         figures, faults = asyncio.run(measure(f"sqlite:///{path.absolute()}"))
+        full, bare, amiss = asyncio.run(restarts(path.absolute()))
+    figures += [
+        Figure(name="restart_s", value=full, unit="s", aim=3.0),
+        Figure(name="restart_over_empty", value=full / bare, unit="x", must=1.5),
+    ]
+    faults += amiss
     figures = [Figure(name="entries", value=written, unit="rows"), *figures]
     figures.append(Figure(name="building_s", value=building, unit="s"))
     return conclude(

@@ -429,13 +429,16 @@ class App:
             await asyncio.wait(self._tasks)
 
     async def start(self) -> None:
-        """Say that we live, bring to an end what a crash left open, and begin the work beside requests."""
+        """Say that we live, take over what a crash left open, and begin the work beside requests.
+
+        Sellers are asked beside it: one that is down, or whose bill is long, keeps nobody waiting.
+        """
         await self.ledger.beat()
-        await self.recovery.sweep()
+        await self.recovery.take_over()
         await self._look_at_invoices()
         self._loops = [
             self._every("heartbeat", HEARTBEAT_S, self.ledger.beat),
-            self._every("recovery", self.settings.recovery.every, self.recovery.sweep),
+            self._every("recovery", self.settings.recovery.every, self.recovery.sweep, first=0.0),
             self._every("reconcile", self.settings.recovery.reconcile, self.recovery.reconcile),
             self._every("bills", self.settings.recovery.bills, self.recovery.glance),
             self._every("keys", TICK_S, self.keys.follow),

@@ -1,6 +1,6 @@
 """Ends what a crash or a lost answer left open. Money is never guessed: it waits until a provider has spoken.
 
-At start and then on a schedule:
+At start and then on a schedule, though a start waits for the first step alone:
   1. Orphans, whose process is dead, are taken over: reservations are given back, orders with a receipt are collected
      from sellers that can, the others are suspended. A caller who asks again in time gets what is collected.
   2. Suspended orders are looked up in what their provider account says it bills, or, where it bills without a word,
@@ -63,10 +63,14 @@ class Recovery(Struct, frozen=True, kw_only=True):
     reconciled: Callable[[str, Resolution], Awaitable[None]]
     """Hears what a round with a provider account changed."""
 
+    async def take_over(self) -> None:
+        """Make what dead processes left open ours, and begin to end it; waits for no seller."""
+        orphans = await self.ledger.orphans(self.stale_after)
+        await asyncio.gather(*(self._adopt(attempt, hold) for attempt, hold in orphans))  # in one commit, not in many
+
     async def sweep(self) -> None:
         """One round over everything left open."""
-        for attempt, hold in await self.ledger.orphans(self.stale_after):
-            await self._adopt(attempt, hold)
+        await self.take_over()
         for account, provider in list(self.providers.items()):  # a reload may add some meanwhile
             await self.lost_orders.look_for(account, provider)
             ripe = [

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.app import App, build
+from gateway.storage.rows import Outcome
+from providers.contract import UsageRecord
 from providers.sandbox import Sandbox, start
+from tests.support.books import new_hold
 from tests.support.town import TIME_SCALE, Town, settings
 
 
@@ -24,7 +29,8 @@ async def revived(folder: Path, sandbox: Sandbox, provider: str) -> Town:
     """A second gateway on the state of one that died with an order of `provider` under way."""
     terms = settings(folder, sandbox.url, (provider,))
     account = terms.accounts[provider].model_copy(update={"concurrency": 4})
-    terms = terms.model_copy(update={"accounts": {provider: account}})
+    orders = terms.orders.model_copy(update={"linger": 60.0})  # longer than a slow machine takes to look
+    terms = terms.model_copy(update={"accounts": {provider: account}, "orders": orders})
     first = await build(terms)
     await first.start()
     serving = asyncio.create_task(first.pipeline.serve(Town(first, sandbox).call(only=frozenset({provider}))))
@@ -68,3 +74,32 @@ async def test_an_order_without_a_receipt_waits_for_the_sellers_own_report(tmp_p
         await town.assert_books_agree()
         assert town.invoiced() == {"together": 707_789}
         await town.app.stop()
+
+
+class Silent:
+    """A seller that never says what it bills."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def usage(self, since: datetime, endpoints: Sequence[str]) -> Sequence[UsageRecord]:  # noqa: ARG002 - as asked
+        self.asked.set()
+        await asyncio.Event().wait()
+        return ()
+
+    async def aclose(self) -> None: ...
+
+
+async def test_a_start_waits_for_no_seller(tmp_path: Path) -> None:
+    app = await build(settings(tmp_path, "http://127.0.0.1:9", ("together",)))
+    silent = Silent()
+    await app.providers["together"].aclose()
+    app.providers["together"] = silent  # type: ignore[assignment]
+    lost, before = new_hold(account="together"), app.clock.utc() - timedelta(hours=1)
+    await app.db.hold("own_gone", [lost], (), before)
+    await app.db.suspend(None, lost.attempt_id, Outcome(error="outcome_unknown"), before)
+    async with asyncio.timeout(20):
+        await app.start()
+        await silent.asked.wait()
+    assert [row.id for row in await app.db.suspended("together")] == [lost.attempt_id]
+    await app.stop()

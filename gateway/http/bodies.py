@@ -6,10 +6,10 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import ClassVar, NoReturn, Self
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NoReturn, Self, TypeAlias, cast
 
-from litestar.types import HTTPRequestEvent, Receive
+from litestar.types import HTTPRequestEvent, HTTPScope, Receive
 
 from gateway.errors import InvalidRequest, NoCapacity, TooLarge
 from gateway.http.errors import StillSending, TooSlow, UnsupportedMediaType
@@ -24,22 +24,37 @@ MAX_BUFFERED = 256 * 1024 * 1024
 """Bytes of all bodies that are arriving at the same time, beyond the first piece of each."""
 PATIENCE = 60.0
 """Seconds for a body to arrive."""
+AtHand: TypeAlias = Callable[[object, int], bytes | None]
+"""Takes the request's scope and the most bytes that are wanted; the body, or None where it has to be waited for."""
+AT_HAND = "pixelgate.body"
+"""The extension of ASGI by which our server gives a body away that is there already (`gateway.http.connections`)."""
 
 
 class ClientGone(InvalidRequest):
     """The client left before its request was complete, so nobody will read this."""
 
 
-async def read_json(headers: Mapping[bytes, bytes], receive: Receive, limit: int = MAX_BODY) -> dict[str, object]:
-    """The JSON object in a body of at most `limit` bytes.
+async def read_json(
+    headers: Mapping[bytes, bytes], receive: Receive, limit: int = MAX_BODY, *, scope: HTTPScope | None = None
+) -> dict[str, object]:
+    """The JSON object in a body of at most `limit` bytes; with its `scope`, one that is there is not waited for.
 
     Raises `TooLarge`, `UnsupportedMediaType`, `InvalidRequest`, `ClientGone`.
     """
     refusal = _refusal(headers)
-    body = await read_body(headers, receive, limit)
+    body = None if scope is None else at_hand(scope, limit)
+    if body is None:
+        body = await read_body(headers, receive, limit)
     if refusal:
         raise refusal
     return decode_object(body)
+
+
+def at_hand(scope: HTTPScope, most: int) -> bytes | None:
+    """The whole body of at most `most` bytes, where it came with its head; None: `read_body` has to wait for it."""
+    extensions = cast("Mapping[str, AtHand]", scope.get("extensions") or {})
+    take = extensions.get(AT_HAND)
+    return None if take is None else take(scope, most)
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int = MAX_BODY) -> bytes:

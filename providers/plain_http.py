@@ -94,6 +94,11 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._status = 0
+        self._until = 0.0
+        """When the exchange under way is given up."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer goes off."""
         self.usable = True
         self.since = 0.0
 
@@ -102,16 +107,36 @@ class _Connection(asyncio.Protocol):
         self._parser = self._new_parser(self)
         self._headers, self._body, self._size, self._status = CIMultiDict(), [], 0, 0
         self._answer = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._fail, TimeoutError())
+        self._until = self._loop.time() + seconds
+        # One timer for many exchanges: it finds out when it goes off whether it still has anything to end.
+        if self._timer is None or self._due > self._until:
+            self._watch()
         self._transport.write(request)
         try:
             return await self._answer
         finally:
-            timer.cancel()
             self._answer = self._parser = None
+
+    def _watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = self._until
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._answer is None:
+            return
+        if self._loop.time() >= self._until:
+            self._fail(TimeoutError())
+        else:
+            self._watch()
 
     def close(self) -> None:
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.close()
 
@@ -121,6 +146,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._register.discard(self)
         if exc is None and self._status and not self._headers.keys() & {"Content-Length", "Transfer-Encoding"}:
             self.on_message_complete()  # a body without a length ends with its connection

@@ -6,6 +6,7 @@ Numbers follow docs/benchmarks.md; P1, P3, P7 and P9 of the performance goals ar
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -25,6 +27,9 @@ from bench.speed.servers import Server
 IN_FLIGHT = 2000
 UPSTREAM_S = 10.0
 RATE = 500.0
+
+Start: TypeAlias = Callable[[], AbstractContextManager[Server]]
+"""Starts a server for a block."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -89,10 +94,10 @@ def hold_many(mock: Server, server: Server, rounds: Rounds) -> tuple[float, int]
 def measure_all(options: Options, folder: Path) -> tuple[list[Figure], list[str]]:
     """Start everything, measure, end everything."""
     with servers.upstream(folder) as mock, servers.forwarder(folder, mock.port) as reference:
-        start: Callable[[], AbstractContextManager[Server]] = partial(servers.gateway, folder, mock.port)
+        start: Start = partial(servers.gateway, folder, mock.port)
         if options.against_itself:
             start = partial(servers.forwarder, folder, mock.port)
-        starts, idle_mb = time_starts(start)
+        starts = time_starts(start, partial(servers.forwarder, folder, mock.port))
         if options.profile is not None and not options.against_itself:
             start = partial(servers.gateway, folder, mock.port, profile=options.profile.resolve())
         with start() as subject:
@@ -121,9 +126,16 @@ def measure_all(options: Options, folder: Path) -> tuple[list[Figure], list[str]
         Figure(name="p7_inflight_kb", value=kb, unit="kB each", must=60.0, aim=32.0),
         Figure(name="p7_held_upstream", value=float(held), unit="requests", must=float(IN_FLIGHT), at_least=True),
         Figure(name="r_inflight_kb", value=reference_kb, unit="kB each"),
-        Figure(name="p9_first_200_s", value=statistics.median(starts), unit="s", must=2.0, aim=0.9),
-        Figure(name="p9_idle_mb", value=idle_mb, unit="MB", aim=80.0),
-        Figure(name="r_first_200_s", value=reference.first_200_s, unit="s"),
+        Figure(
+            name="p9_first_200_ratio",
+            value=statistics.median(starts.seconds) / statistics.median(starts.reference_s),
+            unit="x R",
+            must=4.0,
+            aim=1.8,
+        ),
+        Figure(name="p9_first_200_s", value=statistics.median(starts.seconds), unit="s"),
+        Figure(name="r_first_200_s", value=statistics.median(starts.reference_s), unit="s"),
+        Figure(name="p9_idle_mb", value=starts.idle_mb, unit="MB", aim=80.0),
         *through_sdks,
     ]
     return figures, rounds.faults
@@ -142,14 +154,31 @@ def measure_sellers(options: Options, folder: Path, reference: Server, rounds: R
     return figures
 
 
-def time_starts(start: Callable[[], AbstractContextManager[Server]], times: int = 3) -> tuple[list[float], float]:
-    """Seconds from process start to the first image, some times over, and the least idle memory in MB after it."""
-    seconds, megabytes = [], []
+class Starts(Struct):
+    """Seconds from process start to the first image, of gateway and R in turns, and the gateway's memory after it.
+
+    The goal is 2 s where R takes 0.5 s, so 4 R: how long either takes elsewhere says more about the machine.
+    """
+
+    seconds: list[float] = []
+    reference_s: list[float] = []
+    idle_mb: float = math.inf
+    """The least there was."""
+
+
+def time_starts(subject: Start, reference: Start, times: int = 3) -> Starts:
+    """Start both in turns, after one start each that compiles their modules."""
+    starts = Starts()
+    for start in (reference, subject):
+        with start():
+            pass
     for _ in range(times):
-        with start() as server:
-            seconds.append(server.first_200_s)
-            megabytes.append(server.child.resident_kb() / 1024)
-    return seconds, min(megabytes)
+        with reference() as server:
+            starts.reference_s.append(server.first_200_s)
+        with subject() as server:
+            starts.seconds.append(server.first_200_s)
+            starts.idle_mb = min(starts.idle_mb, server.child.resident_kb() / 1024)
+    return starts
 
 
 def _failures(cost: Cost) -> str:

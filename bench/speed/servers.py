@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,14 @@ class Server(Struct, frozen=True):
     """Seconds from the start of the process to its first answered image."""
 
 
+def compiled(folder: Path) -> Mapping[str, str]:
+    """Where a server finds its modules compiled from its second start on, whatever the environment says about that.
+
+    Without this a start mostly measures the compiler, where `PYTHONDONTWRITEBYTECODE` is set.
+    """
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+
+
 @contextmanager
 def upstream(folder: Path) -> Iterator[Server]:
     """The mock GPU server."""
@@ -44,7 +52,7 @@ def forwarder(folder: Path, upstream_port: int) -> Iterator[Server]:
     """R, the bare forwarder."""
     port = free_port()
     command = python("bench.speed.forwarder", str(port), f"http://127.0.0.1:{upstream_port}")
-    with running(command, log=folder / "forwarder.log", core=SERVER_CORE) as child:
+    with running(command, log=folder / "forwarder.log", core=SERVER_CORE, env=compiled(folder)) as child:
         yield Server("forwarder", child, port, first_200_s=first_200(child, port))
 
 
@@ -57,7 +65,8 @@ def gateway(folder: Path, upstream_port: int, *, profile: Path | None = None) ->
     command = home.command("serve", "--port", str(port))
     if profile is not None:
         command = python("bench.speed.sampling", str(profile), *command[2:])
-    with running(command, log=folder / "gateway.log", core=SERVER_CORE, env=home.env) as child:
+    env = {**home.env, **compiled(folder)}
+    with running(command, log=folder / "gateway.log", core=SERVER_CORE, env=env) as child:
         yield Server("gateway", child, port, key, first_200(child, port, key))
 
 

@@ -32,6 +32,7 @@ from gateway.storage.budgets import (
     counted_windows,
     limit_at,
     soft_limit_at,
+    told_in,
     window_at,
 )
 from gateway.storage.database import Database, Spending
@@ -290,16 +291,16 @@ class Alerts:
     def _of_budget(
         self, budget: BudgetRow, counters: Mapping[str, Spending], now: datetime, *, refused: bool
     ) -> Iterator[AlertRow]:
-        window, limit = window_at(budget, now), limit_at(budget, now)
+        window, limit, once = window_at(budget, now), limit_at(budget, now), told_in(budget, now)
         for number, (word, spending) in enumerate(counters.items()):
             spent, subject = spending.held + spending.posted, f"{budget.id}/{word}"
             name = f"The budget of {about(budget)}"
             told = {"budget": budget.id, "of": about(budget), "renews": window.end}
             yield from self._levels_passed(
-                (subject, window.name), (name, limit, spent), now, told, refused=refused and not number
+                (subject, once), (name, limit, spent), now, told, refused=refused and not number
             )
             if budget.soft is not None and spent >= soft_limit_at(budget, now):
-                yield _soft(budget, (subject, window.name), (name, limit, spent), now, told)
+                yield _soft(budget, (subject, once), (name, limit, spent), now, told)
             if budget.window in CALENDAR and not refused:
                 yield from self._forecast((subject, name), window, (limit, spent), now, told)
 

@@ -92,6 +92,15 @@ def counted_windows(budget: BudgetRow, at: datetime) -> Iterator[str]:
         yield from (str(int(current) - back) for back in range(1, STEPS + 1))
 
 
+def told_in(budget: BudgetRow, at: datetime) -> str:
+    """In which stretch of time the same is told of a budget once: its window; of a rolling one, a length of it.
+
+    Told by the step, a day's budget would be told of every hour for as long as it is nearly spent.
+    """
+    current = window_at(budget, at).name
+    return current if budget.window in ("total", *CALENDAR) else f"{int(current) // STEPS} x {budget.window}"
+
+
 def limit_at(budget: BudgetRow, at: datetime) -> int:
     """What may be spent in a window, with what was added for a while; nano-dollars."""
     added = budget.extra if budget.extra_until is None or at < budget.extra_until else 0

@@ -129,6 +129,18 @@ async def test_a_soft_limit_is_told_once_a_window_with_what_is_done(tmp_path: Pa
         assert "drawn at the lowest" in text
 
 
+async def test_a_rolling_budget_is_told_of_once_in_its_length_and_not_at_each_of_its_steps(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path, desk) as house:
+        await house.db.set_budget(replace(monthly(), window="24h", soft=30))
+        house.clock.at = datetime(2026, 11, 11, tzinfo=UTC)
+        for _ in range(48):
+            await house.spend(25)
+            await house.alerts.work()
+            house.clock.forward(3600)
+        told = ["is past its soft limit" in text for text in desk.texts]
+        assert (told.count(True), desk.levels) == (2, [50, 50])
+
+
 async def test_a_budget_that_refuses_an_order_is_told_to_be_spent_before_its_last_nano_dollar(tmp_path: Path) -> None:
     async with a_desk() as desk, a_house(tmp_path, desk) as house:
         await house.db.set_budget(monthly())

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
-from zoneinfo import ZoneInfo
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,62 +21,15 @@ from gateway.errors import BudgetSpent
 from gateway.storage.budgets import by_word, counted_windows
 from gateway.storage.database import Closing, Correction
 from gateway.storage.database.sqlite import SqliteDatabase
-from gateway.storage.rows import BudgetOf, BudgetRow, Outcome
+from gateway.storage.rows import Outcome
 from tests.support.books import NOON, new_hold
+from tests.support.limited import Limited, Placed, budget
 
 T = TypeVar("T")
-BERLIN = ZoneInfo("Europe/Berlin")
 AMOUNTS = st.integers(min_value=0, max_value=2000)
 PICK = st.integers(min_value=0, max_value=99)
 with_open = precondition(lambda world: any(order.open for order in world.orders))
 with_over = precondition(lambda world: any(not order.open for order in world.orders))
-
-
-def budget(of: BudgetOf, name: str, window: str, limit: int, zone: str = "UTC") -> BudgetRow:
-    return BudgetRow(id=f"bud_{of}_{window}", of=of, name=name, limit=limit, window=window, zone=zone, created=NOON)
-
-
-@dataclass
-class Placed:
-    """An order as the model sees it."""
-
-    id: str
-    at: datetime
-    account: str
-    user: str
-    held: tuple[int, int]
-    """Cost and charge."""
-    posted: list[int]
-    open: bool = True
-
-
-@dataclass
-class Limited:
-    """A budget as the model sees it."""
-
-    row: BudgetRow
-
-    @property
-    def book(self) -> int:
-        return 0 if self.row.of in ("account", "gateway") else 1
-
-    def limit(self, now: datetime) -> int:
-        until = self.row.extra_until
-        return self.row.limit + (self.row.extra if until is not None and now < until else 0)
-
-    def word(self, order: Placed) -> str | None:
-        """Whose window an order counts in; None: it does not count."""
-        if self.row.of == "user":
-            return order.user
-        return None if self.row.of == "account" and order.account != self.row.name else ""
-
-    def counts(self, at: datetime, now: datetime) -> bool:
-        """Whether what was set aside at a moment still counts now."""
-        if self.row.window == "day":
-            return at.astimezone(BERLIN).date() == now.astimezone(BERLIN).date()
-        if self.row.window == "24h":
-            return now.timestamp() // 3600 - at.timestamp() // 3600 <= 24
-        return self.row.window == "total" or (at.year, at.month) == (now.year, now.month)
 
 
 class World(RuleBasedStateMachine):
@@ -109,29 +60,11 @@ class World(RuleBasedStateMachine):
         fitting = [order for order in self.orders if order.open == is_open]
         return fitting[number % len(fitting)]
 
-    def used(self, limited: Limited) -> dict[str, tuple[int, int]]:
-        """Whose -> what is set aside and spent in the windows that count now."""
-        found: dict[str, tuple[int, int]] = {}
-        for order in self.orders:
-            word = limited.word(order)
-            if word is None or not limited.counts(order.at, self.now):
-                continue
-            held, posted = found.get(word, (0, 0))
-            aside = order.held[limited.book] if order.open else 0
-            found[word] = (held + aside, posted + order.posted[limited.book])
-        return found
-
-    def must_fit(self, order: Placed) -> Iterator[bool]:
-        for limited in self.budgets:
-            word, amount = limited.word(order), order.held[limited.book]
-            if word is not None and amount:
-                yield sum(self.used(limited).get(word, (0, 0))) + amount <= limited.limit(self.now)
-
     @rule(cost=AMOUNTS, charge=AMOUNTS, account=st.sampled_from(["fal", "together"]), user=st.sampled_from("ab"))
     def an_order_is_placed(self, cost: int, charge: int, account: str, user: str) -> None:
         asked = replace(new_hold(charge, cost=cost, account=account), user=user)
         order = Placed(asked.attempt_id, self.now, account, user, (cost, charge), [0, 0])
-        fits = all(self.must_fit(order))
+        fits = all(each.fits(order, self.orders, self.now) for each in self.budgets)
         try:
             self.run(self.db.hold("own_1", [asked], (), self.now))
         except BudgetSpent:
@@ -199,7 +132,7 @@ class World(RuleBasedStateMachine):
         for limited in self.budgets:
             names = counted_windows(limited.row, self.now)
             stands = by_word(self.run(self.db.counters(limited.row.id, names))).values()
-            assert sorted(set(self.used(limited).values()) - {(0, 0)}) == sorted(
+            assert sorted(set(limited.used(self.orders, self.now).values()) - {(0, 0)}) == sorted(
                 {(each.held, each.posted) for each in stands} - {(0, 0)}
             )
         assert self.run(self.db.audit()) == []

@@ -69,6 +69,8 @@ _ENTRIES = """SELECT seq, at, book, party, kind, amount, attempt_id,
     FROM entries LEFT JOIN attempts ON attempts.id = attempt_id WHERE seq > ? ORDER BY seq LIMIT ?"""
 _PLACED = """SELECT account, COUNT(*), COALESCE(SUM(CAST(outcome AS TEXT) ->> 'error' = 'overloaded'), 0)
     FROM attempts WHERE id >= ? AND NOT reservation GROUP BY account"""
+_COUNTED = """SELECT party, held, posted, NULL FROM balances
+    WHERE book IN ('budget cost', 'budget charge') AND party >= ? AND party < ?"""
 _SPENDING = """SELECT party, held, posted, budget FROM balances LEFT JOIN {table} ON {key} = party WHERE book = '{book}'
     UNION ALL SELECT {key}, 0, 0, budget FROM {table}
     WHERE {key} NOT IN (SELECT party FROM balances WHERE book = '{book}')"""
@@ -353,12 +355,7 @@ class SqliteDatabase:
 
     async def counters(self, budget_id: str, windows: Iterable[str]) -> Mapping[str, Spending]:
         """What counts in some windows of a budget."""
-        sql = """SELECT party, held, posted, NULL FROM balances
-            WHERE book IN ('budget cost', 'budget charge') AND party >= ? AND party < ?"""
-        found: dict[str, Spending] = {}
-        for window in windows:  # a range of the primary key each: those that are over are not read
-            found |= await self._all(values.spending, sql, f"{budget_id}/{window}/", f"{budget_id}/{window}0")
-        return found
+        return await self._read(_counted, self._reader, budget_id, tuple(windows))
 
     async def raise_alert(self, alert: AlertRow) -> bool:
         """Keep an alert; False when it was raised before."""
@@ -650,6 +647,14 @@ class SqliteDatabase:
 def _pair(row: Columns) -> tuple[str, int]:
     name, number = row
     return name, number
+
+
+def _counted(connection: sqlite3.Connection, budget_id: str, windows: Sequence[str]) -> dict[str, Spending]:
+    """What some windows count; a range of the primary key each, so that those that are over are not read."""
+    found: dict[str, Spending] = {}
+    for window in windows:
+        found |= _fetch(connection, values.spending, _COUNTED, (f"{budget_id}/{window}/", f"{budget_id}/{window}0"))
+    return found
 
 
 def _fetch(

@@ -32,6 +32,7 @@ from providers.contract import Abilities, ImageRequest, SizeRule
 
 NANO = 1e9
 MP = 1 << 20
+_ASKS_KEPT = 4096
 _until = itemgetter(1)
 INTENTS = {1: "draft", 2: "standard", 3: "export"}
 POLICY = Policy(
@@ -74,6 +75,7 @@ class PixelgatePolicy(Driver):
         self.begin(engine, self.policy, offers, index, nano=NANO)
         self._drafts = frozenset(each.model for each in endpoints if each.quality < 3)
         self._requests: dict[tuple[float, int], ImageRequest] = {}
+        self._asks: dict[int, Ask] = {}
 
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
         """The own pool; only how many GPUs are up is known, and those that are down are not used for long."""
@@ -86,7 +88,15 @@ class PixelgatePolicy(Driver):
         return Machines([Machine(model, until) for model, until in known], queued, line)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
-        """What a request of the harness asks for."""
+        """What a request of the harness asks for: the same each time, but for what became of it."""
+        ask = self._asks.get(request.id)
+        if ask is None:
+            if len(self._asks) >= _ASKS_KEPT:
+                self._asks.clear()
+            ask = self._asks[request.id] = self._first_ask(request)
+        return replace(ask, tried=tried, live=live) if tried or live else ask
+
+    def _first_ask(self, request: Any) -> Ask:
         shape = (request.mp, request.n)
         wish = self._requests.get(shape)
         if wish is None:
@@ -108,8 +118,6 @@ class PixelgatePolicy(Driver):
                 late=round(request.miss_penalty * NANO), late_second=0, failure=round(request.fail_penalty * NANO)
             ),
             arrived=request.arrival,
-            tried=tried,
-            live=live,
         )
 
 

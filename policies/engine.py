@@ -16,10 +16,11 @@ Everything a judgement depends on is in the picture, so a stored picture gives t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from itertools import count
 from math import exp, inf
+from operator import attrgetter
 
 from policies import hedging
 from policies.breaker import Breaker
@@ -28,7 +29,7 @@ from policies.eligibility import (
     exhausted,
 )
 from policies.judgement import Weighed, judge
-from policies.picture import Picture, Running
+from policies.picture import Picture, Running, Seen
 from policies.planning import Planner
 from policies.policy import Policy
 from policies.prepaid import Purse
@@ -52,6 +53,7 @@ from policies.types import (
     Worth,
 )
 
+_seen: Callable[[Weighed], Seen] = attrgetter("seen")
 _SILENCES = 3
 _WEIGHTS_KEPT = 1024
 _HEDGES_KEPT_S = 600.0
@@ -188,7 +190,8 @@ class CostEngine:
         brief, weights = not self._thorough, self._weigh_by(ask.worth)
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
         weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief)
-        panic = bool(weighed) and weighed[0].seen.blocked is not None and self._hopeless(weighed, ask, now)
+        first = weighed[0].seen.blocked if weighed else None
+        panic = first is not None and first.code == "breaker" and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
@@ -201,7 +204,7 @@ class CostEngine:
             )
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        seen = tuple([each.seen for each in weighed])
+        seen = tuple(map(_seen, weighed))
         return (
             Picture(ask, now, reason, view.prices, seen, rejected, running, None, panic, slate.fastest(now), budget),
             weighed,

@@ -97,7 +97,7 @@ def judge(
     waiting: list[Weighed] = []
     rejected = picture.rejected
     if len(ready) < len(weighed):
-        waiting = sorted([each for each in weighed if each.seen.blocked is not None])
+        waiting = sorted([each for each in weighed if each.seen.blocked is not None] if ready else weighed)
         rejected = _objections(picture, waiting)
     lined_up = waiting
     if ask.constraints.preferred and ready and _is_ours_to_choose(ask):

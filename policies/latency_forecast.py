@@ -11,6 +11,7 @@ observations) come from the routing study behind this gateway, where they were t
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import erf, exp, exp2, inf, log, log2, sqrt
 
@@ -237,8 +238,9 @@ def _negative(value: float) -> float:
     return -value
 
 
+@lru_cache(maxsize=1024)
 def _bucket(amount: float) -> int:
-    """Half an octave of work."""
+    """Half an octave of work; there are few amounts, and every forecast asks."""
     return round(2.0 * log2(amount))
 
 

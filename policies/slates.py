@@ -100,7 +100,8 @@ class Slate:
                     and seller.account.open_until == _CLOSED
                     and seller.breaker.open_until == _CLOSED
                 ):
-                    seconds = row.forecast()[0]
+                    fresh = row.version == seller.forecast.version
+                    seconds = row.seconds[0] if fresh else row.forecast()[0]
                     if seconds < quickest.get(row.account, inf):
                         quickest[row.account] = seconds
             self._fastest = tuple(sorted(quickest.items(), key=lambda each: each[1])[:2])

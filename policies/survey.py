@@ -154,8 +154,11 @@ class Survey:
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
             return self._see_closely(row, (expected, p50, p95, hedge_s))
         wait_s, capacity, blocked = 0.0, None, None
-        if not shared.calm and (blocked := self._lack(row.offer, shared, expected)) is not None:
+        if not shared.calm and (shared.blocking is not None or self._slack - expected > self._patient):
+            if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
+                self._put_in_words(shared, expected)
             wait_s, capacity = shared.wait_s, shared.lacking
+            blocked = Rejection(offer=row.name, code="headroom", reason=shared.why, lasting=False)
         late = late_s = again = too_late = 0.0
         if self._pressed - wait_s < SURELY * expected:
             late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
@@ -220,16 +223,24 @@ class Survey:
         """When an account has room for an order, some of its slots being kept for other calls."""
         if shared.blocking is None and shared.slots is not None and shared.spare_left < kept:
             return _spoken_for(offer, shared, expected, kept)
-        blocked = None if shared.calm else self._lack(offer, shared, expected)
-        return _NOW if blocked is None else Room(shared.wait_s, shared.lacking, blocked)
+        if shared.calm or (shared.blocking is None and self._slack - expected <= self._patient):
+            return _NOW
+        return self._full(offer, shared, expected)
 
-    def _lack(self, offer: Offer, shared: Shared, expected: float) -> Rejection | None:
-        """Why an account has no room for an order, if it has none; `lacking` and `wait_s` of it say what and when."""
-        if shared.blocking is not None:
-            return _full(offer, shared)
-        if shared.scarce and self._slack - expected > self._patient:
-            return _reserved(offer, shared, expected, self._reserve)
-        return None
+    def _full(self, offer: Offer, shared: Shared, expected: float) -> Room:
+        """When an account that has no room for an order will have some."""
+        if not shared.why or not shared.serve_s:
+            self._put_in_words(shared, expected)
+        why = Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
+        return Room(shared.wait_s, shared.lacking, why)
+
+    def _put_in_words(self, shared: Shared, expected: float) -> None:
+        """Say for all offers of an account what it lacks, and until when."""
+        if shared.blocking is None:
+            _reserve(shared, expected, self._reserve)
+        else:
+            shared.lacking = shared.blocking
+            shared.why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
         ask = self._ask
@@ -245,8 +256,7 @@ class Survey:
         if machines is None:  # nobody knows more than how many orders are in flight
             if shared.blocking is None:
                 return _NOW, bid
-            blocked = _full(seller.offer, shared)
-            return Room(shared.wait_s, shared.lacking, blocked), bid
+            return self._full(seller.offer, shared, line.seconds), bid
         look = pool.outlook(machines, line, self._now, bid, terms, planner.lanes.get(capacity, {}))
         if look is None:
             return None
@@ -291,13 +301,6 @@ def _no_machine(offer: Offer) -> Rejection:
     return Rejection(offer=offer.id, code="headroom", reason=f"{offer.account} has no machine up", lasting=False)
 
 
-def _full(offer: Offer, shared: Shared) -> Rejection:
-    if not shared.why:
-        shared.lacking = shared.blocking
-        shared.why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
-    return Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
-
-
 def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
     """The policy keeps what is left for others; more comes free as orders end."""
     assert shared.slots is not None
@@ -307,14 +310,12 @@ def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> R
     return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
 
 
-def _reserved(offer: Offer, shared: Shared, expected: float, reserve: float) -> Rejection:
+def _reserve(shared: Shared, expected: float, reserve: float) -> None:
     """The last slots are for calls in a hurry; others wait for more of them to come free."""
-    if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
-        assert shared.slots is not None
-        shared.lacking = name = shared.slots[0]
-        shared.wait_s = wait_s = _until_spare(shared, expected, reserve)
-        shared.why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
-    return Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
+    assert shared.slots is not None
+    shared.lacking = name = shared.slots[0]
+    shared.wait_s = wait_s = _until_spare(shared, expected, reserve)
+    shared.why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
 
 
 def _until_spare(shared: Shared, expected: float, share: float) -> float:

@@ -37,11 +37,11 @@ def scales(worth: Worth, policy: Policy) -> Scales:
         paid, risk = of_price(seen), of_reliability(seen)
         late = of_latency(seen) if seen.late or seen.wait_s else 0
         crowd = of_load(seen) if seen.share_left < scarce_below else 0
+        if seen.premium or seen.machine_s or seen.free_price >= 0.0:
+            scarce = (of_slots(seen), of_rate(seen), of_prepaid(seen), of_machine(seen))
+            return paid + late + risk + crowd + sum(scarce), (paid, late, risk, crowd, *scarce)
         slots = of_slots(seen) if seen.slot_price else 0
         rate = of_rate(seen) if seen.order_price else 0
-        prepaid = of_prepaid(seen) if seen.premium or seen.free_price >= 0.0 else 0
-        machine = of_machine(seen) if seen.machine_s else 0
-        total = paid + late + risk + crowd + slots + rate + prepaid + machine
-        return total, (paid, late, risk, crowd, slots, rate, prepaid, machine)
+        return paid + late + risk + crowd + slots + rate, (paid, late, risk, crowd, slots, rate, 0, 0)
 
     return weights

@@ -14,7 +14,7 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
 
     A second in line counts as a late one even within the objective: waiting has to be paid for by a better price.
     """
-    late, second = policy.punctuality * worth.late, worth.late_second
+    late, second = policy.punctuality * worth.late, float(worth.late_second)
 
     def score(seen: Seen) -> int:
         return int(late * seen.late + second * (seen.late_s + seen.wait_s))

@@ -11,12 +11,14 @@ from policies.types import Worth
 
 def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
     """Price an error, which another order may still make good, and an answer after the deadline, which nothing does."""
-    late, second, failure = worth.late, worth.late_second, worth.failure
+    late, second, failure = float(worth.late), float(worth.late_second), float(worth.failure)
     again = policy.fallback.retry + policy.fallback.recurs * failure
     """What an error costs whoever fails."""
 
     def score(seen: Seen) -> int:
-        later = late * (seen.late_again - seen.late) if seen.late_again > seen.late else 0.0
-        return int(seen.error_rate * (again + (later + second * seen.expected_s)) + seen.too_late * failure)
+        loss = seen.error_rate * (again + second * seen.expected_s)
+        if seen.late_again > seen.late:
+            loss = seen.error_rate * (again + (late * (seen.late_again - seen.late) + second * seen.expected_s))
+        return int(loss + seen.too_late * failure if seen.too_late else loss)
 
     return score

@@ -50,6 +50,7 @@ class Survey:
         "_policy",
         "_pressed",
         "_reason",
+        "_rejected",
         "_reserve",
         "_retried",
         "_slack",
@@ -78,6 +79,7 @@ class Survey:
         self._left = ask.arrived + ask.constraints.deadline - now
         self._pressed = min(self._slack, self._left)
         """An order that surely ends within so many seconds is neither late nor too late."""
+        self._rejected: list[Rejection] = []
         self._best = inf
         """The least total among those that have room, of the offers seen so far."""
 
@@ -101,23 +103,25 @@ class Survey:
         value = wishes.prefer == "value" and not wishes.order
         self._best, self._despite_failures = inf, despite_failures
         weighed: list[Weighed] = []
-        rejected: list[Rejection] = []
+        self._rejected = rejected = []
         for row in slate.rows:
             if brief and row.floor * row.seller.bias * row.counted > self._best and not row.shared.purses:
                 continue
-            objected = self._objection(row, sellers) if checked else None
-            found = self._see(row) if objected is None else objected
-            if isinstance(found, Rejection):
-                rejected.append(found)
+            if checked and (objected := self._objection(row, sellers)) is not None:
+                rejected.append(objected)
+                continue
+            seen = self._see(row)
+            if seen is None:
                 continue
             if value:  # as `weigh` would, whose call is most of it
-                total, scores = weights(found)
-                each = Weighed(0, 0.0, total, row.name, scores, found, row.offer)
+                total, scores = weights(seen)
+                each = Weighed(0, 0.0, total, row.name, scores, seen, row.offer)
             else:
-                each = weigh(found, wishes, weights, row.offer)
+                each = weigh(seen, wishes, weights, row.offer)
+                total = each.total
             weighed.append(each)
-            if found.blocked is None and each.total < self._best:
-                self._best = each.total
+            if total < self._best and seen.blocked is None:
+                self._best = total
         return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
 
     def _objection(self, row: Row, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
@@ -143,8 +147,11 @@ class Survey:
         why = f"{offer.model} is of tier {offer.tier.word}; another order keeps {first.offer.tier.word}"
         return Rejection(offer=offer.id, code="tier", reason=why)
 
-    def _see(self, row: Row) -> Seen | Rejection:
-        """What an offer would cost now, and when it has room: most have, and then little has to be looked at."""
+    def _see(self, row: Row) -> Seen | None:
+        """What an offer would cost now, and when it has room: most have, and then little has to be looked at.
+
+        None where it may not serve after all, which stands among the rejected then.
+        """
         seller, shared, now = row.seller, row.shared, self._now
         expected, p50, p95, hedge_s = row.seconds if row.version == seller.forecast.version else row.forecast()
         if now - seller.used_at > COLD_AFTER_S and (cold_s := seller.cold.seconds(seller.idle(now))):
@@ -168,7 +175,7 @@ class Survey:
             0.0, 0.0, hedge_s, None, capacity, blocked,
         )  # fmt: skip
 
-    def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | Rejection:
+    def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | None:
         """The same where anything stands in the way, or is not as it usually is."""
         seller, shared, quote, ask = row.seller, row.shared, row.quote, self._ask
         expected, p50, p95, hedge_s = seconds
@@ -180,7 +187,8 @@ class Survey:
             line = self._in_line(seller, expected)
             found = self._machine_room(seller, line)
             if found is None:
-                return _no_machine(row.offer)
+                self._rejected.append(_no_machine(row.offer))
+                return None
             (room, machine_price), machine_s = found, expected
         elif row.kept or not shared.calm:
             room = self._room(row.offer, shared, expected, row.kept)

@@ -18,9 +18,10 @@ from providers.contract import UsageRecord
 UnitPrice: TypeAlias = Callable[[AttemptRow], int | None]
 """What a unit of an order costs by our tariff of the moment it was placed (nano-dollars), if a list could name it."""
 
-Cause: TypeAlias = Literal["price", "units", "price and units", "discount", "believed free", "not told"]
+Cause: TypeAlias = Literal["price", "units", "price and units", "discount", "believed free", "not told", "not reckoned"]
 """discount: the seller took something off, before or after. believed free: billed though we took it for failed.
-not told: the seller says no units, or our tariff has none."""
+not told: the seller says no units. not reckoned: what we reckon one at is not known: no list names it, or no catalogue
+is there."""
 
 _NEAR = Fraction(1, 10**6)
 """Sellers write units as decimals, so a third of one is told to some digits only."""
@@ -54,11 +55,14 @@ def difference(row: AttemptRow, line: UsageRecord, reckoned: int, unit_price: in
     """Why a line bills an order other than we posted. `reckoned` is its list price by our tariff, in nano-dollars."""
     if row.state == "released" and not reckoned:
         return Difference(row.endpoint, "believed free", "billed, and we took it for failed")
-    if line.units is None or line.unit_nano_usd is None or unit_price is None:
+    if line.units is None or line.unit_nano_usd is None:
         return Difference(row.endpoint, "not told", "the seller does not say how many units it bills")
+    billed = f"{_units(line.units)} at ${to_usd(line.unit_nano_usd)}"
+    if unit_price is None:
+        says = f"{billed} billed, ${to_usd(reckoned)} reckoned; what we reckon a unit at is not known"
+        return Difference(row.endpoint, "not reckoned", says)
     ours = Fraction(reckoned, unit_price)
     units, price = not _near(Fraction(line.units), ours), line.unit_nano_usd != unit_price
-    billed = f"{_units(line.units)} at ${to_usd(line.unit_nano_usd)}"
     if not (units or price):
         off = half_even(Fraction(line.units) * line.unit_nano_usd) - line.nano_usd
         return Difference(row.endpoint, "discount", f"{billed}, less ${to_usd(off)}")

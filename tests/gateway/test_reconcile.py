@@ -198,6 +198,14 @@ async def test_a_correction_says_which_units_were_billed_against_those_we_reckon
     assert (endpoint.drift, endpoint.differences) == (0, found.differences)
 
 
+async def test_units_that_were_told_are_said_where_our_own_price_of_one_is_not_known(books: Books) -> None:
+    db, ledger, clock = books
+    await order(ledger, clock, 1000, cost=1000, ticket="a")
+    (endpoint,) = (await drift(db, {"fal": Seller(counted("2", 1000, 2000))}, MIDNIGHT))["fal"].endpoints
+    says = "2 units at $0.000001 billed, $0.000001 reckoned; what we reckon a unit at is not known"
+    assert [(each.cause, each.says) for each in endpoint.differences] == [("not reckoned", says)]
+
+
 def always(price: int | None) -> UnitPrice:
     return lambda _: price
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbelow
@@ -56,7 +56,7 @@ def vote(
     pairs
         How many are shown: those that fewest people voted on, by chance among these.
     voter
-        Who votes: pairs they voted on are left out, and their name stands in the page already.
+        Who votes, in small letters or large: their name stands in the page, and pairs they voted on are left out.
     prompts
         Show what was asked for, where that is still kept: the page then holds it.
     seed
@@ -127,7 +127,8 @@ async def _ballot(
 
 def _in_order(found: Sequence[Pair], given: Sequence[VoteRow], seed: int, voter: str) -> list[Pair]:
     """Pairs that fewest people voted on come first, and by chance among these; without what somebody voted on."""
-    votes_on, theirs = Counter(each.pair for each in given), {each.pair for each in given if each.voter == voter}
+    votes_on = Counter(each.pair for each in given)
+    theirs = {each.pair for each in given if each.voter.casefold() == voter.casefold()}
     whole = [
         pair
         for pair in found
@@ -164,15 +165,29 @@ def _read(file: Path, name: str) -> Votes:
     return found
 
 
+class Spelt:
+    """Names of voters as they were first spelt: Ann and ann are one."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._first: dict[str, str] = {}
+        for name in names:
+            self.first(name)
+
+    def first(self, name: str) -> str:
+        """How this name was first spelt."""
+        return self._first.setdefault(name.casefold(), name)
+
+
 async def _kept(settings: Settings, name: str, read: Sequence[Votes]) -> _Kept:
     db, now = open_records(settings), datetime.now(UTC)
     try:
         known = {pair.id for pair in await db.shadow_pairs(name)}
+        spelt = Spelt(each.voter for each in await db.votes(name))
         rows = [
             VoteRow(
                 experiment=name,
                 pair=each.pair,
-                voter=found.voter.strip(),
+                voter=spelt.first(found.voter.strip()),
                 choice=_choice(found.seed, each.pair, each.choice),
                 at=each.at.astimezone(UTC),
                 imported=now,

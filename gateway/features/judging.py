@@ -6,7 +6,8 @@ A model that is drawn to the first picture it sees would decide every comparison
 second time the other way round. Only where both answers name the same picture it is better; else the pair is a tie.
 Pairs whose calls ask more of whoever handles their data than the judge's settings promise are not shown to it, nor are
 those that no report counts.
-Any other answer is a failure: counted, never raised, and asked for again after `AGAIN`, `TRIES` times in all.
+Any other answer is a failure: counted, never raised, and asked for again after `AGAIN`, `TRIES` times in all. A judge
+that answers nobody is left alone for as long; that is no try, and what it was asked about comes last from then on.
 
 What it costs is the price in the settings, for every question that was sent. The sum of a day is bounded in the commit
 that notes the question, so several processes keep to one budget. It stands in no ledger: that holds orders of pictures,
@@ -139,9 +140,11 @@ class Judging:
             except Silent as silent:
                 failure = silent
             told = None if failure is None else str(failure)
-            await self._db.end_judgement(row.pair, now, judgement, told, asked.questions * terms.price)
+            of_all = failure is not None and failure.of_all
+            paid = asked.questions * terms.price
+            await self._db.end_judgement(row.pair, now, judgement, told, paid, of_all=of_all)
             ended[told or WORDS[judgement or 0]] += 1
-            if failure is not None and failure.of_all:
+            if of_all:
                 self._silent_until = now + AGAIN
                 break
         return ended

@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
-from gateway.assets import Assets
+from gateway.assets import Assets, Unfit
 from gateway.clock import Clock
 from gateway.errors import BudgetSpent, GatewayError
 from gateway.features.alerts import Alerts
@@ -197,10 +197,14 @@ class Sentinel:
 
 
 def _print(data: bytes) -> str:
-    """The perceptual hash of a picture, in hexadecimal digits."""
+    """The perceptual hash of a picture, in hexadecimal digits; empty where no decoder here takes it."""
     # With numpy, which a start has no time for.
     from gateway.features.measuring import pixels_of
     from policies.experiments.picture_measures import luminance, phash
 
-    bits = phash(luminance(pixels_of(data)))
+    try:
+        bits = phash(luminance(pixels_of(data)))
+    except Unfit as unfit:
+        log.warning("draw_not_measured", detail=unfit.why)
+        return ""
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"

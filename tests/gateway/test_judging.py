@@ -240,6 +240,19 @@ async def test_a_judge_that_answers_nobody_is_left_alone_for_a_while(bench: Benc
     assert await bench.judging.some(9, COMPARED) == {"better": 2}
 
 
+async def test_an_outage_of_the_judge_is_no_try_and_a_pair_that_meets_one_comes_last(bench: Bench) -> None:
+    await bench.keep(1, GREY, RED)
+    bench.twin.status = 503
+    for _ in range(4):
+        assert await bench.judging.some(1, COMPARED) == {"status 503": 1}
+        bench.clock.ahead += AGAIN + timedelta(seconds=1)
+    bench.twin.status = 200
+    await bench.keep(2, GREY, GREY)
+    assert await bench.judging.some(1, COMPARED) == {"tie": 1}
+    assert await bench.judging.some(1, COMPARED) == {"better": 1}
+    assert await bench.judged() == [1.0, 0.0]
+
+
 async def test_a_question_that_never_left_costs_nothing_and_a_late_answer_does(bench: Bench) -> None:
     await bench.keep(1, GREY, RED)
     bench.terms = bench.terms.model_copy(update={"url": "http://127.0.0.1:9/v1"})

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from gateway.assets import Unfit
 from gateway.cli import run
 from gateway.features.sentinel import Sentinel
 from gateway.features.shadow_budgets import budget_row
 from gateway.storage.shadows import SENTINEL
 from policies.experiments.constancy import Draw
+from policies.experiments.picture_measures import Pixels
 from policies.types import Offer
 from tests.support.town import Town, town
 
@@ -92,6 +94,20 @@ async def test_a_model_that_is_exchanged_without_a_word_is_told(tmp_path: Path) 
         assert (await t.draws()).changed == ()
         assert await t.told() == ["pixels"]
         await t.assert_books_agree()
+
+
+async def test_a_picture_that_no_decoder_takes_is_a_draw_without_a_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched(tmp_path) as t:
+        monkeypatch.setattr("gateway.features.measuring.pixels_of", undecodable)
+        last = await t.draws(4)
+        assert (last.error, last.print, last.changed) == (None, "", ())
+        assert await t.told() == []
+
+
+def undecodable(_: bytes) -> Pixels:
+    raise Unfit("a picture that no decoder takes")
 
 
 def swapped(draw: Draw, number: int) -> Draw:

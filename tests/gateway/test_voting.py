@@ -123,7 +123,7 @@ def test_what_is_taken_in_twice_counts_once_and_a_later_choice_takes_the_place_o
     assert desk.types("votes", NAME, str(ann), str(ben))[0] == "8 votes, 8 of them new\n"
     assert desk.reads("votes", NAME, str(ann), str(ben)) == {"experiment": NAME, "votes": 8, "new": 0, "unknown": []}
     assert desk.reads("report", NAME)["challengers"][0]["pictures"]["votes"] == 0.5
-    ann.write_text(saved(ballot, "ann", lambda _: "tie", at="2026-11-26T08:00:00Z"))
+    ann.write_text(saved(ballot, "ANN", lambda _: "tie", at="2026-11-26T08:00:00Z"))
     desk.types("votes", NAME, str(ann))
     ann.write_text(saved(ballot, "ann", redder, at="2026-11-26T07:30:00Z"))
     desk.types("votes", NAME, str(ann))
@@ -186,6 +186,7 @@ def test_those_that_fewest_voted_on_come_first_and_nobody_sees_a_pair_twice(desk
     file.write_text(saved(ballot_of(html), "ann", redder))
     desk.types("votes", NAME, str(file))
     assert shown("--voter", "ann").isdisjoint(first)
+    assert shown("--voter", "Ann").isdisjoint(first)
     assert len(shown("--pairs", "2") - first) == 2
     assert len(shown()) == 6
 

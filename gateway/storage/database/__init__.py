@@ -472,8 +472,9 @@ class Database(Protocol):
     ) -> Sequence[ShadowRow]:
         """Measured pairs that compare this, of which both pictures are kept, that no judge has said anything about.
 
-        The oldest first; without those asked about since `before`, or `tries` times, and those whose calls ask for more
-        than `data`, which is what the judge does with what it is shown, or whose requirements were not kept.
+        Those asked about least often first, then the oldest; without those asked about since `before`, or `tries` times
+        while it answered, and those whose calls ask for more than `data`, which is what the judge does with what it is
+        shown, or whose requirements were not kept.
         """
 
     async def begin_judgement(
@@ -486,9 +487,16 @@ class Database(Protocol):
         """
 
     async def end_judgement(
-        self, pair: Pair, at: datetime, judgement: int | None, failure: str | None, cost: NanoUsd
+        self,
+        pair: Pair,
+        at: datetime,
+        judgement: int | None,
+        failure: str | None,
+        cost: NanoUsd,
+        *,
+        of_all: bool = False,
     ) -> None:
-        """Remember what the judge said, or why it said nothing."""
+        """Remember what the judge said, or why it said nothing; `of_all`: it answered nobody, which is no try."""
 
     async def judged(self, experiment: str) -> Judged:
         """What was asked about an experiment so far."""

@@ -536,10 +536,17 @@ class SqliteDatabase:
         return await self._writer.submit(self._books.changed, shadows.BEGIN_JUDGEMENT, *columns)
 
     async def end_judgement(
-        self, pair: Pair, at: datetime, judgement: int | None, failure: str | None, cost: NanoUsd
+        self,
+        pair: Pair,
+        at: datetime,
+        judgement: int | None,
+        failure: str | None,
+        cost: NanoUsd,
+        *,
+        of_all: bool = False,
     ) -> None:
         """Remember what the judge said."""
-        columns = (judgement, failure, cost, pair.id, micros(at))
+        columns = (judgement, failure, of_all, cost, pair.id, micros(at))
         await self._writer.submit(self._books.changed, shadows.END_JUDGEMENT, *columns)
 
     async def judged(self, experiment: str) -> Judged:

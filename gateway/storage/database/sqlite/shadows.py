@@ -40,12 +40,13 @@ UNJUDGED = f"""SELECT {PAIR} FROM shadow_pairs AS pairs
     AND (body ->> '$.require.retention_days' IS NULL OR body ->> '$.require.retention_days' >= ?)
     AND NOT EXISTS (SELECT 1 FROM shadow_judgements
         WHERE pair = pairs.id AND (judgement IS NOT NULL OR shadow_judgements.at > ?))
-    AND (SELECT COUNT(*) FROM shadow_judgements WHERE pair = pairs.id) < ?
-    ORDER BY at, id LIMIT ?"""
+    AND (SELECT COUNT(*) FROM shadow_judgements WHERE pair = pairs.id AND NOT of_all) < ?
+    ORDER BY (SELECT COUNT(*) FROM shadow_judgements WHERE pair = pairs.id), at, id LIMIT ?"""
 BEGIN_JUDGEMENT = """INSERT INTO shadow_judgements (pair, at, experiment, cost) SELECT ?, ?, ?, ?
     WHERE (SELECT COALESCE(SUM(cost), 0) FROM shadow_judgements WHERE at >= ?) + ? <= ?
     AND NOT EXISTS (SELECT 1 FROM shadow_judgements WHERE pair = ? AND (judgement IS NOT NULL OR at > ?))"""
-END_JUDGEMENT = "UPDATE shadow_judgements SET judgement = ?, failure = ?, cost = ? WHERE pair = ? AND at = ?"
+END_JUDGEMENT = """UPDATE shadow_judgements SET judgement = ?, failure = ?, of_all = ?, cost = ?
+    WHERE pair = ? AND at = ?"""
 JUDGED = """SELECT judgement, COALESCE(failure, 'cut short'), COUNT(*), SUM(cost) FROM shadow_judgements
     WHERE experiment = ? GROUP BY 1, 2 ORDER BY 3 DESC"""
 KEEP_VOTE = """INSERT INTO shadow_votes (pair, voter, experiment, choice, at, imported) VALUES (?,?,?,?,?,?)

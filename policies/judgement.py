@@ -8,7 +8,8 @@ shed     nobody can serve this, or not in time
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -29,6 +30,10 @@ from policies.types import (
     Submit,
     Wait,
 )
+
+_blocked: Callable[[object], Rejection] = attrgetter("seen.blocked")
+"""The objection to one that waits: each has one."""
+_wait_s: Callable[[object], float] = attrgetter("seen.wait_s")
 
 LOOK_AGAIN_S = 1.0
 """A part in line looks again after this long, room or not: another account may have become the better choice."""
@@ -124,7 +129,7 @@ def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list
             return _wait(picture, policy, ready[0], soonest=_YIELD_S)
         return Submit(ready[0].candidate(), _wake_at(picture, best, policy))
     latest = _latest(ask, policy)
-    soonest = min([each.seen.wait_s for each in waiting], default=None)
+    soonest = min(map(_wait_s, waiting), default=None)
     if soonest is None or now + soonest > latest or now >= latest:
         return Shed(_objections(picture, waiting), soonest)
     return _wait(picture, policy, waiting[0], soonest)
@@ -238,7 +243,7 @@ def _hedge_by(picture: Picture, accounts: Sequence[str]) -> float:
 
 
 def _objections(picture: Picture, waiting: list[Weighed]) -> tuple[Rejection, ...]:
-    return (*picture.rejected, *[each.seen.blocked for each in waiting if each.seen.blocked is not None])
+    return (*picture.rejected, *map(_blocked, waiting))
 
 
 def _decision(

@@ -42,7 +42,6 @@ class Shared:
         "order_price",
         "purses",
         "rates",
-        "scarce",
         "serve_s",
         "share",
         "slots",
@@ -73,10 +72,8 @@ class Shared:
         self.left, self.share, self.wait_s = _UNLIMITED, 1.0, 0.0
         self.spare_left = 1.0
         """Unused share of the slots alone."""
-        self.scarce = False
-        """Whether there is room at this decision, but only the slots that are kept for calls in a hurry."""
         self.calm = False
-        """Whether there is room for anybody: neither blocking nor scarce."""
+        """Whether there is room for anybody: nothing blocks, and more is left than is kept for calls in a hurry."""
         self.lacking: CapacityId | None = None
         """What `why` is about."""
         self.blocking: CapacityId | None = None
@@ -106,6 +103,7 @@ class Shared:
         left, share, wait_s, blocking = _UNLIMITED, 1.0, 0.0, None
         if self.machines is not None:
             self.known = view.machines(self.machines)
+        slot, calm = self._slot, True
         for name, limit in self.limits:
             busy = view.in_flight(name)
             places, unused = limit.glance(busy, now)
@@ -113,16 +111,15 @@ class Shared:
                 left = places
             if unused < share:  # noqa: PLR1730
                 share = unused
-            if limit is self._slot:
+            if limit is slot:
                 self.spare_left = unused
+                calm = unused >= reserve or slot.value <= _FEW
             if places <= 0:
                 wait = limit.wait(busy, 0 if head else view.waiting(name), self.serve_s or expected, now)
                 if wait >= wait_s:
                     wait_s, blocking = wait, name
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
-        slot = self._slot
-        self.scarce = blocking is None and self.spare_left < reserve and slot is not None and slot.value > _FEW
-        self.calm = blocking is None and not self.scarce
+        self.calm = calm and blocking is None
         self.why = ""
         self.order_price = self.bid_order * (1.0 - 0.9 * share)
 

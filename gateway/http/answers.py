@@ -10,7 +10,7 @@ is in `pixelgate.nano_usd`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, cast
 
 import msgspec
@@ -184,7 +184,7 @@ def images_body(
         pixelgate=account_of(services, call, delivery, cache),
         safety_identifier=shape.safety_identifier,
     )
-    pieces = list(_pieces(services, _encode(head), delivery, shape.response_format))
+    pieces = _pieces(services, _encode(head), delivery, shape.response_format)
     return pieces if sum(map(len, pieces)) > ONE_PIECE else (b"".join(pieces),)
 
 
@@ -203,19 +203,20 @@ def account_of(services: Services, call: Call, delivery: Delivery, cache: Cache)
     )
 
 
-def _pieces(services: Services, head: bytes, delivery: Delivery, form: ResponseFormat) -> Iterator[bytes]:
+def _pieces(services: Services, head: bytes, delivery: Delivery, form: ResponseFormat) -> list[bytes]:
+    pieces: list[bytes] = []
     before = head[:-1] + b',"data":['
     for picture in delivery.images:
         asset = picture.asset
         facts = _encode(PictureFacts(asset.id, asset.seed, asset.parent_id))[1:]
         if form == "b64_json":
-            yield before + b'{"b64_json":"'
-            yield pybase64.b64encode(picture.data)
+            pieces += (before + b'{"b64_json":"', pybase64.b64encode(picture.data))
             before = b'",' + facts
         else:
             before += b'{"url":' + _encode(services.asset_url(asset.path)) + b"," + facts
         before += b","
-    yield before[:-1] + b"]}"
+    pieces.append(before[:-1] + b"]}")
+    return pieces
 
 
 def images_headers(delivery: Delivery, cache: Cache = "miss") -> Headers:
@@ -250,8 +251,8 @@ def usual_headers(request_id: str, length: int, seconds: float) -> Headers:
 def usage_of(request: ImageRequest, images: tuple[Delivered, ...]) -> TokenUsage:
     """Tokens, by the rule above."""
     text = -(-len(request.prompt) // CHARACTERS_PER_TOKEN)
-    given = sum(_blocks(*size) for size in request.references)
-    output = sum(_blocks(image.asset.width, image.asset.height) for image in images)
+    given = sum([_blocks(*size) for size in request.references])
+    output = sum([_blocks(image.asset.width, image.asset.height) for image in images])
     return TokenUsage(text + given, output, text + given + output, InputTokens(text, given))
 
 

@@ -64,9 +64,9 @@ class Ledger:
 
     async def hold(self, holds: Sequence[NewHold], decisions: Sequence[DecisionRow] = ()) -> tuple[Hold, ...]:
         """Set money aside for all of `holds` or for none. Raises `BudgetSpent` or `NotReady`."""
-        made = tuple(Hold(self, new.attempt_id, new.cost, new.charge, reserved=new.reserve) for new in holds)
+        made = tuple([Hold(self, new.attempt_id, new.cost, new.charge, reserved=new.reserve) for new in holds])
         replaced = [new.replaces for new in holds if new.replaces is not None]
-        self._live.update((hold.attempt_id, hold) for hold in made)
+        self._live.update([(hold.attempt_id, hold) for hold in made])
         try:
             await self.db.hold(self.owner, holds, decisions, self.clock.utc())
         except asyncio.CancelledError:

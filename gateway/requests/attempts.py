@@ -31,7 +31,7 @@ from gateway.errors import (
 from gateway.ids import sibling
 from gateway.money.ledger import Hold, Ledger
 from gateway.requests.admission import Admission
-from gateway.requests.call import Call, Delivery, offers_of, terms_of_removal
+from gateway.requests.call import Call, Delivered, Delivery, offers_of, terms_of_removal
 from gateway.requests.journal import decision_row
 from gateway.requests.orders import Drawn, FoundOrder, Halfway, Plan, RunningOrder, Salvage, Workshop, fit_to_offer
 from gateway.requests.parts import SEEDS, Part, Start, split
@@ -241,11 +241,11 @@ class Attempts:
         starts, self._starts = self._starts, []
         reserve, self._reserve = self._reserve, []
         decisions, self._decisions = self._decisions, []
-        if first and (sunk := next((part for part in self._parts if part.over), None)):
+        if first and (over := [part for part in self._parts if part.over]):
             # One part that cannot be served sinks the call before anything is spent on the others.
             starts, reserve = self._withdraw(starts), []
             for part in self._parts:
-                part.shed, part.error = part.shed or sunk.shed, part.error or sunk.error
+                part.shed, part.error = part.shed or over[0].shed, part.error or over[0].error
                 part.unpark()
         holds = [self._hold(s.part, s.candidate, s.plan.attempt_id, s.plan.request) for s in starts]
         drawing = [start for start in starts if start.part.stage == "drawing"]
@@ -310,8 +310,8 @@ class Attempts:
         return Delivery(
             call_id=self._call.id,
             decision_id=sibling(self._call.id, "dec"),
-            images=tuple(sorted(pictures, key=lambda picture: picture.asset.index)),
-            charge=sum(part.charge for part in self._parts),
+            images=tuple(sorted(pictures, key=_place_in_answer)),
+            charge=sum([part.charge for part in self._parts]),
             policy=self._policy,
             attempts=self._orders,
             offers=offers_of(pictures, self._finishers),
@@ -331,7 +331,7 @@ class Attempts:
             budget_left=self._budget_left(part),
             tried=tuple(part.tried),
             live=tuple(
-                Live(order.candidate.offer.id, order.candidate.offer.account, order.started) for order in part.live
+                [Live(order.candidate.offer.id, order.candidate.offer.account, order.started) for order in part.live]
             ),
         )
 
@@ -441,7 +441,7 @@ class Attempts:
             self._park(part, house.shop.clock.now() + 0.05, offer.capacities[0] if offer.capacities else None, 0.05)
             return
         request = fit_to_offer(self._asked(part, offer), offer, part.seed, self._call.compression)
-        in_flight = max((house.admission.in_flight(capacity) for capacity in offer.capacities), default=1)
+        in_flight = max([house.admission.in_flight(capacity) for capacity in offer.capacities], default=1)
         plan = self._plan(part, self._next_id(), request, in_flight)
         if part.live:
             log.info("order_hedged", call=self._call.id, attempt=plan.attempt_id, offer=offer.id)
@@ -752,6 +752,10 @@ def _above_limit(call: Call, reasons: Sequence[Rejection]) -> str | None:
         f"This API key may have a call cost at most {whose}: {blocking(dear)}. Ask for a cheaper model, a smaller size "
         f"or fewer steps, or have the limit raised (pixelgate keys limit {call.caller.key_id} {option} ...)."
     )
+
+
+def _place_in_answer(picture: Delivered) -> int:
+    return picture.asset.index
 
 
 def _wanted(call: Call) -> Ask:

@@ -139,4 +139,4 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 def offers_of(pictures: Sequence[Delivered], charged: Sequence[str]) -> tuple[str, ...]:
     """The offers of a delivery: who drew its pictures, and who else was `charged` for them."""
-    return tuple(dict.fromkeys([*(picture.asset.offer_id for picture in pictures), *charged]))
+    return tuple(dict.fromkeys([*[picture.asset.offer_id for picture in pictures], *charged]))

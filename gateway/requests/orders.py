@@ -407,29 +407,31 @@ class RunningOrder:
         offer = self.candidate.offer if halfway is None else halfway.offer
         share, rest = divmod(charge, len(good))
         return tuple(
-            AssetRow(
-                id=kept.path.partition("/")[2].partition(".")[0],
-                call_id=call.id,
-                attempt_id=self.plan.attempt_id,
-                team=call.caller.team,
-                index=self.plan.first + position,
-                path=kept.path,
-                media_type=f"image/{kept.format}",
-                width=kept.width,
-                height=kept.height,
-                bytes=len(kept.data),
-                sha256=kept.sha256,
-                seed=seed if halfway is None else halfway.seed,
-                model=offer.model,
-                offer_id=offer.id,
-                tier=offer.tier.word,
-                intent=call.intent,
-                cost=share + (rest if position == 0 else 0),
-                parent_id=call.parent,
-                created=self.shop.clock.utc(),
-                expires=call.kept_until or kept.expires,
-            )
-            for position, (kept, seed) in enumerate(good)
+            [
+                AssetRow(
+                    id=kept.path.partition("/")[2].partition(".")[0],
+                    call_id=call.id,
+                    attempt_id=self.plan.attempt_id,
+                    team=call.caller.team,
+                    index=self.plan.first + position,
+                    path=kept.path,
+                    media_type=f"image/{kept.format}",
+                    width=kept.width,
+                    height=kept.height,
+                    bytes=len(kept.data),
+                    sha256=kept.sha256,
+                    seed=seed if halfway is None else halfway.seed,
+                    model=offer.model,
+                    offer_id=offer.id,
+                    tier=offer.tier.word,
+                    intent=call.intent,
+                    cost=share + (rest if position == 0 else 0),
+                    parent_id=call.parent,
+                    created=self.shop.clock.utc(),
+                    expires=call.kept_until or kept.expires,
+                )
+                for position, (kept, seed) in enumerate(good)
+            ]
         )
 
     async def _book(self, error: ProviderError) -> None:

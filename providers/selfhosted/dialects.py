@@ -99,7 +99,7 @@ def _openai(order: Order, model: str) -> Fields:
     wanted["background"] = "transparent" if asked.transparent and able.transparent else None
     wanted["loras"] = [{"path": lora.path, "scale": lora.scale} for lora in asked.loras] or None
     fields.update(able.fixed)
-    fields.update((name, value) for name, value in wanted.items() if value is not None)
+    fields.update([(name, value) for name, value in wanted.items() if value is not None])
     return fields
 
 

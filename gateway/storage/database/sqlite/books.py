@@ -608,16 +608,16 @@ def _posted(closing: Closing, billed: Billed | None) -> tuple[int, int, int | No
     return billed.amount, closing.charge, closing.cost if closing.listed is None else closing.listed
 
 
-def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) -> Iterable[Fact]:
+def _closing_entries(book: str, party: str, hold: int, posted: int, state: str) -> Sequence[Fact]:
     """What ends a hold in one book: all given back; or posted, with the rest given back or the excess marked."""
     if state == "released":
-        yield book, party, "release", hold, ""
-        return
-    yield book, party, "settle", min(posted, hold), ""
+        return ((book, party, "release", hold, ""),)
+    settled = (book, party, "settle", min(posted, hold), "")
     if posted < hold:
-        yield book, party, "release", hold - posted, ""
-    elif posted > hold:
-        yield book, party, "settle", posted - hold, "overrun"
+        return settled, (book, party, "release", hold - posted, "")
+    if posted > hold:
+        return settled, (book, party, "settle", posted - hold, "overrun")
+    return (settled,)
 
 
 def _spent(account: Account, budget: int, posted: int, held: int, asked: int) -> BudgetSpent:

@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.http import bodies, connections, drawing
+from gateway.http import bodies, connections, drawing, leaving
 
 if TYPE_CHECKING:
     from tests.gateway.http.conftest import Door
@@ -300,3 +300,33 @@ async def test_an_answer_that_nobody_takes_is_thrown_away(hurried: Door) -> None
 async def test_a_caller_who_waits_long_for_its_picture_is_not_hurried(hurried: Door) -> None:
     hurried.painter.takes = 0.6
     assert (await hurried.generate()).status_code == 200
+
+
+async def test_the_server_tells_by_itself_that_a_client_hung_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "LISTEN_AFTER_S", 3600.0)  # so nobody waits for it
+    door.painter.waits_for = asyncio.Event()
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+    serve = door.services.serve
+
+    async def watched(*call: Any) -> Any:
+        begun.set()
+        try:
+            return await serve(*call)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    monkeypatch.setattr(door.services, "serve", watched)
+    _, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(post(door, BODY, close=False))
+    async with asyncio.timeout(20):
+        await begun.wait()
+        writer.close()
+        await cancelled.wait()
+
+
+async def test_requests_sent_before_their_turn_are_read_and_answered_in_theirs(door: Door) -> None:
+    second = b'{"prompt": "a green lighthouse"}'
+    raw = await door.raw(post(door, BODY, close=False) + post(door, second))
+    assert [status for status, _ in answers(raw)] == [200, 200]
+    assert [call.request.prompt for call in door.painter.calls] == ["a red lighthouse", "a green lighthouse"]

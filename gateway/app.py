@@ -396,7 +396,7 @@ class App:
 
     def _doors(self) -> ASGIApp:
         services = self._services
-        litestar = _Lean(
+        litestar = Lean(
             route_handlers=routes(services),
             exception_handlers=exception_handlers(),
             lifespan=[self._lifespan],
@@ -605,7 +605,7 @@ class App:
         return asyncio.get_running_loop().create_task(repeat(), name=name)
 
 
-class _Lean(Litestar):
+class Lean(Litestar):
     """Litestar without its usual plugins: they load the first version of pydantic, too, and no handler here needs it.
 
     That was a tenth of what a start takes, and 2 MB.

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,3 +56,11 @@ def test_lower_levels_are_silent_and_events_are_counted(stream: io.BytesIO) -> N
     telemetry.logger().info("order_failed")
     assert len(stream.getvalue().splitlines()) == 1
     assert telemetry.counts["order_failed"] == before + 1
+
+
+def test_a_process_that_serves_loads_no_console_no_first_pydantic_and_no_seller_it_does_not_use() -> None:
+    program = "import sys, gateway.cli.serve; from gateway.app import Lean; Lean([]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "structlog" in loaded
+    assert not loaded & {"rich", "pydantic.v1", "fal_client", "together", "replicate", "openai", "httpx"}

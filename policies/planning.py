@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from policies import pool, scarcity
 from policies.concurrency import Limit
@@ -31,7 +31,7 @@ class Planner:
     def plan(
         self,
         slates: Iterable[Slate],
-        sharing: Iterable[Shared],
+        sharing: Collection[Shared],
         view: View,
         policy: Policy,
         *,
@@ -42,6 +42,7 @@ class Planner:
         """Move every bid. `elapsed`: seconds since the last plan; `age`: since anything has been counted."""
         terms = policy.scarcity
         places = {name: place for place, name in enumerate(self.bids)}
+        used = {shared: _used(shared, places) for shared in sharing}
         self._set_rooms(sharing, view, policy)
         for purse in self.purses.values():
             purse.plan(elapsed, now)
@@ -50,7 +51,7 @@ class Planner:
             for demand in (slate.hurried, slate.patient):
                 demand.average(elapsed, terms.memory, age)
                 if demand.rate > 1e-3:
-                    kind, rows = self._kind(slate, demand, places, now)
+                    kind, rows = self._kind(slate, demand, used, now)
                     kinds.append(kind)
                     sources.append(rows)
         for capacity in {shared.machines for shared in sharing if shared.machines is not None}:
@@ -71,28 +72,26 @@ class Planner:
                 self.bids[name].room = limit.value * policy.scarcity.fullness
 
     def _kind(
-        self, slate: Slate, demand: Demand, places: Mapping[CapacityId, int], now: float
+        self, slate: Slate, demand: Demand, used: Mapping[Shared, tuple[int, int]], now: float
     ) -> tuple[Kind, Sequence[Row]]:
         """A kind of call for the plan, and the offer behind each of its uses."""
         uses, rows = [], []
         slack, late = demand.slack, demand.worth_late
         for row in slate.rows:
-            seller = row.seller
-            shared, forecast = seller.shared, seller.forecast
+            seller, shared = row.seller, row.shared
             if seller.account.open_until > now or seller.breaker.open_until > now:
                 continue
             if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
                 continue
-            expected = row.seconds[0] if row.version == forecast.version else row.forecast()[0]
+            expected = row.seconds[0] if row.version == seller.forecast.version else row.forecast()[0]
             cost = row.floor * seller.bias * row.counted
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
             if slack < SURELY * expected:
-                cost += late * forecast.above(expected, slack)
-            rate = places[shared.rates[0][0]] if shared.rates else -1
-            name = shared.machines or (shared.slots[0] if shared.slots else None)
-            uses.append(Use(cost, -1 if name is None else places[name], expected, rate))
+                cost += late * seller.forecast.above(expected, slack)
+            resource, rate = used[shared]
+            uses.append(Use(cost, resource, expected, rate))
             rows.append(row)
         # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
         least = min([use.cost for use in uses], default=0.0)
@@ -117,3 +116,9 @@ class Planner:
                 loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
         loaded = Counter(machine.model for machine in known.up if machine.model is not None)
         self.lanes[capacity] = pool.lanes(loads, loaded, len(known.up))
+
+
+def _used(shared: Shared, places: Mapping[CapacityId, int]) -> tuple[int, int]:
+    """Which bids an order there depends on: that of a second, and that of one order; -1 where nothing is scarce."""
+    name = shared.machines or (shared.slots[0] if shared.slots else None)
+    return -1 if name is None else places[name], places[shared.rates[0][0]] if shared.rates else -1

@@ -148,28 +148,31 @@ class _Spread:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.uses = [(use.cost, use.resource, use.seconds, use.rate) for use in kind.uses]
-        self.indices = {use.resource for use in kind.uses} | {use.rate for use in kind.uses}
+        self.indices = {use[1] for use in self.uses} | {use[3] for use in self.uses}
         """The bids it depends on."""
         self.loads: list[tuple[int, float]] = []
         """Index of a bid -> units a second that are used of it."""
 
     def over(self, values: Sequence[float]) -> None:
         """Spread the calls anew."""
-        loads: list[tuple[int, float]] = []
-        self.loads = loads
         uses, kind = self.uses, self.kind
         costs = [cost + values[resource] * seconds + values[rate] for cost, resource, seconds, rate in uses]
         least = min(costs)
         if least >= kind.outside:
+            self.loads = []
             return
         width = max(_TEMPERATURE * least, 1_000.0)
         most = least + 4.0 * width
-        near = [(use, cost) for use, cost in zip(uses, costs, strict=True) if cost < most]
+        near = [at for at, cost in enumerate(costs) if cost < most]
         if len(near) == 1:
-            _, resource, seconds, rate = near[0][0]
-            loads += (resource, kind.rate * seconds), (rate, kind.rate)
+            _, resource, seconds, rate = uses[near[0]]
+            self.loads = [(resource, kind.rate * seconds), (rate, kind.rate)]
             return
-        weights = [exp((least - cost) / width) for _, cost in near]
+        weights = [exp((least - costs[at]) / width) for at in near]
         whole = kind.rate / sum(weights)
-        for ((_, resource, seconds, rate), _), weight in zip(near, weights, strict=True):
-            loads += (resource, whole * weight * seconds), (rate, whole * weight)
+        self.loads = loads = []
+        for at, weight in zip(near, weights, strict=True):
+            _, resource, seconds, rate = uses[at]
+            share = whole * weight
+            loads.append((resource, share * seconds))
+            loads.append((rate, share))

@@ -167,7 +167,8 @@ class App:
             regain=settings.orders.regain,
             keep=revision.policy.keep_assets,
         )
-        self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), settings.alerts.levels)
+        told = settings.alerts
+        self.alerts = Alerts(db, ledger, clock, http, hooks_of(settings), told.levels, silenced=told.silenced)
         self.sentinel = Sentinel(
             db=db,
             clock=clock,

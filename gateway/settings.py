@@ -330,6 +330,28 @@ class AlertHook(_Typed):
     secret: SecretStr | None = Field(default=None, description="The secret itself; only from the variable above.")
 
 
+AlertKind: TypeAlias = Literal[
+    "budget",
+    "budget_soft",
+    "budget_forecast",
+    "unusual_spend",
+    "key_paused",
+    "rate_pressure",
+    "bill_drift",
+    "strange_bill",
+    "listed_price",
+    "offer_changed",
+    "stale_prices",
+]
+
+
+class Silenced(_Typed):
+    """Alerts that nobody wants to hear."""
+
+    kind: AlertKind = Field(description="What they tell; see [alerts](../how-to/alerts.md).")
+    account: AccountName | None = Field(default=None, description="Of this provider account alone; else of all.")
+
+
 class AlertSettings(_Typed):
     """What is told about money, and to whom; alerts stand in the log in any case."""
 
@@ -339,6 +361,10 @@ class AlertSettings(_Typed):
     levels: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
         default_factory=lambda: (50, 80, 100),
         description="Percentages of a budget that are told, each once a window: 50, 80 and 100 when left out.",
+    )
+    silenced: tuple[Silenced, ...] = Field(
+        default_factory=tuple,
+        description="Alerts that are posted nowhere, by kind and perhaps account; the log and `alerts list` have them.",
     )
     stale_prices: Duration = Field(
         default=7_776_000.0, gt=0, description="Age of a price, since somebody looked, from which it is told, monthly."
@@ -491,6 +517,14 @@ class Settings(_Typed):
     def _callbacks_need_a_door(self) -> Settings:
         if self.callbacks and self.public_url is None:
             raise ValueError("`callbacks` needs `public_url`: providers must know where to call")
+        return self
+
+    @model_validator(mode="after")
+    def _silenced_accounts_exist(self) -> Settings:
+        for each in self.alerts.silenced:
+            if each.account is not None and each.account not in self.accounts:
+                hint = nearest(each.account, list(self.accounts)) or f"known here: {', '.join(self.accounts)}"
+                raise ValueError(f"`alerts.silenced`: there is no account {each.account!r}; {hint}")
         return self
 
     @property

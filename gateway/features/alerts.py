@@ -23,7 +23,7 @@ from gateway.money.differences import Cause, Difference
 from gateway.money.ledger import Ledger
 from gateway.money.price_list import Finding
 from gateway.money.reconcile import Resolution
-from gateway.settings import Settings
+from gateway.settings import Settings, Silenced
 from gateway.storage.budgets import (
     CALENDAR,
     Window,
@@ -121,15 +121,24 @@ class Alerts:
     """Looks at budgets and bills, and tells."""
 
     def __init__(
-        self, db: Database, ledger: Ledger, clock: Clock, http: Http, hooks: Sequence[Hook], levels: Sequence[int]
+        self,
+        db: Database,
+        ledger: Ledger,
+        clock: Clock,
+        http: Http,
+        hooks: Sequence[Hook],
+        levels: Sequence[int],
+        *,
+        silenced: Sequence[Silenced] = (),
     ) -> None:
-        """`levels` are the percentages of a budget that are told."""
+        """`levels` are the percentages of a budget that are told; `silenced` says what is posted to no hook."""
         self._db = db
         self._ledger = ledger
         self._clock = clock
         self._http = http
         self._hooks = tuple(hooks)
         self._levels = tuple(sorted(levels))
+        self._silenced = frozenset((each.kind, each.account) for each in silenced)
 
     async def work(self) -> None:
         """Look once, and deliver what is still to be told."""
@@ -283,6 +292,8 @@ class Alerts:
         since = self._clock.utc() - KEPT
         for hook in self._hooks:
             for alert in await self._db.undelivered_alerts(hook.name, since):
+                if not self._silenced.isdisjoint({(alert.kind, None), (alert.kind, alert.facts.get("account"))}):
+                    continue
                 if (why := await post(self._http, hook, alert, self._clock.utc())) is not None:
                     log.warning("alert_undelivered", reason=alert.kind, where=hook.name, detail=why)
                     break

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from aiohttp import web
@@ -20,6 +21,7 @@ from gateway.features.pressure_watch import PressureWatch
 from gateway.features.spend_watch import SpendWatch
 from gateway.money.ledger import Ledger
 from gateway.money.reconcile import Resolution
+from gateway.settings import AlertKind, Silenced
 from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import BudgetRow
 from policies.billing import Billing, VolumeTier
@@ -207,6 +209,23 @@ async def test_what_is_posted_is_signed_and_carries_its_id(tmp_path: Path) -> No
         at = int((NOON - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1))
         assert headers["X-Pixelgate-Signature"] == signature("s3", at, body)
         assert headers["X-Pixelgate-Alert"] == json.loads(body)["id"]
+
+
+async def test_what_is_silenced_is_kept_and_posted_nowhere_and_the_same_of_another_account_is(tmp_path: Path) -> None:
+    async with a_desk() as desk, a_house(tmp_path) as house:
+        hook, quiet = Hook(name="DESK", url=desk.url, form="json"), Silenced(kind="strange_bill", account="fal")
+        alerts = Alerts(house.db, house.ledger, house.clock, house.http, [hook], (50,), silenced=[quiet])
+        stranger = UsageRecord(endpoint="flux/dev", nano_usd=5, at=NOON, request_id="theirs")
+        for account in ("fal", "fal-eu"):
+            await alerts.reconciled(account, Resolution(strangers=(stranger,), corrections=1, corrected_by=5))
+        await alerts.work()
+        told = [(json.loads(body)["kind"], json.loads(body)["facts"]["account"]) for _, body in desk.got]
+        assert told == [("bill_drift", "fal"), ("strange_bill", "fal-eu"), ("bill_drift", "fal-eu")]
+        assert len(await house.db.alerts(10)) == 4
+
+
+def test_every_kind_can_be_silenced_and_no_other() -> None:
+    assert {*get_args(AlertKind), "test"} == {*KINDS}
 
 
 async def test_slack_gets_a_text_and_nothing_else(tmp_path: Path) -> None:

@@ -120,3 +120,11 @@ def test_the_pepper_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:
     assert read_pepper(here) == pepper
     assert stat.S_IMODE((tmp_path / "state" / "pepper").stat().st_mode) == 0o600
     assert read_pepper(settings(tmp_path, PIXELGATE_PEPPER="given")) == b"given"
+
+
+def test_an_alert_of_an_account_that_is_not_there_cannot_be_silenced(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "accounts: {fal: {kind: fal, key_env: FAL_KEY}}\nalerts: {silenced: [{kind: strange_bill, account: fall}]}\n"
+    )
+    with pytest.raises(BadFile, match=r"no account 'fall'; did you mean 'fal'"):
+        load_settings(tmp_path, environ={})

@@ -28,7 +28,7 @@ from policies.types import Offer
 from providers.contract import ImageRequest
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="The machine")
 @dataclass(frozen=True)
 class Machine:
     """The machines that would be ours."""
@@ -51,7 +51,7 @@ class Machine:
     """Cold starts a month."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Each month")
 @dataclass(frozen=True)
 class Monthly:
     """What a month costs beside the machines."""

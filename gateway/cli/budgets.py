@@ -26,7 +26,7 @@ NONE = "none"
 """What lifts a soft limit."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Whose it is")
 @dataclass(frozen=True, kw_only=True)
 class Whose:
     """Whose budget it is: exactly one of these; `*` means each one by itself."""

@@ -44,7 +44,7 @@ NONE = "none"
 _MONEY = frozenset({"budget", "max_price", "max_call_price"})
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="What it may do, and spend")
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What a key may do. `none` is no limit; for models and tiers, `all`."""

@@ -39,7 +39,7 @@ def write_file(file: Path, text: str) -> None:
         raise Stop(f"{file}: cannot be written ({error.strerror})") from error
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Where")
 @dataclass(frozen=True)
 class Where:
     """Which configuration and which records a command works on."""

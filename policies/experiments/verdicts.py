@@ -33,7 +33,10 @@ Judgement: TypeAlias = Literal["switch", "stay", "open"]
 TAIL = 0.95
 """The quantile of latency that decides, beside the mean."""
 STRATA_JUDGED = 20
-"""Strata that are judged by themselves: the first that came, so that none takes another's place later."""
+"""Strata that are judged by themselves: the first that came, so that none takes another's place later.
+
+Of the pairs that are kept: where those of a stratum are all forgotten before the end, another does take its place.
+"""
 MONTH_DAYS = 30.0
 _DAY_S = 86_400.0
 _LEAST_DAYS = 1 / 24

@@ -64,6 +64,22 @@ def test_help_is_shown_without_arguments(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        (["keys", "create"], ("What it may do, and spend", "Where")),
+        (["advise", "selfhost"], ("The machine", "Each month", "Where")),
+        (["budgets", "set"], ("Whose it is", "Where")),
+    ],
+)
+def test_help_shows_many_options_by_what_they_are_about(
+    words: list[str], groups: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [group for group in groups if f"─ {group} ─" not in shown] == []
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["srve"],

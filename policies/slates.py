@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from operator import itemgetter
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from policies.types import Ask, Bar, Offer, OfferId, Rejection, View
 _KEPT = 4096
 _NOBODY: frozenset[OfferId] = frozenset()
 _CLOSED = -inf
+_seconds: Callable[[tuple[str, float]], float] = itemgetter(1)
 _PATIENT_S = 60.0
 """Calls with more seconds to spare are counted apart."""
 
@@ -104,7 +106,7 @@ class Slate:
                     seconds = row.seconds[0] if fresh else row.forecast()[0]
                     if seconds < quickest.get(row.account, inf):
                         quickest[row.account] = seconds
-            self._fastest = tuple(sorted(quickest.items(), key=lambda each: each[1])[:2])
+            self._fastest = tuple(sorted(quickest.items(), key=_seconds)[:2])
             self._fastest_at = now
         return self._fastest
 

@@ -22,7 +22,7 @@ from gateway.storage.rows import NewHold
 
 LEFT = 100
 """Orders that were under way."""
-ROUNDS = 5
+ROUNDS = 15
 
 
 def _left() -> NewHold:

@@ -144,7 +144,7 @@ class App:
         self.reloading: Reloading | None = None
         self.canaries: Canaries | None = None
         self.admission = Admission(
-            lambda capacity, busy: self.engine.room(capacity, busy, clock.now()), revision.catalog.rates()
+            lambda capacity, busy, spare: self.engine.room(capacity, busy, clock.now(), spare), revision.catalog.rates()
         )
         self.waiting = WaitingRoom(revision.policy.max_waiting)
         self.market = Market(revision.catalog, self.admission)

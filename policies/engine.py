@@ -298,10 +298,17 @@ class CostEngine:
             if len(sent) >= _SILENCES and sorted(sent)[_SILENCES - 1] > ok_at[name]:
                 self._accounts[name].silent(now)
 
-    def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
-        """Seconds until one more order may start against a capacity: 0 now, inf when one must end first."""
+    def room(self, capacity: CapacityId, in_flight: int, now: float, spare: float = 0.0) -> float:
+        """Seconds until one more order may start against a capacity: 0 now, inf when one must end first.
+
+        `spare`: share of its slots that has to be left beside that order.
+        """
         limit = self._planner.limits.get(capacity)
-        return 0.0 if limit is None else limit.room(in_flight, now)
+        if limit is None:
+            return 0.0
+        if spare and limit.share_left(in_flight, now) < spare:
+            return inf
+        return limit.room(in_flight, now)
 
     def bids(self) -> Mapping[CapacityId, Bid]:
         """The bid prices in force."""

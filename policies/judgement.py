@@ -36,9 +36,18 @@ _blocked: Callable[[object], Rejection] = attrgetter("seen.blocked")
 _wait_s: Callable[[object], float] = attrgetter("seen.wait_s")
 
 LOOK_AGAIN_S = 1.0
-"""A part in line looks again after this long, room or not: another account may have become the better choice."""
+"""A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
+_PATIENCE = 0.5
+"""Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
+_PATIENT_AT_MOST_S = 10.0
+_PATIENT_FOR_MACHINES_S = 60.0
+"""The same for machines of our own: what they draw costs nothing, so little comes between."""
+_ANXIOUS_S = 0.1
+_TOO_LATE_S = 0.15
+"""Between two looks of a part that nobody would serve in time for certain."""
+_LAST_S = 2.0
+"""With no more to spare, who waits for a machine looks again at the last moment to go elsewhere, and not before."""
 _SOONEST_S = 0.1
-_NEXT_S = 0.005
 _NEAR_S = 1.5
 _LONGEST_S = 15.0
 _YIELD_S = 3.0
@@ -201,23 +210,40 @@ def _wait(
 ) -> Wait:
     """Stand in line for an offer; `other` is the best that has room now."""
     seen, ask = each.seen, picture.ask
-    wait_s = seen.wait_s if soonest is None else max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
-    if seen.line is not None:
-        # When a machine is free is known; others may come before, or leave, so those far behind look again halfway.
-        again = max(wait_s, _NEXT_S) if wait_s < _NEAR_S else min(0.5 * wait_s, _LONGEST_S)
-        spare = _spare(picture, other)
-        if spare > 0.0:
-            again = min(again, max(spare, 0.05))
-    else:
+    if soonest is not None:
+        wait_s = max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
         again = min(max(wait_s, _SOONEST_S), max(LOOK_AGAIN_S, 0.25 * wait_s))
+    else:
+        again = _patience(picture, policy, seen, other)
     lost = _is_lost(seen, ask)
     if seen.late > _HOPELESS and (lost or seen.wait_s > LOOK_AGAIN_S):
         # Late whatever happens: those who may still be in time go first, and a crowd is not asked every second.
         again = max(again, min(_YIELD_S + 0.25 * seen.wait_s, _LONGEST_S))
     until = min(picture.now + again, _latest(ask, policy))
-    # Room that is there already, but kept for others, wakes nobody; who waits for it would only keep them from it.
-    capacity = seen.capacity if seen.left <= 0 or seen.line is not None else None
-    return Wait(until, capacity, each.candidate(), seen.line, lost)
+    # Room that is there already, but that others miss more, wakes nobody: `capacity` is none then.
+    return Wait(until, seen.capacity, each.candidate(), seen.line, lost, seen.spare)
+
+
+def _patience(picture: Picture, policy: Policy, seen: Seen, other: Seen | None) -> float:
+    """Seconds after which one in line looks again, though nothing has woken it: going elsewhere may be better by then.
+
+    Whoever has room for it wakes it in turn, so this is a share of the time it has to spare.
+    """
+    ask = picture.ask
+    slack = ask.arrived + ask.constraints.slo - picture.now
+    spare = _spare(picture, other)
+    if seen.line is None:
+        spare = min(spare, slack - seen.wait_s - seen.p95)
+    if spare <= 0.0:
+        again = _TOO_LATE_S
+    elif seen.line is None:
+        again = min(max(_PATIENCE * spare, _ANXIOUS_S), _PATIENT_AT_MOST_S)
+    else:
+        again = min(max(_PATIENCE * spare if spare > _LAST_S else spare, 0.05), _PATIENT_FOR_MACHINES_S)
+    hurried = slack - seen.expected_s - policy.scarcity.patient
+    if seen.spare and hurried > 0.0:
+        again = min(again, hurried)  # from then on it may take the last slots
+    return again
 
 
 def _is_lost(seen: Seen, ask: Ask) -> bool:

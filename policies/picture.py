@@ -63,6 +63,8 @@ class Seen(Struct, frozen=True, gc=False, array_like=True):
     """For want of which capacity it may not go out yet."""
     blocked: Rejection | None = None
     """The objection until then; None when it may go out now."""
+    spare: float = 0.0
+    """Share of the slots of that capacity which has to be left for others once this order is placed."""
 
 
 class Running(Struct, frozen=True, gc=False, array_like=True):

@@ -15,7 +15,7 @@ from policies.prepaid import Purse
 from policies.types import Capacity, CapacityId, Event, Machines, Offer, View
 
 _UNLIMITED = 1_000_000
-_FEW = 4
+FEW = 4
 """An account with no more slots keeps none for calls in a hurry."""
 _BIAS_STEP = 0.2
 _SERVICE_STEP = 0.05

@@ -16,7 +16,7 @@ from policies.picture import Seen
 from policies.planning import Planner
 from policies.policy import Policy
 from policies.scorers import Scales
-from policies.sellers import Seller, Shared
+from policies.sellers import FEW, Seller, Shared
 from policies.slates import Row, Slate
 from policies.types import Ask, CapacityId, InLine, Offer, OfferId, Reason, Rejection, View
 
@@ -31,6 +31,8 @@ class Room(Struct, frozen=True, gc=False):
     wait_s: float
     capacity: CapacityId | None = None
     rejection: Rejection | None = None
+    spare: float = 0.0
+    """Share of the slots of `capacity` that has to be left for others."""
 
 
 _NOW = Room(0.0)
@@ -160,11 +162,11 @@ class Survey:
             self._read(shared, expected)
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
             return self._see_closely(row, (expected, p50, p95, hedge_s))
-        wait_s, capacity, blocked = 0.0, None, None
+        wait_s, capacity, blocked, spare = 0.0, None, None, 0.0
         if not shared.calm and (shared.blocking is not None or self._slack - expected > self._patient):
             if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
                 self._put_in_words(shared, expected)
-            wait_s, capacity = shared.wait_s, shared.lacking
+            wait_s, capacity, spare = shared.wait_s, shared.lacking, self._to_leave(shared, expected)
             blocked = Rejection(offer=row.name, code="headroom", reason=shared.why, lasting=False)
         late = late_s = again = too_late = 0.0
         if self._pressed - wait_s < SURELY * expected:
@@ -172,7 +174,7 @@ class Survey:
         return Seen(
             row.name, row.account, row.quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s,
             too_late, again, seller.risk, shared.left, shared.share, shared.bid_slot, shared.order_price, 0.0, -1.0,
-            0.0, 0.0, hedge_s, None, capacity, blocked,
+            0.0, 0.0, hedge_s, None, capacity, blocked, spare,
         )  # fmt: skip
 
     def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | None:
@@ -202,7 +204,7 @@ class Survey:
         return Seen(
             row.name, row.account, quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s, too_late,
             again, seller.risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price,
-            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection,
+            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection, room.spare,
         )  # fmt: skip
 
     def _lateness(self, seller: Seller, expected: float, wait_s: float) -> tuple[float, float, float, float]:
@@ -233,14 +235,21 @@ class Survey:
             return _spoken_for(offer, shared, expected, kept)
         if shared.calm or (shared.blocking is None and self._slack - expected <= self._patient):
             return _NOW
-        return self._full(offer, shared, expected)
+        return self._full(offer, shared, expected, kept)
 
-    def _full(self, offer: Offer, shared: Shared, expected: float) -> Room:
+    def _full(self, offer: Offer, shared: Shared, expected: float, kept: float = 0.0) -> Room:
         """When an account that has no room for an order will have some."""
         if not shared.why or not shared.serve_s:
             self._put_in_words(shared, expected)
         why = Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
-        return Room(shared.wait_s, shared.lacking, why)
+        return Room(shared.wait_s, shared.lacking, why, self._to_leave(shared, expected, kept))
+
+    def _to_leave(self, shared: Shared, expected: float, kept: float = 0.0) -> float:
+        """Share of the slots that an order has to leave for others, where it is slots that it lacks."""
+        if shared.slots is None or shared.lacking != shared.slots[0]:
+            return 0.0
+        is_patient = self._slack - expected > self._patient and shared.slots[1].value > FEW
+        return max(self._reserve if is_patient else 0.0, kept)
 
     def _put_in_words(self, shared: Shared, expected: float) -> None:
         """Say for all offers of an account what it lacks, and until when."""
@@ -315,7 +324,7 @@ def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> R
     name = shared.slots[0]
     wait_s = _until_spare(shared, expected, kept)
     why = f"{kept:.0%} of the slots of {name} are reserved for others; more are expected in {wait_s:.1f} s"
-    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False))
+    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False), kept)
 
 
 def _reserve(shared: Shared, expected: float, reserve: float) -> None:

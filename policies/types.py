@@ -349,7 +349,7 @@ class Submit(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """Ask me again at `until`, or as soon as `capacity` has room."""
+    """Ask me again at `until`, or as soon as `capacity` has room with a share of `spare` left for others."""
 
     until: float
     capacity: CapacityId | None = None
@@ -359,6 +359,7 @@ class Wait(Struct, frozen=True):
     """What to tell others who want the same machines, while this part waits."""
     lost: bool = False
     """Late whatever happens, and hardly worse for waiting: it stands behind those who may still be in time."""
+    spare: float = 0.0
 
 
 class Shed(Struct, frozen=True):
@@ -450,8 +451,11 @@ class Engine(Protocol):
     def tick(self, view: View, now: float) -> None:
         """Once a second: whatever is planned rather than decided."""
 
-    def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
-        """Seconds until one more order may start against a capacity: 0 now, inf when one must end first."""
+    def room(self, capacity: CapacityId, in_flight: int, now: float, spare: float = 0.0) -> float:
+        """Seconds until one more order may start against a capacity: 0 now, inf when one must end first.
+
+        `spare`: share of its slots that has to be left beside that order.
+        """
 
     def under(
         self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]

@@ -6,6 +6,7 @@ crowd, so that what is simulated is what is served.
 A line stands before each capacity, by rank: the moment a call came, less its policy's `priority`. So nobody waits for
 others that come later by more than their priority; but whoever will be late whatever happens, and loses little more by
 waiting, stands behind all who may still be in time. Otherwise a crowd once late makes everybody late who comes after.
+Those who have to leave some slots for others are passed while no more than these are free.
 
 Beyond `queue.max_waiting` calls the one whose picture is worth least, by the policy's `failure`, has to leave: the
 newcomer or one that waits already. Among equals it is one of the team that has most of them waiting, and of these the
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 LOOKS_PER_S = 200
@@ -44,45 +45,47 @@ class Spot(NamedTuple):
 
     rank: float
     number: int
+    spare: float = 0.0
+    """Share of the slots that has to be left for others."""
 
 
 class Line(Generic[WhoT]):
-    """Those who wait for one capacity."""
+    """Those who wait for one capacity; in it, a line of those who have to leave the same share for others."""
 
     __slots__ = ("_number", "_standing")
 
     def __init__(self) -> None:
-        self._standing: list[tuple[Spot, WhoT]] = []
+        self._standing: dict[float, list[tuple[Spot, WhoT]]] = {}
         self._number = 0
 
     def __repr__(self) -> str:
-        return f"<Line of {len(self._standing)}>"
+        return f"<Line of {len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._standing)
+        return sum([len(standing) for standing in self._standing.values()])
 
-    def join(self, rank: float, who: WhoT) -> Spot:
+    def join(self, rank: float, who: WhoT, spare: float = 0.0) -> Spot:
         """Stand in line; equals stand behind those that came before."""
         self._number += 1
-        spot = Spot(rank, self._number)
-        insort(self._standing, (spot, who), key=_spot)
+        spot = Spot(rank, self._number, spare)
+        insort(self._standing.setdefault(spare, []), (spot, who), key=_spot)
         return spot
 
     def leave(self, spot: Spot) -> None:
         """Whoever has this spot waits no longer."""
-        del self._standing[bisect_left(self._standing, spot, key=_spot)]
+        standing = self._standing[spot.spare]
+        del standing[bisect_left(standing, spot, key=_spot)]
+        if not standing:
+            del self._standing[spot.spare]
 
-    def head(self) -> WhoT | None:
-        """Who goes next; None where nobody waits."""
-        return self._standing[0][1] if self._standing else None
-
-    def pop(self) -> WhoT:
-        """Let the next one go."""
-        return self._standing.pop(0)[1]
+    def next(self, has_room: Callable[[float], bool]) -> tuple[Spot, WhoT] | None:
+        """Who goes next of those for whom there is room; `has_room` tells it by the share left for others."""
+        heads = [standing[0] for spare, standing in self._standing.items() if has_room(spare)]
+        return min(heads, key=_spot, default=None)
 
     def ahead(self, rank: float) -> int:
         """How many go before somebody of this rank who has not joined."""
-        return bisect_left(self._standing, Spot(rank, 0), key=_spot) if self._standing else 0
+        return sum([bisect_left(each, Spot(rank, 0), key=_spot) for each in self._standing.values()])
 
 
 def _spot(standing: tuple[Spot, object]) -> Spot:

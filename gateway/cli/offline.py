@@ -86,6 +86,6 @@ def weigh(  # noqa: PLR0913 - a call, and the world it comes into
     engine = CostEngine(revision.policy, revision.catalog.capacities, revision.catalog.offers)
     if prepare is not None:
         prepare(engine)
-    market = Market(revision.catalog, Admission(lambda capacity, busy: engine.room(capacity, busy, _NOW)))
+    market = Market(revision.catalog, Admission(lambda capacity, busy, spare: engine.room(capacity, busy, _NOW, spare)))
     weighed = quoting.weigh(call, per_order, None, market, lambda ask: engine.decide(ask, market, _NOW, "new"))
     return Weighed(call=call, weighed=weighed, market=market)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Container
+from functools import partial
 from math import inf
 
 from policies.types import CapacityId
 from policies.waiting import Line, Spot
 
-Room = Callable[[CapacityId, int], float]
-"""(capacity, orders in flight) -> seconds until one more may start; 0 now, inf when one must end first."""
+Room = Callable[[CapacityId, int, float], float]
+"""(capacity, orders in flight, share of slots to leave for others) -> seconds until one more may start; 0 now, inf when
+one must end first."""
 
 
 class Lease:
@@ -81,7 +83,7 @@ class Admission:
     def lease(self, capacities: tuple[CapacityId, ...]) -> Lease | None:
         """One more order against all of `capacities`, or None when any of them is full."""
         for capacity in capacities:
-            if self._room(capacity, self._in_flight[capacity]) > 0:
+            if self._room(capacity, self._in_flight[capacity], 0.0) > 0:
                 return None
         return self._take(capacities)
 
@@ -100,10 +102,13 @@ class Admission:
             self._in_flight[capacity] += 1
         return Lease(self, *split)
 
-    def wait(self, capacity: CapacityId, wake: Callable[[], None], rank: float = 0.0) -> Waiter:
-        """Call `wake` once when `capacity` has room; the least rank first, and of equals the first that came."""
+    def wait(self, capacity: CapacityId, wake: Callable[[], None], rank: float = 0.0, spare: float = 0.0) -> Waiter:
+        """Call `wake` once when `capacity` has room; the least rank first, and of equals the first that came.
+
+        `spare`: share of its slots that has to be left for others.
+        """
         waiter = Waiter(self, capacity, wake)
-        waiter.spot = self._lines[capacity].join(rank, waiter)
+        waiter.spot = self._lines[capacity].join(rank, waiter, spare)
         self._look_later(capacity)
         return waiter
 
@@ -126,16 +131,22 @@ class Admission:
     def stir(self, capacity: CapacityId) -> None:
         """Wake as many waiters as could start now, and keep the room for them."""
         line = self._lines.get(capacity)
-        while line and self._room(capacity, self._in_flight[capacity]) <= 0:
-            waiter = line.pop()
+        if not line:
+            return
+        while (found := line.next(partial(self._has_room, capacity))) is not None:
+            spot, waiter = found
+            line.leave(spot)
             self._in_flight[capacity] += 1
             waiter.fire()
         if line:
             self._look_later(capacity)
 
+    def _has_room(self, capacity: CapacityId, spare: float) -> bool:
+        return self._room(capacity, self._in_flight[capacity], spare) <= 0
+
     def _look_later(self, capacity: CapacityId) -> None:
         """Look again when room comes by itself: with a token of a rate, or at the end of a pause."""
-        seconds = self._room(capacity, self._in_flight[capacity])
+        seconds = self._room(capacity, self._in_flight[capacity], 0.0)
         if 0 < seconds < inf and capacity not in self._timers:
             self._timers[capacity] = asyncio.get_running_loop().call_later(seconds, self._stir_in_time, capacity)
 

@@ -44,7 +44,6 @@ from policies.tariffs import Quote
 from policies.types import (
     Ask,
     Candidate,
-    CapacityId,
     Constraints,
     Decision,
     Event,
@@ -197,7 +196,7 @@ class Attempts:
             if not self._house.shop.listeners.listening(self._call.id):
                 # Nothing is ordered for a caller who is away; whoever comes back has kept the rank.
                 part.unpark()
-                self._park(part, self._house.shop.clock.now() + LOOK_FOR_CALLER_S, None, 0.0)
+                self._park(part, Wait(self._house.shop.clock.now() + LOOK_FOR_CALLER_S), 0.0)
                 continue
             part.take_turn()
             asks.append((self._ask(part), reason))
@@ -212,8 +211,8 @@ class Attempts:
         match decision.move:
             case Submit(candidate, wake_at):
                 self._start(part, candidate, wake_at)
-            case Wait(until, capacity, best, _, lost):
-                self._park(part, until, capacity, 0.0 if best is None else best.wait_s, lost=lost)
+            case Wait(best=best) as move:
+                self._park(part, move, 0.0 if best is None else best.wait_s)
                 if best is not None and part.reserved is None and not part.live and not part.over:
                     self._reserve.append((part, best))
             case Shed():
@@ -438,7 +437,7 @@ class Attempts:
         house, offer = self._house, candidate.offer
         lease = house.admission.lease(offer.capacities)
         if lease is None:  # the engine saw room that a part of this very round has taken
-            self._park(part, house.shop.clock.now() + 0.05, offer.capacities[0] if offer.capacities else None, 0.05)
+            self._park(part, Wait(house.shop.clock.now() + 0.05, next(iter(offer.capacities), None)), 0.05)
             return
         request = fit_to_offer(self._asked(part, offer), offer, part.seed, self._call.compression)
         in_flight = max([house.admission.in_flight(capacity) for capacity in offer.capacities], default=1)
@@ -605,21 +604,19 @@ class Attempts:
         self._house.shop.spawn(order.call_off())
         self._fall_back(part)
 
-    def _park(
-        self, part: Part, until: float, capacity: CapacityId | None, expects: float, *, lost: bool = False
-    ) -> None:
-        """Look again at `until`, or when `capacity` has room, which is expected in so many seconds."""
+    def _park(self, part: Part, move: Wait, expects: float) -> None:
+        """Look again when the engine said so, or when there is room, which is expected in so many seconds."""
         house, call = self._house, self._call
-        delay = max(until - house.shop.clock.now(), 0.0)
+        delay = max(move.until - house.shop.clock.now(), 0.0)
         place = None
         if not part.live:
             place = self._place or Place(call.caller.team, call.worth.failure, call.arrived, self._sent_away)
             place.expects = expects
             delay = house.waiting.pause(place, delay)
         part.timer = asyncio.get_running_loop().call_later(delay, self._look_again, part)
-        if capacity is not None:
-            spot = rank(call.arrived, self._priority, lost=lost)
-            part.waiter = house.admission.wait(capacity, lambda: self._mark(part, "room"), spot)
+        if move.capacity is not None:
+            spot = rank(call.arrived, self._priority, lost=move.lost)
+            part.waiter = house.admission.wait(move.capacity, lambda: self._mark(part, "room"), spot, move.spare)
         if place is not None and self._place is None:
             self._place = place
             house.waiting.enter(place)

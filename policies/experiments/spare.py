@@ -186,9 +186,9 @@ class SpareEngine:
     def tick(self, view: View, now: float) -> None:
         """Nothing is planned for copies."""
 
-    def room(self, capacity: CapacityId, in_flight: int, now: float) -> float:
+    def room(self, capacity: CapacityId, in_flight: int, now: float, spare: float = 0.0) -> float:
         """As the engine of live calls says."""
-        return self._live.room(capacity, in_flight, now)
+        return self._live.room(capacity, in_flight, now, spare)
 
     def under(
         self,

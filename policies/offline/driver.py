@@ -5,7 +5,7 @@ what (`policies/waiting.py`), and how the orders of each request ended. Whoever 
 for (`ask_of`).
 
 A simulator that asks who is `due` has those in line woken in their order as room comes free. In one that does not, they
-look again by themselves, and whoever has to leave the crowd learns it then.
+look again by themselves when room is expected, and whoever has to leave the crowd learns it then.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
+from policies.engine import CostEngine
 from policies.offline.contract import Decision
 from policies.policy import Policy
 from policies.types import (
     Ask,
-    Engine,
     Event,
     EventKind,
     InLine,
@@ -32,6 +32,12 @@ from policies.types import (
     Wait,
 )
 from policies.waiting import Crowd, Line, Place, Spot, rank
+
+_SOONEST_S = 0.1
+_NEXT_S = 0.005
+_NEAR_S = 5.0
+_NEAR_BY_ITSELF_S = 1.5
+"""When room is expected sooner, who waits for it looks then; else halfway, for others may come before, or leave."""
 
 EVENTS: Mapping[str, EventKind] = {
     "ok": "ok",
@@ -57,7 +63,7 @@ class Out(NamedTuple):
 class Standing(Place):
     """One request that waits, and where it stands in line."""
 
-    __slots__ = ("asked_at", "deadline", "model", "request", "spot")
+    __slots__ = ("asked_at", "deadline", "machines", "model", "request", "spot")
 
     def __init__(self, request: Any, ask: Ask) -> None:
         super().__init__(ask.team, ask.worth.failure, ask.arrived)
@@ -68,13 +74,15 @@ class Standing(Place):
         """The capacity it stands in line for, and its place there."""
         self.model: str | None = None
         """The model for whose machines it stands in line."""
+        self.machines: str | None = None
+        """The capacity they are of."""
 
 
 class Driver(ABC):
     """A `policies.offline.contract.Policy`, and the engine's `View` of the market."""
 
     name = "pixelgate"
-    engine: Engine
+    engine: CostEngine
     errors: Mapping[str, str] = {
         "error": "unavailable",
         "throttled": "overloaded",
@@ -84,7 +92,7 @@ class Driver(ABC):
     """How an order ended in the simulator -> the `kind` of the `ProviderError` that the gateway would see."""
 
     def begin(
-        self, engine: Engine, policy: Policy, offers: Sequence[Offer], accounts: Mapping[str, int], *, nano: float
+        self, engine: CostEngine, policy: Policy, offers: Sequence[Offer], accounts: Mapping[str, int], *, nano: float
     ) -> None:
         """Start over. `offers` stand in the order of the world's endpoints; `nano` nano-dollars are its unit of money.
 
@@ -112,6 +120,10 @@ class Driver(ABC):
         """Capacities of which something may have come free."""
         self._stirred_machines: dict[str, None] = {}
         """Models of which a machine may be free, or soon."""
+        self._is_asked = False
+        """Whether the simulator asks who is due."""
+        self._ended = False
+        """Whether an order has ended since it asked last."""
 
     @abstractmethod
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
@@ -151,7 +163,7 @@ class Driver(ABC):
             return
         offer = self._offers[event.endpoint]
         self._stirred |= dict.fromkeys(offer.capacities)
-        self._stirred_machines |= dict.fromkeys(self._machine_lines)
+        self._ended = True
         out = self._out.pop((event.request, event.endpoint, event.submitted))
         if event.kind in self.errors:
             tried = Tried(offer.id, offer.account, self.errors[event.kind], elsewhere=True)
@@ -189,31 +201,53 @@ class Driver(ABC):
     def due(self, snapshot: Any, now: float) -> Any | None:
         """The next that waits and is to be asked at once: it has to leave, or there is room and it is its turn."""
         self._snapshot = snapshot
+        self._is_asked = True
         if self._sent_away:
             self._leaving = self._sent_away.popitem()[1]
             return self._leaving
         while self._stirred:
             capacity = next(iter(self._stirred))
-            line = self._lines.get(capacity)
-            head = line.head() if line else None
-            if head is None or self.engine.room(capacity, self.in_flight(capacity), now) > 0.0:
+            head = self._first_in_line(capacity, now)
+            if head is None:
                 del self._stirred[capacity]
             elif self._is_next(head, now):
                 return head.request
             elif head.request.id in self._standing:  # it has been asked, and does not want it
                 del self._stirred[capacity]
+        return self._due_for_machines(now)
+
+    def _due_for_machines(self, now: float) -> Any | None:
+        if self._ended:
+            self._ended = False
+            self._stir_for_idle_machines(now)
         while self._stirred_machines:
             model = next(iter(self._stirred_machines))
-            held = self._machine_lines.get(model)
-            if not held:
+            first = self._first_for_machines(model)
+            if first is None:
                 del self._stirred_machines[model]
-                continue
-            first = self._standing[min(held, key=lambda each: held[each].due)]
-            if self._is_next(first, now):
+            elif self._is_next(first, now):
                 return first.request
-            if first.request.id in self._standing:
+            elif first.request.id in self._standing:
                 del self._stirred_machines[model]
         return None
+
+    def _first_in_line(self, capacity: str, now: float) -> Standing | None:
+        """Who is next of those for whom a capacity has room."""
+        line = self._lines.get(capacity)
+        if not line:
+            return None
+        busy = self.in_flight(capacity)
+        found = line.next(lambda spare: self.engine.room(capacity, busy, now, spare) <= 0.0)
+        return None if found is None else found[1]
+
+    def _first_for_machines(self, model: str) -> Standing | None:
+        """Who is next of those that wait for machines of a model, as `policies/pool.py` has it."""
+        held = self._machine_lines.get(model)
+        if not held:
+            return None
+        capacity = self._standing[next(iter(held))].machines
+        bid = self.engine.bids()[capacity].value if capacity is not None else 0.0
+        return self._standing[min(held, key=lambda each: (held[each].worth < bid, held[each].due))]
 
     def _is_next(self, standing: Standing, now: float) -> bool:
         """Whether one who stands first is to be asked; who waits no longer leaves."""
@@ -280,13 +314,35 @@ class Driver(ABC):
         standing.asked_at = now
         wanted = max(move.until - now, 1e-3)
         if move.line is not None:  # it knows when a machine will be free
-            standing.model = move.line.model
+            standing.model, standing.machines = move.line.model, move.capacity
             self._machine_lines.setdefault(standing.model, {})[request.id] = move.line
+            is_first = self._first_for_machines(standing.model) is standing
+            if is_first:
+                self._stirred_machines.pop(standing.model, None)
+            if is_first or not self._is_asked:
+                wanted = min(wanted, self._expected(move))
             return Decision(-1, now + wanted)
         if move.capacity is not None and move.best is not None:
             line = self._lines.setdefault(move.capacity, Line())
-            standing.spot = (move.capacity, line.join(behind, standing))
+            standing.spot = (move.capacity, line.join(behind, standing, move.spare))
+            if not self._is_asked:
+                wanted = min(wanted, self._expected(move))
         return Decision(-1, now + self._crowd.pause(standing, wanted))
+
+    def _stir_for_idle_machines(self, now: float) -> None:
+        """When a machine will be free was known, but not that it would be left idle."""
+        for model in self._machine_lines:
+            first = self._first_for_machines(model)
+            known = None if first is None or first.machines is None else self.machines(first.machines)
+            if known is not None and any(each.free_at <= now for each in known.up):
+                self._stirred_machines[model] = None
+
+    def _expected(self, move: Wait) -> float:
+        """Seconds until one that nobody wakes looks for room."""
+        wait_s = 0.0 if move.best is None else move.best.wait_s
+        soonest = _SOONEST_S if move.line is None else _NEXT_S
+        near = _NEAR_S if self._is_asked else _NEAR_BY_ITSELF_S
+        return max(wait_s if wait_s < near else 0.5 * wait_s, soonest)
 
     def _step_out(self, standing: Standing) -> None:
         """Whoever is asked stands in no line meanwhile."""
@@ -294,7 +350,10 @@ class Driver(ABC):
             (capacity, spot), standing.spot = standing.spot, None
             self._lines[capacity].leave(spot)
         if standing.model is not None:
-            model, standing.model = standing.model, None
+            model = standing.model
+            if self._first_for_machines(model) is standing:
+                self._stirred_machines[model] = None  # whoever is next looks when a machine will be free for it
+            standing.model = None
             del self._machine_lines[model][standing.request.id]
 
     def _leave(self, request: int) -> None:

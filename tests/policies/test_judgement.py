@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import inf
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -102,15 +104,16 @@ def test_the_last_slots_are_kept_for_calls_in_a_hurry() -> None:
     assert [each.offer.id for each in patient.waiting] == ["a:m"]
 
 
-def test_who_waits_for_slots_that_are_kept_stands_in_no_line_for_room_that_is_there() -> None:
+@pytest.mark.parametrize("busy", [9, 10])
+def test_who_has_time_is_woken_once_more_slots_are_free_than_are_kept_for_others(busy: int) -> None:
     town = Town(offer("a:m", capacities=("a",)), capacities=[SLOTS])
-    lines = []
-    for busy in (9, 10):
-        town.market.busy["a"] = busy
-        move = town.decide(ask(slo=60.0)).move
-        assert isinstance(move, Wait)
-        lines.append(move.capacity)
-    assert lines == [None, "a"]
+    town.market.busy["a"] = busy
+    move = town.decide(ask(slo=60.0)).move
+    assert isinstance(move, Wait)
+    rooms = [town.engine.room("a", taken, 0.0, move.spare) for taken in (9, 8, 7)]
+    assert (move.capacity, rooms) == ("a", [inf, inf, 0.0])
+    town.market.busy["a"] = 7
+    assert isinstance(town.decide(ask(slo=60.0), reason="room").move, Submit)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gateway.requests.admission import Admission, Lease, Waiter
 
 def slots(limit: int) -> Admission:
     """An admission with one capacity of so many slots."""
-    return Admission(lambda _, busy: 0.0 if busy < limit else float("inf"))
+    return Admission(lambda _, busy, spare: 0.0 if limit - busy - 1 >= spare * limit else float("inf"))
 
 
 def test_a_lease_is_given_back_once_however_often_it_is_released() -> None:
@@ -23,7 +23,7 @@ def test_a_lease_is_given_back_once_however_often_it_is_released() -> None:
 
 
 def test_all_capacities_are_taken_or_none() -> None:
-    admission = Admission(lambda name, busy: 0.0 if name == "slots" or busy < 1 else 0.5)
+    admission = Admission(lambda name, busy, _: 0.0 if name == "slots" or busy < 1 else 0.5)
     assert admission.lease(("slots", "rate")) is not None
     assert admission.lease(("slots", "rate")) is None
     assert admission.in_flight("slots") == 1
@@ -66,6 +66,21 @@ def test_a_call_counts_those_ahead_of_it_alone() -> None:
     assert admission.ahead("replicate") == 0
 
 
+def test_who_has_to_leave_slots_for_others_is_passed_until_there_are_more_and_then_is_woken() -> None:
+    admission = slots(4)
+    leases = [admission.force(("fal",)) for _ in range(4)]
+    woken: list[str] = []
+    for name, rank, spare in (("patient", 0.0, 0.5), ("hurried", 1.0, 0.0)):
+        admission.wait("fal", lambda name=name: woken.append(name), rank, spare)  # type: ignore[misc]
+    leases.pop().release()
+    leases.pop().release()
+    assert woken == ["hurried"]
+    leases.pop().release()
+    assert woken == ["hurried"], "one slot is kept for who was woken, and one more would leave one"
+    leases.pop().release()
+    assert woken == ["hurried", "patient"]
+
+
 def test_room_is_kept_for_whoever_was_woken_until_that_is_decided_about() -> None:
     admission = slots(1)
     lease = admission.force(("fal",))
@@ -88,7 +103,7 @@ def test_room_kept_for_one_who_left_goes_to_the_next_in_line() -> None:
 
 
 def test_against_a_rate_an_order_counts_until_it_is_sent_and_against_slots_until_it_ends() -> None:
-    admission = Admission(lambda _, __: 0.0, rates=("rate",))
+    admission = Admission(lambda *_: 0.0, rates=("rate",))
     lease = admission.lease(("slots", "rate"))
     assert lease is not None
     assert (admission.in_flight("slots"), admission.in_flight("rate")) == (1, 1)
@@ -102,7 +117,9 @@ def test_against_a_rate_an_order_counts_until_it_is_sent_and_against_slots_until
 async def test_whoever_waits_for_a_token_is_woken_when_it_is_there() -> None:
     loop = asyncio.get_running_loop()
     ready = loop.time() + 0.03
-    admission = Admission(lambda _, busy: 0.0 if loop.time() >= ready and not busy else max(ready - loop.time(), 0.01))
+    admission = Admission(
+        lambda _, busy, __: 0.0 if loop.time() >= ready and not busy else max(ready - loop.time(), 0.01)
+    )
     woken: list[str] = []
     admission.wait("rate", lambda: woken.append("second"), rank=2.0)
     admission.wait("rate", lambda: woken.append("first"), rank=1.0)

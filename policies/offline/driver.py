@@ -327,6 +327,8 @@ class Driver(ABC):
             standing.spot = (move.capacity, line.join(behind, standing, move.spare))
             if not self._is_asked:
                 wanted = min(wanted, self._expected(move))
+            elif len(line) == 1 and (room := self.engine.room(move.capacity, self.in_flight(move.capacity), now)) > 0.0:
+                wanted = min(wanted, room)  # a token of a rate, or the end of a pause: nothing else tells of them
         return Decision(-1, now + self._crowd.pause(standing, wanted))
 
     def _stir_for_idle_machines(self, now: float) -> None:

@@ -98,7 +98,7 @@ def test_waiting_an_instant_beats_paying_more() -> None:
     assert isinstance(decision.move, Wait)
     assert decision.move.best is not None
     assert (decision.move.best.offer.id, decision.move.capacity) == ("a:m", "a/rate")
-    assert decision.move.until == pytest.approx(town.engine.room("a/rate", 0, 0.0))
+    assert decision.move.best.wait_s == pytest.approx(town.engine.room("a/rate", 0, 0.0))
     assert [each.offer.id for each in decision.ranked] == ["b:m"]
     assert chosen(town, now=decision.move.until, reason="room") == "a:m"
 

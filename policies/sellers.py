@@ -113,7 +113,7 @@ class Shared:
                 share = unused
             if limit is slot:
                 self.spare_left = unused
-                calm = unused >= reserve or slot.value <= _FEW
+                calm = unused >= reserve or slot.value <= FEW
             if places <= 0:
                 wait = limit.wait(busy, 0 if head else view.waiting(name), self.serve_s or expected, now)
                 if wait >= wait_s:

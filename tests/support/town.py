@@ -211,9 +211,9 @@ class ScriptedEngine:
         """As the real one."""
         self.base.tick(view, now)
 
-    def room(self, capacity: str, in_flight: int, now: float) -> float:
+    def room(self, capacity: str, in_flight: int, now: float, spare: float = 0.0) -> float:
         """As the real one."""
-        return self.base.room(capacity, in_flight, now)
+        return self.base.room(capacity, in_flight, now, spare)
 
     def under(
         self, policy: Policy, capacities: Mapping[CapacityId, Capacity], offers: Mapping[OfferId, Offer]

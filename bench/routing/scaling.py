@@ -4,7 +4,7 @@ The figures are CPU time of this thread. A machine that is slow, or shared, is s
 which is a loop of a thousand rounds: about 30 us on the machine that the musts are meant for. So the must of 50 us is
 one of 50/30 times the reference.
 
-The same 2,000 decisions are taken several times, each followed by the reference, and the best time of each counts. What
+The same 1,000 decisions are taken several times, each followed by the reference, and the best time of each counts. What
 makes the dearest hundredth dear is then what was to be decided, not what else the machine did: taken once, on a busy
 machine, the dearest hundredth of the loop itself is twice to three times its middle, and the ratio says little.
 """
@@ -26,8 +26,8 @@ from providers.contract import Abilities, ImageRequest, SizeRule
 
 ROUNDS = 7
 DECISIONS = 300
-TIMED = 2000
-TIMED_ROUNDS = 12
+TIMED = 1000
+TIMED_ROUNDS = 32
 LOOP = 1000
 LOOP_US = 30.0
 """What the reference takes on the machine that the musts are meant for."""

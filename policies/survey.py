@@ -166,7 +166,8 @@ class Survey:
         if not shared.calm and (shared.blocking is not None or self._slack - expected > self._patient):
             if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
                 self._put_in_words(shared, expected)
-            wait_s, capacity, spare = shared.wait_s, shared.lacking, self._to_leave(shared, expected)
+            wait_s, capacity = shared.wait_s, shared.lacking
+            spare = self._reserve if shared.blocking is None else self._to_leave(shared, expected)
             blocked = Rejection(offer=row.name, code="headroom", reason=shared.why, lasting=False)
         late = late_s = again = too_late = 0.0
         if self._pressed - wait_s < SURELY * expected:

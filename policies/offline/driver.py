@@ -360,7 +360,8 @@ class Driver(ABC):
 
     def _leave(self, request: int) -> None:
         """A request waits no longer."""
-        standing = self._standing.pop(request, None)
+        standing = self._standing.get(request)
         if standing is not None:
             self._step_out(standing)
+            del self._standing[request]
             self._crowd.leave(standing)

@@ -13,11 +13,11 @@ from bench.routing_policy import POLICY, PixelgatePolicy
 from policies.offline.simulator import FAILED, LATE, Sim
 
 
-def crowded(seed: int = 5) -> World:
+def crowded(seed: int = 5, gpus: int = 0) -> World:
     """Four times what few slots can draw, for a minute."""
     crowd = traffic(seed, 150.0, 4.0, flash=((30, 60, 6.0),), cacheable=0.0)
-    accts = accounts(fal=4, together=3, replicate=3, gpus=0)
-    return build("crowded", seed, 150.0, crowd, accts, 0).finish()
+    accts = accounts(fal=4, together=3, replicate=3, gpus=gpus)
+    return build("crowded", seed, 150.0, crowd, accts, gpus).finish()
 
 
 class Bounded(PixelgatePolicy):
@@ -53,6 +53,12 @@ def test_nobody_is_left_waiting_and_no_room_is_taken_when_all_is_over() -> None:
     assert run.done.all()
     assert not any(len(line) for line in policy._lines.values())
     assert not any(run.view.inflight)
+
+
+def test_who_has_to_leave_may_be_the_first_in_line_for_a_machine() -> None:
+    policy = Bounded(5)
+    assert Sim(crowded(gpus=2), policy).run().done.all()
+    assert not any(policy._machine_lines.values())
 
 
 def test_a_crowd_that_is_late_does_not_make_late_who_comes_after() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import inf
 
 from policies import pool, scarcity
 from policies.concurrency import Limit
@@ -46,12 +47,12 @@ class Planner:
         self._set_rooms(sharing, view, policy)
         for purse in self.purses.values():
             purse.plan(elapsed, now)
-        kinds, sources = [], []
+        kinds, sources, highest = [], [], scarcity.highest(self.bids.values())
         for slate in slates:
             for demand in (slate.hurried, slate.patient):
                 demand.average(elapsed, terms.memory, age)
                 if demand.rate > 1e-3:
-                    kind, rows = self._kind(slate, demand, used, now)
+                    kind, rows = self._kind(slate, demand, used, highest, now)
                     kinds.append(kind)
                     sources.append(rows)
         for capacity in {shared.machines for shared in sharing if shared.machines is not None}:
@@ -72,30 +73,45 @@ class Planner:
                 self.bids[name].room = limit.value * policy.scarcity.fullness
 
     def _kind(
-        self, slate: Slate, demand: Demand, used: Mapping[Shared, tuple[int, int]], now: float
+        self,
+        slate: Slate,
+        demand: Demand,
+        used: Mapping[Shared, tuple[int, int]],
+        highest: Sequence[float],
+        now: float,
     ) -> tuple[Kind, Sequence[Row]]:
-        """A kind of call for the plan, and the offer behind each of its uses."""
+        """A kind of call for the plan, and the offer behind each of its uses.
+
+        Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
+        """
         uses, rows = [], []
         slack, late = demand.slack, demand.worth_late
+        least = most = inf
         for row in slate.rows:
             seller, shared = row.seller, row.shared
             if seller.account.open_until > now or seller.breaker.open_until > now:
                 continue
             if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
                 continue
-            expected = row.seconds[0] if row.version == seller.forecast.version else row.forecast()[0]
             cost = row.floor * seller.bias * row.counted
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
+            if cost >= most:
+                continue
+            expected = row.seconds[0] if row.version == seller.forecast.version else row.forecast()[0]
             if slack < SURELY * expected:
                 cost += late * seller.forecast.above(expected, slack)
             resource, rate = used[shared]
-            uses.append(Use(cost, resource, expected, rate))
+            use = Use(cost, resource, expected, rate)
+            uses.append(use)
             rows.append(row)
+            dearest = use.total(highest)
+            if dearest < least:
+                least, most = dearest, scarcity.beside(dearest)
         # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
-        least = min([use.cost for use in uses], default=0.0)
-        return Kind(demand.rate, max(demand.worth_failure, 2.0 * least, 1.0), uses), rows
+        alone = min([use.cost for use in uses], default=0.0)
+        return Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses), rows
 
     def _share_machines(
         self, capacity: CapacityId, place: int, kinds: Sequence[Kind], sources: Sequence[Sequence[Row]], view: View

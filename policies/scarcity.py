@@ -23,6 +23,10 @@ _FLOOR = 30_000.0
 _CEILING = 50_000_000.0
 _TEMPERATURE = 0.06
 """Of the least cost: how evenly a plan spreads a kind over offers that cost almost the same."""
+_NARROWEST = 1_000.0
+"""Nano-dollars; the least that comes of it."""
+_NEAR = 4.0
+"""So many times that: what costs as much more gets nothing."""
 _RARE = 1e-3
 _CROWD = 2.0
 """Times the usual rate that make a crowd."""
@@ -135,6 +139,17 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], terms: Scarcity, rounds: in
             return
 
 
+def highest(bids: Iterable[Bid], rounds: int = _ROUNDS) -> list[float]:
+    """What `worths` can be at most while a plan moves them."""
+    most = exp(_STEP * rounds)
+    return [*[min(max(bid.value, _FLOOR) * most, _CEILING) for bid in bids], 0.0]
+
+
+def beside(least: float) -> float:
+    """From which cost on a plan sends nothing to an offer, where another costs so much in all."""
+    return least + _NEAR * max(_TEMPERATURE * least, _NARROWEST)
+
+
 def worths(bids: Iterable[Bid]) -> list[float]:
     """Nano-dollars of a unit of each scarce thing, and 0 for what is not scarce at the end."""
     return [*[bid.value for bid in bids], 0.0]
@@ -161,13 +176,13 @@ class _Spread:
         if least >= kind.outside:
             self.loads = []
             return
-        width = max(_TEMPERATURE * least, 1_000.0)
-        most = least + 4.0 * width
+        most = beside(least)
         near = [at for at, cost in enumerate(costs) if cost < most]
         if len(near) == 1:
             _, resource, seconds, rate = uses[near[0]]
             self.loads = [(resource, kind.rate * seconds), (rate, kind.rate)]
             return
+        width = max(_TEMPERATURE * least, _NARROWEST)
         weights = [exp((least - costs[at]) / width) for at in near]
         whole = kind.rate / sum(weights)
         self.loads = loads = []

@@ -87,11 +87,13 @@ def test_an_own_machine_is_taken_while_idle_and_waited_for_while_that_is_cheaper
     assert isinstance(move, Submit)
     assert move.candidate.offer.id == "own:m"
     town.market.gpus["own"] = Machines([Machine("m", 4.0)], {}, {})
-    wait = town.decide(ask()).move
+    decision = town.decide(ask())
+    wait = decision.move
     assert isinstance(wait, Wait)
     assert wait.line is not None
     assert wait.line.model == "m"
-    assert wait.until == pytest.approx(2.0)
+    elsewhere = decision.ranked[0]
+    assert wait.until == pytest.approx((ask().constraints.slo - elsewhere.latency_p95) / 2)
     hurried = town.decide(replace(ask(slo=2.0), arrived=0.0)).move
     assert isinstance(hurried, Submit)
     assert hurried.candidate.offer.id == "b:m"

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bench.report import Figure, conclude
-from bench.routing.scaling import Market, reference_loop
+from bench.routing.scaling import LOOP_US, Market, reference_loop
 from gateway.cli.policy_lint import faults_of, without_policy
 from gateway.requests.call import Call, Caller
 from gateway.requests.quoting import first_order
@@ -48,8 +48,6 @@ ROUNDS = 5
 TEAMS = 200
 QUOTES = 5_000
 QUOTE_ROUNDS = 8
-LOOP_US = 30.0
-"""What the loop that quotes are held against takes on that machine."""
 QUOTE_US = 20.0
 MANY_TERMS = Billing(
     zone="Europe/Berlin",

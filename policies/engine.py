@@ -25,9 +25,7 @@ from operator import attrgetter
 from policies import hedging
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
-from policies.eligibility import (
-    exhausted,
-)
+from policies.eligibility import exhausted
 from policies.judgement import Weighed, judge
 from policies.picture import Picture, Running, Seen
 from policies.planning import Planner

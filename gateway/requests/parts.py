@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import secrets
 from typing import Literal
 
 import msgspec
@@ -111,11 +111,6 @@ class Start(Struct, frozen=True):
     wake_at: float | None
 
 
-def _drawn_seed() -> int:
-    """As `secrets.randbits` draws it, in a third of the time."""
-    return int.from_bytes(os.urandom(4), "little") % SEEDS
-
-
 def split(request: ImageRequest, per_order: int, draw: bool = True) -> list[Part]:
     """Cut a call into orders of at most `per_order` pictures.
 
@@ -123,7 +118,7 @@ def split(request: ImageRequest, per_order: int, draw: bool = True) -> list[Part
     """
     parts = []
     for index, first in enumerate(range(0, request.count, per_order)):
-        seed = _drawn_seed() if request.seed is None else (request.seed + first) % SEEDS
+        seed = secrets.randbelow(SEEDS) if request.seed is None else (request.seed + first) % SEEDS
         count = min(per_order, request.count - first)
         explicit = None if request.seed is None or not draw else seed
         parts.append(Part(index, first, msgspec.structs.replace(request, count=count, seed=explicit), seed))

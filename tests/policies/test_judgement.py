@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from policies.judgement import judge
-from policies.picture import Picture
+from policies.picture import Picture, Seen
 from policies.policy import Hedging, Scarcity
 from policies.scorers import SCORERS, scales
 from policies.types import Ask, Capacity, Event, Live, Reason, Shed, Submit, Wait, Worth
@@ -38,6 +38,15 @@ def test_a_picture_keeps_no_word_of_the_prompt() -> None:
     decision = Town(offer("a:m")).decide(ask())
     assert isinstance(decision.picture, Picture)
     assert b"lighthouse" not in msgspec.json.encode(decision.picture.without_words())
+
+
+def test_a_picture_from_before_slots_were_left_for_others_is_read_as_one_that_leaves_none() -> None:
+    decision = Town(offer("a:m")).decide(ask())
+    assert isinstance(decision.picture, Picture)
+    seen = decision.picture.seen[0]
+    *before, spare = msgspec.to_builtins(seen)
+    assert spare == 0.0
+    assert msgspec.convert(before, Seen).spare == 0.0
 
 
 def late(*, cents: float = 1.0, worth: int = 10 * CENT, hedging: Hedging | None = None) -> Submit | Wait | Shed:

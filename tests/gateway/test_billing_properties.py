@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Coroutine
 from datetime import timedelta
-from pathlib import Path
-from typing import TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from gateway.money.ledger import Hold, Ledger
 from gateway.money.matching import Settle
 from gateway.money.reconcile import post
 from gateway.storage.database import Correction
-from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from policies.billing import Allowance, Billing, Lot, VolumeTier
 from providers.sandbox.discounts import Contract, Free, Prepaid, Tab
 from tests.support.books import NOON, HandClock, new_hold
+from tests.support.stateful import OnBooks
 
-T = TypeVar("T")
 SOON = NOON + timedelta(days=20)
 BILLING = Billing(
     zone="America/New_York",
@@ -44,13 +38,11 @@ LISTED = st.integers(min_value=0, max_value=2_000)
 PICTURES = st.integers(min_value=1, max_value=4)
 
 
-class Billed(RuleBasedStateMachine):
+class Billed(OnBooks):
     """What the commits of the ledger make of an account, and what its seller does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = HandClock()
         self.tab = Tab(CONTRACT)
         self.owners = self.refunds = self.invoiced = 0
@@ -58,11 +50,8 @@ class Billed(RuleBasedStateMachine):
         self.open()
         self.run(self.ledger.set_billing({"fal": BILLING}))
 
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self.loop.run_until_complete(work)
-
     def open(self) -> None:
-        self.db = SqliteDatabase(str(Path(self.folder.name) / "books.db"), "process")
+        super().open()
         self.owners += 1
         self.ledger = Ledger(self.db, f"own_{self.owners}", self.clock)
 
@@ -119,7 +108,7 @@ class Billed(RuleBasedStateMachine):
 
     @rule()
     def the_process_dies_and_another_takes_over(self) -> None:
-        self.run(self.db.aclose())
+        self.close()
         self.open()
 
     @invariant()
@@ -130,11 +119,6 @@ class Billed(RuleBasedStateMachine):
         counted = self.run(self.db.billing_counters("fal"))
         assert [lot.amount - counted.get(f"credit/{lot.name}", 0) for lot in BILLING.lots] == list(self.tab.credit)
         assert self.run(self.db.audit()) == []
-
-    def teardown(self) -> None:
-        self.run(self.db.aclose())
-        self.loop.close()
-        self.folder.cleanup()
 
 
 TestBilled = Billed.TestCase

@@ -5,40 +5,32 @@ A model in plain numbers, with calendars of its own, says which orders must pass
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Coroutine
 from datetime import timedelta
-from pathlib import Path
-from typing import TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 from msgspec.structs import replace
 
 from gateway.errors import BudgetSpent
 from gateway.storage.budgets import by_word, counted_windows
 from gateway.storage.database import Closing, Correction
-from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from tests.support.books import NOON, new_hold
 from tests.support.limited import Limited, Placed, budget
+from tests.support.stateful import OnBooks
 
-T = TypeVar("T")
 AMOUNTS = st.integers(min_value=0, max_value=2000)
 PICK = st.integers(min_value=0, max_value=99)
 with_open = precondition(lambda world: any(order.open for order in world.orders))
 with_over = precondition(lambda world: any(not order.open for order in world.orders))
 
 
-class World(RuleBasedStateMachine):
+class World(OnBooks):
     """What the commits make of budgets, and what plain sums do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
         self.now, self.orders, self.notes = NOON, list[Placed](), 0
         self.open()
         self.budgets = [
@@ -49,12 +41,6 @@ class World(RuleBasedStateMachine):
         ]
         for each in self.budgets:
             self.run(self.db.set_budget(each.row))
-
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self.loop.run_until_complete(work)
-
-    def open(self) -> None:
-        self.db = SqliteDatabase(str(Path(self.folder.name) / "books.db"), "process")
 
     def pick(self, number: int, *, is_open: bool) -> Placed:
         fitting = [order for order in self.orders if order.open == is_open]
@@ -124,7 +110,7 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def the_process_dies_and_another_takes_over(self) -> None:
-        self.run(self.db.aclose())
+        self.close()
         self.open()
 
     @invariant()
@@ -136,11 +122,6 @@ class World(RuleBasedStateMachine):
                 {(each.held, each.posted) for each in stands} - {(0, 0)}
             )
         assert self.run(self.db.audit()) == []
-
-    def teardown(self) -> None:
-        self.run(self.db.aclose())
-        self.loop.close()
-        self.folder.cleanup()
 
 
 World.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)

@@ -1,25 +1,18 @@
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Coroutine
-from pathlib import Path
-from typing import TypeVar
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from gateway.errors import BudgetSpent
 from gateway.money.ledger import Hold, Ledger
 from gateway.storage.database import AlreadyClosed, TakenOver
-from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from providers.contract import Ticket
 from tests.support.books import HandClock, new_hold
+from tests.support.stateful import OnBooks
 
-T = TypeVar("T")
 BUDGET = 5000
 AMOUNTS = st.integers(min_value=0, max_value=2000)
 PICK = st.integers(min_value=0, max_value=99)
@@ -27,13 +20,11 @@ with_an_order = precondition(lambda books: any(not hold.reserved for hold in boo
 with_a_reservation = precondition(lambda books: any(hold.reserved for hold in books.live))
 
 
-class Books(RuleBasedStateMachine):
+class Books(OnBooks):
     """Random lives of holds with crashes between; a model in plain numbers says what must come out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = HandClock()
         self.owners = 0
         self.live: list[Hold] = []
@@ -48,11 +39,8 @@ class Books(RuleBasedStateMachine):
     def held(self) -> int:
         return sum(hold.charge for hold in self.live) + sum(self.unknown.values())
 
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self.loop.run_until_complete(work)
-
     def open(self) -> None:
-        self.db = SqliteDatabase(str(Path(self.folder.name) / "books.db"), "process")
+        super().open()
         self.owners += 1
         self.ledger = Ledger(self.db, f"own_{self.owners}", self.clock)
         self.run(self.ledger.beat())
@@ -137,7 +125,7 @@ class Books(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies; the next one takes over everything it left open, once, and locks it out."""
-        self.run(self.db.aclose())
+        self.close()
         dead, lost = self.ledger, self.live
         self.open()
         self.clock.forward(60)
@@ -157,11 +145,6 @@ class Books(RuleBasedStateMachine):
         )
         assert (held, posted) == (self.held, self.posted)
         assert held + posted <= BUDGET + self.overrun
-
-    def teardown(self) -> None:
-        self.run(self.db.aclose())
-        self.loop.close()
-        self.folder.cleanup()
 
 
 Books.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -6,17 +6,12 @@ be told, once each.
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections import Counter
-from collections.abc import Coroutine
 from datetime import timedelta
-from pathlib import Path
-from typing import TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 from msgspec.structs import replace
 
 from gateway.errors import BudgetSpent
@@ -25,26 +20,23 @@ from gateway.features.soft_limits import SoftLimits
 from gateway.money.ledger import Ledger
 from gateway.requests.call import Caller
 from gateway.storage.database import Closing
-from gateway.storage.database.sqlite import SqliteDatabase
 from gateway.storage.rows import Outcome
 from providers.transport import Http
 from tests.support.books import HandClock, new_hold
 from tests.support.limited import BERLIN, Limited, Placed, budget
+from tests.support.stateful import OnBooks
 
-T = TypeVar("T")
 AMOUNTS = st.integers(min_value=0, max_value=1500)
 PICK = st.integers(min_value=0, max_value=99)
 ACME = Caller(key_id="key_1", team="acme")
 with_open = precondition(lambda world: any(order.open for order in world.orders))
 
 
-class World(RuleBasedStateMachine):
+class World(OnBooks):
     """What the gateway makes of soft limits, and what plain sums do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock, self.orders = HandClock(), list[Placed]()
         self.told: set[tuple[str, str, str]] = set()
         """Budget, whose, and in which window: what somebody was to be told of."""
@@ -58,11 +50,8 @@ class World(RuleBasedStateMachine):
         for each in self.budgets:
             self.run(self.db.set_budget(each.row))
 
-    def run(self, work: Coroutine[object, object, T]) -> T:
-        return self.loop.run_until_complete(work)
-
     def open(self) -> None:
-        self.db = SqliteDatabase(str(Path(self.folder.name) / "books.db"), "process")
+        super().open()
         self.soft = SoftLimits()
         self.run(self.hire())
 
@@ -72,7 +61,7 @@ class World(RuleBasedStateMachine):
 
     def close(self) -> None:
         self.run(self.http.aclose())
-        self.run(self.db.aclose())
+        super().close()
 
     def pick(self, number: int) -> Placed:
         opened = [order for order in self.orders if order.open]
@@ -167,9 +156,7 @@ class World(RuleBasedStateMachine):
                 self.run(self.db.close(Closing(attempt_id=order.id, state="released", at=self.clock.at)))
         assert not any(row.held for row in self.run(self.db.balances()))
         assert self.run(self.db.audit()) == []
-        self.close()
-        self.loop.close()
-        self.folder.cleanup()
+        super().teardown()
 
 
 World.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)

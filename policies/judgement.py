@@ -8,8 +8,7 @@ shed     nobody can serve this, or not in time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -30,10 +29,6 @@ from policies.types import (
     Submit,
     Wait,
 )
-
-_blocked: Callable[[object], Rejection] = attrgetter("seen.blocked")
-"""The objection to one that waits: each has one."""
-_wait_s: Callable[[object], float] = attrgetter("seen.wait_s")
 
 LOOK_AGAIN_S = 1.0
 """A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
@@ -101,7 +96,7 @@ def judge(
 ) -> Decision:
     """Decide. `weighed`: what is seen, weighed already; else it is weighed here."""
     if picture.over is not None:
-        return _decision(Shed((picture.over,)), picture, policy, rejected=(picture.over,))
+        return _decision(Shed((picture.over,)), picture, policy, barred=(picture.over,))
     ask = picture.ask
     if weighed is None:
         weights = scales(ask.worth, policy)
@@ -109,17 +104,15 @@ def judge(
     ready = [each for each in weighed if each.seen.blocked is None]
     ready.sort()
     waiting: list[Weighed] = []
-    rejected = picture.rejected
     if len(ready) < len(weighed):
         waiting = sorted([each for each in weighed if each.seen.blocked is not None] if ready else weighed)
-        rejected = _objections(picture, waiting)
     lined_up = waiting
     if ask.constraints.preferred and ready and _is_ours_to_choose(ask):
         ready = _by_preference(ready, ask.constraints.preferred)
         first = {each.over for each in ask.constraints.preferred if each.offer == ready[0].name}
         waiting = [each for each in waiting if each.name not in first]  # whoever is preferred waits for nobody else
     move = _second(picture, policy, ready) if ask.live else _first(picture, policy, ready, waiting)
-    return _decision(move, picture, policy, ready, lined_up, rejected)
+    return _decision(move, picture, policy, ready, lined_up, picture.rejected)
 
 
 def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list[Weighed]) -> Submit | Wait | Shed:
@@ -138,7 +131,7 @@ def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list
             return _wait(picture, policy, ready[0], soonest=_YIELD_S)
         return Submit(ready[0].candidate(), _wake_at(picture, best, policy))
     latest = _latest(ask, policy)
-    soonest = min(map(_wait_s, waiting), default=None)
+    soonest = min([each.seen.wait_s for each in waiting], default=None)
     if soonest is None or now + soonest > latest or now >= latest:
         return Shed(_objections(picture, waiting), soonest)
     return _wait(picture, policy, waiting[0], soonest)
@@ -269,7 +262,7 @@ def _hedge_by(picture: Picture, accounts: Sequence[str]) -> float:
 
 
 def _objections(picture: Picture, waiting: list[Weighed]) -> tuple[Rejection, ...]:
-    return (*picture.rejected, *map(_blocked, waiting))
+    return (*picture.rejected, *[why for each in waiting if (why := each.seen.objection) is not None])
 
 
 def _decision(
@@ -278,13 +271,13 @@ def _decision(
     policy: Policy,
     ready: Sequence[Weighed] = (),
     lined_up: Sequence[Weighed] = (),
-    rejected: tuple[Rejection, ...] = (),
+    barred: tuple[Rejection, ...] = (),
 ) -> Decision:
     return Decision(
         move=move,
         ready=ready,
         lined_up=lined_up,
-        rejected=rejected,
+        barred=barred,
         policy=policy.label,
         prices=picture.prices,
         reason=picture.reason,

@@ -6,11 +6,17 @@ else. Seconds, probabilities and nano-dollars throughout; moments are on the dri
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.tariffs import Quote
 from policies.types import Ask, CapacityId, InLine, OfferId, Reason, Rejection
+
+Lack: TypeAlias = Literal["full", "hurried", "reserved", "machine"]
+"""Why an order finds no room: the capacity is full; its last slots are for calls in a hurry; the policy reserves them
+for others; or every machine of our own is busy. `Seen.objection` puts it in words."""
 
 
 class Seen(Struct, frozen=True, gc=False, array_like=True):
@@ -61,10 +67,29 @@ class Seen(Struct, frozen=True, gc=False, array_like=True):
     """How this order would stand in line for a machine."""
     capacity: CapacityId | None = None
     """For want of which capacity it may not go out yet."""
-    blocked: Rejection | None = None
-    """The objection until then; None when it may go out now."""
+    blocked: Rejection | Lack | None = None
+    """What stands in the way until then; None when it may go out now. Pictures from before have sentences for all."""
     spare: float = 0.0
     """Share of the slots of that capacity which has to be left for others once this order is placed."""
+
+    @property
+    def objection(self) -> Rejection | None:
+        """What stands in the way, in words. Made when asked for: words are a third of what a decision costs."""
+        if self.blocked is None or isinstance(self.blocked, Rejection):
+            return self.blocked
+        return Rejection(offer=self.offer, code="headroom", reason=self._lack(self.blocked), lasting=False)
+
+    def _lack(self, lack: Lack) -> str:
+        match lack:
+            case "full":
+                return f"{self.capacity} is full; room is expected in {self.wait_s:.1f} s"
+            case "machine":
+                return f"{self.capacity} is busy; a machine is expected in {self.wait_s:.1f} s"
+            case "hurried":
+                kept = f"the last slots of {self.capacity} are kept for calls in a hurry"
+            case "reserved":
+                kept = f"{self.spare:.0%} of the slots of {self.capacity} are reserved for others"
+        return f"{kept}; more are expected in {self.wait_s:.1f} s"
 
 
 class Running(Struct, frozen=True, gc=False, array_like=True):

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from math import inf
 
+from msgspec import Struct
+
 from policies.breaker import Breaker, ErrorRate
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.latency_forecast import COLD_AFTER_S, ColdStart, LatencyForecast, work
+from policies.picture import Lack
 from policies.policy import Policy
 from policies.prepaid import Purse
-from policies.types import Capacity, CapacityId, Event, Machines, Offer, View
+from policies.types import Capacity, CapacityId, Event, Machines, Offer, Rejection, View
 
 _UNLIMITED = 1_000_000
 FEW = 4
@@ -25,6 +28,16 @@ _LOST = 8.0
 """An order out for this many times its forecast is lost: nobody answers."""
 
 
+class Room(Struct, frozen=True, gc=False):
+    """When an offer has room."""
+
+    wait_s: float
+    capacity: CapacityId | None = None
+    blocked: Rejection | Lack | None = None
+    spare: float = 0.0
+    """Share of the slots of `capacity` that has to be left for others."""
+
+
 class Shared:
     """The limits that some offers of an account share, and what they leave at the moment of a decision."""
 
@@ -35,20 +48,19 @@ class Shared:
         "blocking",
         "calm",
         "known",
-        "lacking",
         "left",
         "limits",
         "machines",
         "order_price",
         "purses",
         "rates",
+        "room",
         "serve_s",
         "share",
         "slots",
         "spare_left",
         "stamp",
         "wait_s",
-        "why",
     )
 
     def __init__(
@@ -74,11 +86,9 @@ class Shared:
         """Unused share of the slots alone."""
         self.calm = False
         """Whether there is room for anybody: nothing blocks, and more is left than is kept for calls in a hurry."""
-        self.lacking: CapacityId | None = None
-        """What `why` is about."""
         self.blocking: CapacityId | None = None
-        self.why = ""
-        """What was said of it at this decision: the same sentence for each of its offers."""
+        self.room: Room | None = None
+        """When there are more than the last slots, found once at each decision for all offers that wait for that."""
 
     def succeeds(self, before: Shared) -> Shared:
         """Of two that stand for the same capacities the one to go on with: the earlier where nothing changed."""
@@ -120,7 +130,7 @@ class Shared:
                     wait_s, blocking = wait, name
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
         self.calm = calm and blocking is None
-        self.why = ""
+        self.room = None
         self.order_price = self.bid_order * (1.0 - 0.9 * share)
 
 

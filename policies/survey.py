@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from msgspec import Struct
-
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
 from policies.judgement import Weighed, weigh
@@ -16,23 +14,13 @@ from policies.picture import Seen
 from policies.planning import Planner
 from policies.policy import Policy
 from policies.scorers import Scales
-from policies.sellers import FEW, Seller, Shared
+from policies.sellers import FEW, Room, Seller, Shared
 from policies.slates import Row, Slate
-from policies.types import Ask, CapacityId, InLine, Offer, OfferId, Reason, Rejection, View
+from policies.types import Ask, InLine, Offer, OfferId, Reason, Rejection, View
 
 _RISKY = 0.02
 _FAILS_AFTER = 0.6
 """Of its forecast: after so long an order usually fails that fails."""
-
-
-class Room(Struct, frozen=True, gc=False):
-    """When an offer has room."""
-
-    wait_s: float
-    capacity: CapacityId | None = None
-    rejection: Rejection | None = None
-    spare: float = 0.0
-    """Share of the slots of `capacity` that has to be left for others."""
 
 
 _NOW = Room(0.0)
@@ -103,11 +91,12 @@ class Survey:
         capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
         checked = capped or bool(ask.tried or ask.live)
         value = wishes.prefer == "value" and not wishes.order
-        self._best, self._despite_failures = inf, despite_failures
+        self._best = best = inf
+        self._despite_failures = despite_failures
         weighed: list[Weighed] = []
         self._rejected = rejected = []
         for row in slate.rows:
-            if brief and row.floor * row.seller.bias * row.counted > self._best and not row.shared.purses:
+            if brief and row.floor * row.seller.bias * row.counted > best and not row.shared.purses:
                 continue
             if checked and (objected := self._objection(row, sellers)) is not None:
                 rejected.append(objected)
@@ -122,8 +111,8 @@ class Survey:
                 each = weigh(seen, wishes, weights, row.offer)
                 total = each.total
             weighed.append(each)
-            if total < self._best and seen.blocked is None:
-                self._best = total
+            if total < best and seen.blocked is None:
+                self._best = best = total
         return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
 
     def _objection(self, row: Row, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
@@ -162,20 +151,17 @@ class Survey:
             self._read(shared, expected)
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
             return self._see_closely(row, (expected, p50, p95, hedge_s))
-        wait_s, capacity, blocked, spare = 0.0, None, None, 0.0
+        room = _NOW
         if not shared.calm and (shared.blocking is not None or self._slack - expected > self._patient):
-            if not shared.why or not shared.serve_s:  # without it each offer goes by its own forecast
-                self._put_in_words(shared, expected)
-            wait_s, capacity = shared.wait_s, shared.lacking
-            spare = self._reserve if shared.blocking is None else self._to_leave(shared, expected)
-            blocked = Rejection(offer=row.name, code="headroom", reason=shared.why, lasting=False)
+            room = shared.room or self._full(shared, expected)
+        wait_s = room.wait_s
         late = late_s = again = too_late = 0.0
         if self._pressed - wait_s < SURELY * expected:
             late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
         return Seen(
             row.name, row.account, row.quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s,
             too_late, again, seller.risk, shared.left, shared.share, shared.bid_slot, shared.order_price, 0.0, -1.0,
-            0.0, 0.0, hedge_s, None, capacity, blocked, spare,
+            0.0, 0.0, hedge_s, None, room.capacity, room.blocked, room.spare,
         )  # fmt: skip
 
     def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | None:
@@ -194,7 +180,7 @@ class Survey:
                 return None
             (room, machine_price), machine_s = found, expected
         elif row.kept or not shared.calm:
-            room = self._room(row.offer, shared, expected, row.kept)
+            room = self._room(shared, expected, row.kept)
         if self._retried or not (seller.account.passes and seller.breaker.passes):
             room = self._paused(seller, room)
         wait_s = room.wait_s
@@ -205,7 +191,7 @@ class Survey:
         return Seen(
             row.name, row.account, quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s, too_late,
             again, seller.risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price,
-            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.rejection, room.spare,
+            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.blocked, room.spare,
         )  # fmt: skip
 
     def _lateness(self, seller: Seller, expected: float, wait_s: float) -> tuple[float, float, float, float]:
@@ -230,35 +216,32 @@ class Survey:
         shared.look(self._view, self._now, expected, self._reserve, head=head)
         shared.stamp = self._stamp
 
-    def _room(self, offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
+    def _room(self, shared: Shared, expected: float, kept: float) -> Room:
         """When an account has room for an order, some of its slots being kept for other calls."""
         if shared.blocking is None and shared.slots is not None and shared.spare_left < kept:
-            return _spoken_for(offer, shared, expected, kept)
+            # The policy keeps what is left for others; more comes free as orders end.
+            return Room(_until_spare(shared, expected, kept), shared.slots[0], "reserved", kept)
         if shared.calm or (shared.blocking is None and self._slack - expected <= self._patient):
             return _NOW
-        return self._full(offer, shared, expected, kept)
+        return self._full(shared, expected, kept)
 
-    def _full(self, offer: Offer, shared: Shared, expected: float, kept: float = 0.0) -> Room:
+    def _full(self, shared: Shared, expected: float, kept: float = 0.0) -> Room:
         """When an account that has no room for an order will have some."""
-        if not shared.why or not shared.serve_s:
-            self._put_in_words(shared, expected)
-        why = Rejection(offer=offer.id, code="headroom", reason=shared.why, lasting=False)
-        return Room(shared.wait_s, shared.lacking, why, self._to_leave(shared, expected, kept))
+        if shared.blocking is not None:
+            return Room(shared.wait_s, shared.blocking, "full", self._to_leave(shared, expected, kept))
+        # The last slots are for calls in a hurry; others wait for more of them to come free.
+        assert shared.slots is not None
+        room = Room(_until_spare(shared, expected, self._reserve), shared.slots[0], "hurried", self._reserve)
+        if shared.serve_s:  # without it each offer goes by its own forecast
+            shared.room = room
+        return room
 
-    def _to_leave(self, shared: Shared, expected: float, kept: float = 0.0) -> float:
+    def _to_leave(self, shared: Shared, expected: float, kept: float) -> float:
         """Share of the slots that an order has to leave for others, where it is slots that it lacks."""
-        if shared.slots is None or shared.lacking != shared.slots[0]:
+        if shared.slots is None or shared.blocking != shared.slots[0]:
             return 0.0
         is_patient = self._slack - expected > self._patient and shared.slots[1].value > FEW
         return max(self._reserve if is_patient else 0.0, kept)
-
-    def _put_in_words(self, shared: Shared, expected: float) -> None:
-        """Say for all offers of an account what it lacks, and until when."""
-        if shared.blocking is None:
-            _reserve(shared, expected, self._reserve)
-        else:
-            shared.lacking = shared.blocking
-            shared.why = f"{shared.blocking} is full; room is expected in {shared.wait_s:.1f} s"
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
         ask = self._ask
@@ -274,16 +257,14 @@ class Survey:
         if machines is None:  # nobody knows more than how many orders are in flight
             if shared.blocking is None:
                 return _NOW, bid
-            return self._full(seller.offer, shared, line.seconds), bid
+            return self._full(shared, line.seconds), bid
         look = pool.outlook(machines, line, self._now, bid, terms, planner.lanes.get(capacity, {}))
         if look is None:
             return None
         if look.place:
             return Room(look.wait_s), bid * pool.share_of_bid(look.idle, line.seconds, terms)
         bid *= terms.left_over  # standing in line takes nothing from anybody
-        why = f"{capacity} is busy; a machine is expected in {look.wait_s:.1f} s"
-        objection = Rejection(offer=seller.offer.id, code="headroom", reason=why, lasting=False)
-        return Room(look.wait_s, capacity, objection), bid
+        return Room(look.wait_s, capacity, "machine"), bid
 
     def _paused(self, seller: Seller, room: Room) -> Room:
         """The room there is, or the pause that an offer has until then, whichever is longer."""
@@ -317,23 +298,6 @@ class Survey:
 
 def _no_machine(offer: Offer) -> Rejection:
     return Rejection(offer=offer.id, code="headroom", reason=f"{offer.account} has no machine up", lasting=False)
-
-
-def _spoken_for(offer: Offer, shared: Shared, expected: float, kept: float) -> Room:
-    """The policy keeps what is left for others; more comes free as orders end."""
-    assert shared.slots is not None
-    name = shared.slots[0]
-    wait_s = _until_spare(shared, expected, kept)
-    why = f"{kept:.0%} of the slots of {name} are reserved for others; more are expected in {wait_s:.1f} s"
-    return Room(wait_s, name, Rejection(offer=offer.id, code="headroom", reason=why, lasting=False), kept)
-
-
-def _reserve(shared: Shared, expected: float, reserve: float) -> None:
-    """The last slots are for calls in a hurry; others wait for more of them to come free."""
-    assert shared.slots is not None
-    shared.lacking = name = shared.slots[0]
-    shared.wait_s = wait_s = _until_spare(shared, expected, reserve)
-    shared.why = f"the last slots of {name} are kept for calls in a hurry; more are expected in {wait_s:.1f} s"
 
 
 def _until_spare(shared: Shared, expected: float, share: float) -> float:

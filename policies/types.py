@@ -381,7 +381,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """Offers with room, cheapest in all first."""
     lined_up: Sequence[Weighed] = ()
     """Offers without room for now, cheapest in all first; the reason stands among `rejected`."""
-    rejected: tuple[Rejection, ...] = ()
+    barred: tuple[Rejection, ...] = ()
+    """Offers that may not serve at all, and why; or why nothing more may be ordered."""
     policy: str
     """Name and revision: "default@7"."""
     prices: int
@@ -398,6 +399,11 @@ class Decision(Struct, frozen=True, kw_only=True):
     def waiting(self) -> tuple[Candidate, ...]:
         """Candidates without room for now, cheapest in all first."""
         return tuple([each.candidate() for each in self.lined_up])
+
+    @property
+    def rejected(self) -> tuple[Rejection, ...]:
+        """Why offers may not serve at all, or not for now; those last, in the order of `waiting`."""
+        return (*self.barred, *[why for each in self.lined_up if (why := each.seen.objection) is not None])
 
 
 EventKind = Literal[

@@ -74,8 +74,8 @@ Weight: TypeAlias = tuple[OfferId, tuple[int, ...]]
 class DecisionRecord(DecisionNote, frozen=True, omit_defaults=True):
     """One decision with what it was taken from, so that it can be taken again; only the database has this.
 
-    What it weighed stands in the picture already, so candidates are put together when somebody asks for them; rows of
-    older versions have them ready made.
+    What it weighed stands in the picture already, so candidates and rejections are put together when somebody asks for
+    them; rows of older versions have them ready made.
     """
 
     picture: Picture | None = None
@@ -90,10 +90,17 @@ def noted(body: bytes) -> DecisionNote:
 
 def _told(record: DecisionRecord) -> DecisionNote:
     fields = {name: getattr(record, name) for name in DecisionNote.__struct_fields__}
-    if record.picture is not None and (record.ready or record.lined_up):
-        seen = {each.offer: each for each in record.picture.seen}
+    picture = record.picture
+    if picture is None:
+        return DecisionNote(**fields)
+    seen = {each.offer: each for each in picture.seen}
+    if record.ready or record.lined_up:
         fields["candidates"] = tuple([_note(seen[name], scores) for name, scores in record.ready])
         fields["waiting"] = tuple([_note(seen[name], scores) for name, scores in record.lined_up])
+    if not record.rejections:
+        lasting = picture.rejected if picture.over is None else (picture.over,)
+        objections = [seen[name].objection for name, _ in record.lined_up]
+        fields["rejections"] = (*lasting, *[why for why in objections if why is not None])
     return DecisionNote(**fields)
 
 
@@ -116,7 +123,7 @@ def decision_row(call: Call, ask: Ask, number: int, decision: Decision, at: date
         policy=decision.policy,
         prices=decision.prices,
         candidates=(),
-        rejections=decision.rejected,
+        rejections=(),
         arm="" if call.regime is None else call.regime.arm,
         picture=picture.without_words() if isinstance(picture, Picture) else None,
         rules=ask.constraints.rules,

@@ -35,13 +35,23 @@ def scales(worth: Worth, policy: Policy) -> Scales:
 
     def weights(seen: Seen) -> tuple[int, tuple[int, ...]]:
         paid, risk = of_price(seen), of_reliability(seen)
-        late = of_latency(seen) if seen.late or seen.wait_s else 0
-        crowd = of_load(seen) if seen.share_left < scarce_below else 0
+        late = crowd = slots = rate = 0
+        total = paid + risk
+        if seen.late or seen.wait_s:
+            late = of_latency(seen)
+            total += late
+        if seen.share_left < scarce_below:
+            crowd = of_load(seen)
+            total += crowd
+        if seen.slot_price:
+            slots = of_slots(seen)
+            total += slots
+        if seen.order_price:
+            rate = of_rate(seen)
+            total += rate
         if seen.premium or seen.machine_s or seen.free_price >= 0.0:
-            scarce = (of_slots(seen), of_rate(seen), of_prepaid(seen), of_machine(seen))
-            return paid + late + risk + crowd + sum(scarce), (paid, late, risk, crowd, *scarce)
-        slots = of_slots(seen) if seen.slot_price else 0
-        rate = of_rate(seen) if seen.order_price else 0
-        return paid + late + risk + crowd + slots + rate, (paid, late, risk, crowd, slots, rate, 0, 0)
+            prepaid, machine = of_prepaid(seen), of_machine(seen)
+            return total + prepaid + machine, (paid, late, risk, crowd, slots, rate, prepaid, machine)
+        return total, (paid, late, risk, crowd, slots, rate, 0, 0)
 
     return weights

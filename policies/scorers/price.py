@@ -15,7 +15,7 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
     def score(seen: Seen) -> int:
         if seen.free_price >= 0.0:
             return 0
-        if seen.bias == seen.counted == 1.0:
+        if seen.bias == 1.0 and seen.counted == 1.0:
             return seen.quote.amount
         return round(seen.quote.amount * seen.bias * seen.counted)
 

@@ -16,18 +16,17 @@ Everything a judgement depends on is in the picture, so a stored picture gives t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import count
 from math import exp, inf
-from operator import attrgetter
 
 from policies import hedging
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted
 from policies.judgement import Weighed, judge
-from policies.picture import Picture, Running, Seen
+from policies.picture import Picture, Running
 from policies.planning import Planner
 from policies.policy import Policy
 from policies.prepaid import Purse
@@ -51,7 +50,6 @@ from policies.types import (
     Worth,
 )
 
-_seen: Callable[[Weighed], Seen] = attrgetter("seen")
 _SILENCES = 3
 _WEIGHTS_KEPT = 1024
 _HEDGES_KEPT_S = 600.0
@@ -189,7 +187,7 @@ class CostEngine:
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
         weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief)
         first = weighed[0].seen.blocked if weighed else None
-        panic = _is_failing(first) and self._hopeless(weighed, ask, now)
+        panic = first is not None and _is_failing(first) and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
@@ -202,7 +200,7 @@ class CostEngine:
             )
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        seen = tuple(map(_seen, weighed))
+        seen = tuple([each.seen for each in weighed])
         return (
             Picture(ask, now, reason, view.prices, seen, rejected, running, None, panic, slate.fastest(now), budget),
             weighed,

@@ -9,6 +9,7 @@ shed     nobody can serve this, or not in time
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from msgspec import Struct
 
@@ -55,6 +56,16 @@ _QUICK_MARGIN = 1.35
 """An order nearly always ends within this many times its forecast."""
 _EARLIEST = 1.3
 """Times its median, before which nobody worries about an order."""
+
+
+def least(a: float, b: float) -> float:
+    """The lesser: `min` takes three times as long, and four times where a decision has not called it lately."""
+    return a if a < b else b  # noqa: FURB136 - see above
+
+
+def most(a: float, b: float) -> float:
+    """The greater, as above."""
+    return a if a > b else b  # noqa: FURB136
 
 
 class Weighed(Struct, frozen=True, gc=False, order=True):
@@ -131,7 +142,7 @@ def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list
             return _wait(picture, policy, ready[0], soonest=_YIELD_S)
         return Submit(ready[0].candidate(), _wake_at(picture, best, policy))
     latest = _latest(ask, policy)
-    soonest = min([each.seen.wait_s for each in waiting], default=None)
+    soonest = _soonest(waiting)
     if soonest is None or now + soonest > latest or now >= latest:
         return Shed(_objections(picture, waiting), soonest)
     return _wait(picture, policy, waiting[0], soonest)
@@ -171,8 +182,8 @@ def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
     after = seen.hedge_s + seen.wait_s
     if slack > 0.0:
         # No later than when a second order could still be in time, but not before it is likely to be of use.
-        after = min(after, max(_hedge_by(picture, (seen.account,)), seen.wait_s + _EARLIEST * seen.p50))
-    return now + min(max(after, _LOOK_AT_LEAST_S), _LOOK_AT_MOST_S)
+        after = least(after, most(_hedge_by(picture, (seen.account,)), seen.wait_s + _EARLIEST * seen.p50))
+    return now + least(most(after, _LOOK_AT_LEAST_S), _LOOK_AT_MOST_S)
 
 
 def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Policy) -> bool:
@@ -195,7 +206,7 @@ def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Poli
 
 def _latest(ask: Ask, policy: Policy) -> float:
     """Until when a part may stand in line."""
-    return ask.arrived + min(ask.constraints.deadline, policy.max_wait)
+    return ask.arrived + least(ask.constraints.deadline, policy.max_wait)
 
 
 def _wait(
@@ -204,15 +215,15 @@ def _wait(
     """Stand in line for an offer; `other` is the best that has room now."""
     seen, ask = each.seen, picture.ask
     if soonest is not None:
-        wait_s = max(soonest, min(seen.wait_s, LOOK_AGAIN_S))
-        again = min(max(wait_s, _SOONEST_S), max(LOOK_AGAIN_S, 0.25 * wait_s))
+        wait_s = most(soonest, least(seen.wait_s, LOOK_AGAIN_S))
+        again = least(most(wait_s, _SOONEST_S), most(LOOK_AGAIN_S, 0.25 * wait_s))
     else:
         again = _patience(picture, policy, seen, other)
     lost = _is_lost(seen, ask)
     if seen.late > _HOPELESS and (lost or seen.wait_s > LOOK_AGAIN_S):
         # Late whatever happens: those who may still be in time go first, and a crowd is not asked every second.
         again = max(again, min(_YIELD_S + 0.25 * seen.wait_s, _LONGEST_S))
-    until = min(picture.now + again, _latest(ask, policy))
+    until = least(picture.now + again, _latest(ask, policy))
     # Room that is there already, but that others miss more, wakes nobody: `capacity` is none then.
     return Wait(until, seen.capacity, each.candidate(), seen.line, lost, seen.spare)
 
@@ -241,7 +252,17 @@ def _patience(picture: Picture, policy: Policy, seen: Seen, other: Seen | None) 
 
 def _is_lost(seen: Seen, ask: Ask) -> bool:
     """Whether a part will be late whatever happens, and loses little more by waiting: others should go before it."""
-    return seen.late > _HOPELESS and ask.worth.late > ask.worth.late_second * max(seen.wait_s, LOOK_AGAIN_S)
+    return seen.late > _HOPELESS and ask.worth.late > ask.worth.late_second * most(seen.wait_s, LOOK_AGAIN_S)
+
+
+def _soonest(waiting: Sequence[Weighed]) -> float | None:
+    """Seconds until the first of them has room."""
+    soonest = inf
+    for each in waiting:
+        wait_s = each.seen.wait_s
+        if wait_s < soonest:  # noqa: PLR1730 - see `least`
+            soonest = wait_s
+    return soonest if waiting else None
 
 
 def _spare(picture: Picture, other: Seen | None) -> float:

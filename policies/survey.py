@@ -7,7 +7,7 @@ from math import inf
 
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
-from policies.judgement import Weighed, weigh
+from policies.judgement import Weighed, least, most, weigh
 from policies.latency_forecast import COLD_AFTER_S, SURELY
 from policies.offer_prices import quote_at
 from policies.picture import Seen
@@ -67,7 +67,7 @@ class Survey:
         self._retried = bool(ask.tried)
         self._slack = ask.arrived + ask.constraints.slo - now
         self._left = ask.arrived + ask.constraints.deadline - now
-        self._pressed = min(self._slack, self._left)
+        self._pressed = least(self._slack, self._left)
         """An order that surely ends within so many seconds is neither late nor too late."""
         self._rejected: list[Rejection] = []
         self._best = inf
@@ -304,7 +304,7 @@ def _until_spare(shared: Shared, expected: float, share: float) -> float:
     """Seconds until so large a share of the slots is unused."""
     assert shared.slots is not None
     limit = shared.slots[1]
-    missing = max((share - shared.spare_left) * limit.value, 1.0)
+    missing = most((share - shared.spare_left) * limit.value, 1.0)
     return missing * (shared.serve_s or expected) / limit.value
 
 

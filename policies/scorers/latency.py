@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -17,6 +18,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
     late, second = policy.punctuality * worth.late, float(worth.late_second)
 
     def score(seen: Seen) -> int:
-        return int(late * seen.late + second * (seen.late_s + seen.wait_s))
+        return floor(late * seen.late + second * (seen.late_s + seen.wait_s))
 
     return score

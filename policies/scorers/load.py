@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -16,6 +17,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
     def score(seen: Seen) -> int:
         if seen.share_left >= scarce_below:
             return 0
-        return int((1.0 - seen.share_left / scarce_below) * last_slot)
+        return floor((1.0 - seen.share_left / scarce_below) * last_slot)
 
     return score

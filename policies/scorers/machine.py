@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -13,6 +14,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
     """Multiply the seconds by the bid price of a machine (`policies/pool.py`)."""
 
     def score(seen: Seen) -> int:
-        return int(seen.machine_price * seen.machine_s)
+        return floor(seen.machine_price * seen.machine_s)
 
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -14,7 +15,7 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
 
     def score(seen: Seen) -> int:
         if seen.free_price >= 0.0:
-            return int(seen.free_price)
-        return int(seen.quote.amount * seen.bias * seen.premium) if seen.premium else 0
+            return floor(seen.free_price)
+        return floor(seen.quote.amount * seen.bias * seen.premium) if seen.premium else 0
 
     return score

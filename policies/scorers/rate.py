@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -13,6 +14,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
     """Return the bid price of an order (`policies/scarcity.py`), the higher the emptier the bucket."""
 
     def score(seen: Seen) -> int:
-        return int(seen.order_price)
+        return floor(seen.order_price)
 
     return score

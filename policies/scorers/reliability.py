@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -19,6 +20,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
         loss = seen.error_rate * (again + second * seen.expected_s)
         if seen.late_again > seen.late:
             loss = seen.error_rate * (again + (late * (seen.late_again - seen.late) + second * seen.expected_s))
-        return int(loss + seen.too_late * failure if seen.too_late else loss)
+        return floor(loss + seen.too_late * failure if seen.too_late else loss)
 
     return score

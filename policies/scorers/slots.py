@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 
 from policies.picture import Seen
 from policies.policy import Policy
@@ -13,6 +14,6 @@ def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG0
     """Multiply the expected seconds by the bid price of a slot (`policies/scarcity.py`)."""
 
     def score(seen: Seen) -> int:
-        return int(seen.slot_price * seen.expected_s)
+        return floor(seen.slot_price * seen.expected_s)
 
     return score

@@ -147,8 +147,11 @@ class Survey:
         expected, p50, p95, hedge_s = row.seconds if row.version == seller.forecast.version else row.forecast()
         if now - seller.used_at > COLD_AFTER_S and (cold_s := seller.cold.seconds(seller.idle(now))):
             expected, p50, p95, hedge_s = seller.forecast.seconds(expected + cold_s)
-        if shared.stamp != self._stamp:
-            self._read(shared, expected)
+        if shared.stamp != self._stamp:  # the limits of an account are read once, for all of its offers
+            # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
+            head = self._reason == "room" or self._slack - expected <= self._patient
+            shared.look(self._view, now, expected, self._reserve, head=head)
+            shared.stamp = self._stamp
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
             return self._see_closely(row, (expected, p50, p95, hedge_s))
         room = _NOW
@@ -208,13 +211,6 @@ class Survey:
             if seller.risk > _RISKY and worth.late:
                 again = forecast.above(expected, spare - _FAILS_AFTER * expected)
         return late, late_s, again, forecast.above(expected, left) if left < surely else 0.0
-
-    def _read(self, shared: Shared, expected: float) -> None:
-        """Read the limits of an account, once for all of its offers."""
-        # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
-        head = self._reason == "room" or self._slack - expected <= self._patient
-        shared.look(self._view, self._now, expected, self._reserve, head=head)
-        shared.stamp = self._stamp
 
     def _room(self, shared: Shared, expected: float, kept: float) -> Room:
         """When an account has room for an order, some of its slots being kept for other calls."""

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from policies.judgement import judge
-from policies.picture import Picture, Seen
+from policies.picture import Lack, Picture, Seen
 from policies.policy import Hedging, Scarcity
 from policies.scorers import SCORERS, scales
-from policies.types import Ask, Capacity, Event, Live, Reason, Shed, Submit, Wait, Worth
+from policies.types import Ask, Capacity, Event, Live, Reason, Rejection, Shed, Submit, Wait, Worth
 from tests.support.pasts import ASKS, EVENTS, MARKETS, OFFERS, REASONS, lived
 from tests.support.sellers import CENT, POLICY, Town, ask, failed, offer
 
@@ -32,6 +32,37 @@ def test_a_stored_picture_gives_the_same_decision(
     stored = msgspec.json.encode(decision.picture.without_words())
     again = judge(msgspec.json.decode(stored, type=Picture), POLICY, {each.id: each for each in OFFERS})
     assert msgspec.json.encode(replace(again, picture=None)) == msgspec.json.encode(replace(decision, picture=None))
+
+
+@given(EVENTS, MARKETS, ASKS, REASONS)
+def test_a_picture_from_before_with_its_objections_in_words_gives_the_same_decision(
+    events: list[Event], busy: dict[str, int], wish: Ask, reason: Reason
+) -> None:
+    decision = lived(events, busy).decide(wish, 0.0, reason)
+    assert isinstance(decision.picture, Picture)
+    older = replace(
+        decision.picture, seen=tuple(replace(seen, blocked=seen.objection) for seen in decision.picture.seen)
+    )
+    stored = msgspec.json.encode(older.without_words())
+    again = judge(msgspec.json.decode(stored, type=Picture), POLICY, {each.id: each for each in OFFERS})
+    assert (again.rejected, again.ranked, again.waiting) == (decision.rejected, decision.ranked, decision.waiting)
+    assert msgspec.json.encode(again.move) == msgspec.json.encode(decision.move)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words"),
+    [
+        ("full", "a is full; room is expected in 2.5 s"),
+        ("hurried", "the last slots of a are kept for calls in a hurry; more are expected in 2.5 s"),
+        ("reserved", "50% of the slots of a are reserved for others; more are expected in 2.5 s"),
+        ("machine", "a is busy; a machine is expected in 2.5 s"),
+    ],
+)
+def test_what_stands_in_the_way_of_an_offer_is_put_in_words_when_asked_for(blocked: Lack, words: str) -> None:
+    (seen,) = [each.seen for each in Town(offer("a:m")).decide(ask()).ready]
+    assert seen.objection is None
+    waits = replace(seen, blocked=blocked, capacity="a", wait_s=2.5, spare=0.5)
+    assert waits.objection == Rejection(offer="a:m", code="headroom", reason=words, lasting=False)
 
 
 def test_a_picture_keeps_no_word_of_the_prompt() -> None:

@@ -131,7 +131,8 @@ class Shared:
         self.left, self.share, self.wait_s, self.blocking = left, share, wait_s, blocking
         self.calm = calm and blocking is None
         self.room = None
-        self.order_price = self.bid_order * (1.0 - 0.9 * share)
+        if self.rates:
+            self.order_price = self.bid_order * (1.0 - 0.9 * share)
 
 
 class Seller:

@@ -10,6 +10,7 @@ None is ever less than nothing, so `floor` cuts off what is less than a nano-dol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import floor
 from typing import TypeAlias
 
 from policies.picture import Seen
@@ -28,22 +29,24 @@ SCORERS: Mapping[str, Scorer] = {name: module.scorer for name, module in zip(SCO
 def scales(worth: Worth, policy: Policy) -> Scales:
     """Weigh an offer: its total, and what every scorer says, in the order of `SCORED`.
 
-    Only those are asked that have something to say.
+    Only those are asked that have something to say. Lateness and crowding are written out here once more: where every
+    account is nearly full both speak of every offer, and calls to them were a twentieth of the dearest decision.
     """
-    of_price, of_latency, of_reliability, of_load, of_slots, of_rate, of_prepaid, of_machine = [
+    of_price, _, of_reliability, _, of_slots, of_rate, of_prepaid, of_machine = [
         make(worth, policy) for make in SCORERS.values()
     ]
-    scarce_below = 1.0 - policy.crowding.begins
+    of_late, of_second = latency.terms(worth, policy)
+    scarce_below, last_slot = load.terms(policy)
 
     def weights(seen: Seen) -> tuple[int, tuple[int, ...]]:
         paid, risk = of_price(seen), of_reliability(seen)
         late = crowd = slots = rate = 0
         total = paid + risk
         if seen.late or seen.wait_s:
-            late = of_latency(seen)
+            late = floor(of_late * seen.late + of_second * (seen.late_s + seen.wait_s))
             total += late
         if seen.share_left < scarce_below:
-            crowd = of_load(seen)
+            crowd = floor((1.0 - seen.share_left / scarce_below) * last_slot)
             total += crowd
         if seen.slot_price:
             slots = of_slots(seen)

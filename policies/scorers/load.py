@@ -10,9 +10,14 @@ from policies.policy import Policy
 from policies.types import Worth
 
 
+def terms(policy: Policy) -> tuple[float, float]:
+    """The unused share below which room is scarce, and nano-dollars for the last of it."""
+    return 1.0 - policy.crowding.begins, float(policy.crowding.last_slot)
+
+
 def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:  # noqa: ARG001 - every scorer is made alike
     """Return nothing while there is room, then a straight line up to the price of the last slot."""
-    scarce_below, last_slot = 1.0 - policy.crowding.begins, policy.crowding.last_slot
+    scarce_below, last_slot = terms(policy)
 
     def score(seen: Seen) -> int:
         if seen.share_left >= scarce_below:

@@ -88,7 +88,7 @@ class Shared:
         """Whether there is room for anybody: nothing blocks, and more is left than is kept for calls in a hurry."""
         self.blocking: CapacityId | None = None
         self.room: Room | None = None
-        """When there are more than the last slots, found once at each decision for all offers that wait for that."""
+        """When there is some for those who are in no hurry, found once at each decision for all of its offers."""
 
     def succeeds(self, before: Shared) -> Shared:
         """Of two that stand for the same capacities the one to go on with: the earlier where nothing changed."""

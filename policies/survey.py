@@ -155,8 +155,11 @@ class Survey:
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
             return self._see_closely(row, (expected, p50, p95, hedge_s))
         room = _NOW
-        if not shared.calm and (shared.blocking is not None or self._slack - expected > self._patient):
-            room = shared.room or self._full(shared, expected)
+        if not shared.calm:
+            if self._slack - expected > self._patient:
+                room = shared.room or self._full(shared, expected)
+            elif shared.blocking is not None:
+                room = self._full(shared, expected)
         wait_s = room.wait_s
         late = late_s = again = too_late = 0.0
         if self._pressed - wait_s < SURELY * expected:
@@ -223,21 +226,24 @@ class Survey:
 
     def _full(self, shared: Shared, expected: float, kept: float = 0.0) -> Room:
         """When an account that has no room for an order will have some."""
+        patient = self._slack - expected > self._patient
         if shared.blocking is not None:
-            return Room(shared.wait_s, shared.blocking, "full", self._to_leave(shared, expected, kept))
-        # The last slots are for calls in a hurry; others wait for more of them to come free.
-        assert shared.slots is not None
-        room = Room(_until_spare(shared, expected, self._reserve), shared.slots[0], "hurried", self._reserve)
-        if shared.serve_s:  # without it each offer goes by its own forecast
+            room = Room(shared.wait_s, shared.blocking, "full", self._to_leave(shared, kept, patient=patient))
+            same_for_all = patient and not kept
+        else:
+            # The last slots are for calls in a hurry; others wait for more of them to come free.
+            assert shared.slots is not None
+            room = Room(_until_spare(shared, expected, self._reserve), shared.slots[0], "hurried", self._reserve)
+            same_for_all = shared.serve_s > 0.0  # without it each offer goes by its own forecast
+        if same_for_all:
             shared.room = room
         return room
 
-    def _to_leave(self, shared: Shared, expected: float, kept: float) -> float:
+    def _to_leave(self, shared: Shared, kept: float, *, patient: bool) -> float:
         """Share of the slots that an order has to leave for others, where it is slots that it lacks."""
         if shared.slots is None or shared.blocking != shared.slots[0]:
             return 0.0
-        is_patient = self._slack - expected > self._patient and shared.slots[1].value > FEW
-        return max(self._reserve if is_patient else 0.0, kept)
+        return max(self._reserve if patient and shared.slots[1].value > FEW else 0.0, kept)
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
         ask = self._ask

@@ -187,7 +187,7 @@ class CostEngine:
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
         weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief)
         first = weighed[0].seen.blocked if weighed else None
-        panic = first is not None and _is_failing(first) and self._hopeless(weighed, ask, now)
+        panic = isinstance(first, Rejection) and first.code == "breaker" and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
             weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
@@ -221,7 +221,7 @@ class CostEngine:
         It is of use, while there is time, where orders hang, and once an order of this part has failed already.
         """
         seen = [each.seen for each in weighed]
-        if not all(_is_failing(each.blocked) for each in seen):
+        if not all(isinstance(each.blocked, Rejection) and each.blocked.code == "breaker" for each in seen):
             return False
         slack = ask.arrived + ask.constraints.slo - now
         patient = [each for each in seen if ask.tried or self._sellers[each.offer].account.is_silent]
@@ -327,11 +327,6 @@ class CostEngine:
         expected = seller.forecast.expected(amount) + seller.cold_s(since)
         silent = seller.account.open_until > now and seller.ok_at < since
         return hedging.running(seller.offer.account, seller.forecast, expected, now - since, slack, left, silent=silent)
-
-
-def _is_failing(blocked: object) -> bool:
-    """Whether what stands in the way of an offer is a breaker."""
-    return isinstance(blocked, Rejection) and blocked.code == "breaker"
 
 
 def _limit(capacity: Capacity) -> Limit | None:

@@ -6,6 +6,7 @@ People write `config/policies/<name>.yaml`; `policies.policy_file.schema` checks
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Struct
@@ -172,7 +173,7 @@ class CanaryTerms(Struct, frozen=True, kw_only=True):
     """Probability at most that a good one is ended."""
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """One revision of a routing policy."""
 
     name: str
@@ -232,9 +233,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     least_steps: Mapping[str, int] = {}
     """Model -> fewest steps it may be drawn with."""
 
-    @property
+    @cached_property
     def label(self) -> str:
-        """Name and revision, as decisions carry them: `default@7`."""
+        """Name and revision: `default@7`. Put together once, for every decision carries it."""
         return f"{self.name}@{self.revision}"
 
     def intent_of_quality(self, quality: Quality | None) -> Intent:

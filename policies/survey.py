@@ -7,7 +7,7 @@ from math import inf
 
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
-from policies.judgement import Weighed, least, most, weigh
+from policies.judgement import Weighed, least, weigh
 from policies.latency_forecast import COLD_AFTER_S, SURELY
 from policies.offer_prices import quote_at
 from policies.picture import Seen
@@ -226,16 +226,16 @@ class Survey:
 
     def _full(self, shared: Shared, expected: float, kept: float = 0.0) -> Room:
         """When an account that has no room for an order will have some."""
-        patient = self._slack - expected > self._patient
-        if shared.blocking is not None:
-            room = Room(shared.wait_s, shared.blocking, "full", self._to_leave(shared, kept, patient=patient))
-            same_for_all = patient and not kept
-        else:
+        if shared.blocking is None:
             # The last slots are for calls in a hurry; others wait for more of them to come free.
             assert shared.slots is not None
             room = Room(_until_spare(shared, expected, self._reserve), shared.slots[0], "hurried", self._reserve)
-            same_for_all = shared.serve_s > 0.0  # without it each offer goes by its own forecast
-        if same_for_all:
+            if shared.serve_s:  # without it each offer goes by its own forecast
+                shared.room = room
+            return room
+        patient = self._slack - expected > self._patient
+        room = Room(shared.wait_s, shared.blocking, "full", self._to_leave(shared, kept, patient=patient))
+        if patient and not kept:
             shared.room = room
         return room
 
@@ -306,7 +306,9 @@ def _until_spare(shared: Shared, expected: float, share: float) -> float:
     """Seconds until so large a share of the slots is unused."""
     assert shared.slots is not None
     limit = shared.slots[1]
-    missing = most((share - shared.spare_left) * limit.value, 1.0)
+    missing = (share - shared.spare_left) * limit.value
+    if missing < 1.0:  # noqa: PLR1730 - see `least`
+        missing = 1.0
     return missing * (shared.serve_s or expected) / limit.value
 
 

@@ -84,8 +84,7 @@ class PixelgatePolicy(Driver):
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds
-        line = {model: each.values() for model, each in self._machine_lines.items()}
-        return Machines([Machine(model, until) for model, until in known], queued, line)
+        return Machines([Machine(model, until) for model, until in known], queued, self._machine_lines)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request of the harness asks for: the same each time, but for what became of it."""

@@ -21,7 +21,7 @@ from copy import copy
 from itertools import count
 from math import exp, inf
 
-from policies import hedging
+from policies import hedging, pool
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted
@@ -41,6 +41,8 @@ from policies.types import (
     CapacityId,
     Decision,
     Event,
+    InLine,
+    Machine,
     Offer,
     OfferId,
     Reason,
@@ -305,6 +307,15 @@ class CostEngine:
         if spare and limit.share_left(in_flight, now) < spare:
             return inf
         return limit.room(in_flight, now)
+
+    def idle_machines(self, capacity: CapacityId, part: InLine, view: View, now: float) -> Sequence[Machine]:
+        """The machines that are idle, if one of them would draw a part that stands first in line for one."""
+        known, bid = view.machines(capacity), self._planner.bids[capacity].value
+        idle = [each for each in known.up if each.free_at <= now] if known is not None else []
+        if known is None or not idle:
+            return ()
+        look = pool.outlook(known, part, now, bid, self.policy.pool, self._planner.lanes.get(capacity, {}))
+        return idle if look is not None and look.place else ()
 
     def bids(self) -> Mapping[CapacityId, Bid]:
         """The bid prices in force."""

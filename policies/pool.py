@@ -8,8 +8,10 @@ others stand idle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heapreplace
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +24,96 @@ _CROWD = 64
 """Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
 _WORTH_ONE = 0.3
+
+
+WhoT = TypeVar("WhoT")
+
+
+class Held(Generic[WhoT]):
+    """Those held at the gateway for machines of one model, in the order in which they go.
+
+    Those for whom a second of a machine is worth its bid come before those who only take what is left over; among
+    equals, the one whose objective passes first. A bid moves every few seconds, and then they are parted anew; they
+    join, leave and are counted far more often.
+    """
+
+    __slots__ = ("_bid", "_filling", "_worthy")
+
+    def __init__(self) -> None:
+        self._worthy: _ByDue[WhoT] = _ByDue()
+        self._filling: _ByDue[WhoT] = _ByDue()
+        self._bid = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Held, {len(self._worthy)} worth the bid, {len(self._filling)} not>"
+
+    def __len__(self) -> int:
+        return len(self._worthy) + len(self._filling)
+
+    def join(self, part: InLine, who: WhoT) -> None:
+        """Stand in line; equals stand behind those that came before."""
+        self._of(part).add(part, who)
+
+    def leave(self, part: InLine, who: WhoT) -> None:
+        """Whoever stands there with this part waits no longer."""
+        self._of(part).remove(part, who)
+
+    def first(self, bid: float) -> WhoT | None:
+        """Who is next."""
+        self._part_by(bid)
+        return self._worthy.first() or self._filling.first()
+
+    def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
+        """Seconds that each of those takes who go before a part that does not stand in line."""
+        self._part_by(bid)
+        if wish.worth < bid:
+            return [*self._worthy.seconds, *self._filling.before(wish.due)]
+        return self._worthy.before(wish.due)
+
+    def _of(self, part: InLine) -> _ByDue[WhoT]:
+        return self._filling if part.worth < self._bid else self._worthy
+
+    def _part_by(self, bid: float) -> None:
+        if bid == self._bid:
+            return
+        self._bid = bid
+        standing = sorted([*self._worthy.standing, *self._filling.standing], key=_due)
+        self._worthy = _ByDue([each for each in standing if each[0].worth >= bid])
+        self._filling = _ByDue([each for each in standing if each[0].worth < bid])
+
+
+class _ByDue(Generic[WhoT]):
+    """Some of those in line, by when their objective passes; in columns, of which a part can be had without a loop."""
+
+    __slots__ = ("_due", "seconds", "standing")
+
+    def __init__(self, standing: Sequence[tuple[InLine, WhoT]] = ()) -> None:
+        self.standing = list(standing)
+        self.seconds = [part.seconds for part, _ in standing]
+        self._due = [part.due for part, _ in standing]
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, part: InLine, who: WhoT) -> None:
+        at = bisect_right(self._due, part.due)
+        self._due.insert(at, part.due)
+        self.seconds.insert(at, part.seconds)
+        self.standing.insert(at, (part, who))
+
+    def remove(self, part: InLine, who: WhoT) -> None:
+        at = self.standing.index((part, who), bisect_left(self._due, part.due))
+        del self._due[at], self.seconds[at], self.standing[at]
+
+    def first(self) -> WhoT | None:
+        return self.standing[0][1] if self.standing else None
+
+    def before(self, due: float) -> Sequence[float]:
+        return self.seconds[: bisect_left(self._due, due)]
+
+
+def _due(standing: tuple[InLine, object]) -> float:
+    return standing[0].due
 
 
 class Outlook(Struct, frozen=True, gc=False):
@@ -40,11 +132,9 @@ def outlook(
 ) -> Outlook | None:
     """Say when an order would begin; None where no machine is up.
 
-    Those for whom a second of a machine is worth its bid come before those who only take what is left over; among
-    equals, the one whose objective passes first. `lanes` is how many machines each model should have; a model with
-    fewer may take one over, for the time of a swap.
+    `lanes` is how many machines each model should have; a model with fewer may take one over, for the time of a swap.
     """
-    model, due, filler, call_id = wish.model, wish.due, wish.worth < bid, wish.call_id
+    model = wish.model
     own: list[float] = []
     others: list[float] = []
     for machine in machines.up:
@@ -58,14 +148,10 @@ def outlook(
             return None
         own = [min(others) + terms.swap]
     queued = machines.queued.get(model, 0.0)
-    line = machines.line.get(model, ())
-    if filler and len(line) > _CROWD and min(own) > _IDLE_S:
+    line = machines.line.get(model)
+    if line and wish.worth < bid and len(line) > _CROWD and min(own) > _IDLE_S:
         return Outlook(min(own) + (queued + len(line) * wish.seconds) / len(own), place=False, idle=0)
-    before = [
-        each.seconds
-        for each in line
-        if (each.due < due if (each.worth < bid) == filler else filler) and each.call_id != call_id
-    ]
+    before = line.ahead(wish, bid) if line else ()
     if queued <= 0.0 and not before:
         wait, idle = min(own), sum([left <= _IDLE_S for left in own])
     else:
@@ -73,7 +159,7 @@ def outlook(
     if swapping:
         return Outlook(wait, min(others) <= terms.lead, 0)
     if wait > terms.lead and others and len(own) < lanes.get(model, 0):
-        taken_over = _take_over(others, queued, len(own), due - now - wish.seconds, terms)
+        taken_over = _take_over(others, queued, len(own), wish.due - now - wish.seconds, terms)
         if taken_over is not None:
             return Outlook(min(wait, taken_over), place=True, idle=0)
     return Outlook(wait, wait <= terms.lead, idle)
@@ -100,7 +186,7 @@ def _take_over(others: list[float], queued: float, own: int, spare: float, terms
     return None
 
 
-def _behind(own: list[float], queued: float, before: list[float]) -> tuple[float, int]:
+def _behind(own: list[float], queued: float, before: Sequence[float]) -> tuple[float, int]:
     """Seconds until a machine is free for one who comes behind others, and how many are idle then still."""
     heapify(own)
     if queued > 0.0:

@@ -271,14 +271,24 @@ class InLine(Struct, frozen=True):
     """Nano-dollars that a second of the machine would save it."""
 
 
+class MachineLine(Protocol):
+    """Parts held at the gateway for a machine of one model (`policies.pool.Held`)."""
+
+    def __len__(self) -> int:
+        """How many they are."""
+
+    def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
+        """Seconds that each of those takes who go before a part that does not stand in line."""
+
+
 class Machines(Struct, frozen=True):
     """GPUs of our own, as the gateway knows them."""
 
     up: Sequence[Machine]
     queued: Mapping[str, float]
     """Model -> seconds of work ordered and not begun."""
-    line: Mapping[str, Collection[InLine]]
-    """Model -> parts held at the gateway for one of them."""
+    line: Mapping[str, MachineLine]
+    """By model."""
 
 
 class View(Protocol):

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 from policies.engine import CostEngine
 from policies.offline.contract import Decision
 from policies.policy import Policy
+from policies.pool import Held
 from policies.types import (
     Ask,
     Event,
     EventKind,
     InLine,
     Live,
+    Machine,
     Machines,
     Offer,
     Reason,
@@ -63,7 +65,7 @@ class Out(NamedTuple):
 class Standing(Place):
     """One request that waits, and where it stands in line."""
 
-    __slots__ = ("asked_at", "deadline", "machines", "model", "request", "spot")
+    __slots__ = ("asked_at", "deadline", "part", "request", "spot")
 
     def __init__(self, request: Any, ask: Ask) -> None:
         super().__init__(ask.team, ask.worth.failure, ask.arrived)
@@ -72,10 +74,8 @@ class Standing(Place):
         self.asked_at = -inf
         self.spot: tuple[str, Spot] | None = None
         """The capacity it stands in line for, and its place there."""
-        self.model: str | None = None
-        """The model for whose machines it stands in line."""
-        self.machines: str | None = None
-        """The capacity they are of."""
+        self.part: InLine | None = None
+        """What it stands in line for a machine with."""
 
 
 class Driver(ABC):
@@ -114,16 +114,19 @@ class Driver(ABC):
         self._sent_away: dict[int, Any] = {}
         self._leaving: Any = None
         self._lines: dict[str, Line[Standing]] = {}
-        self._machine_lines: dict[str, dict[int, InLine]] = {}
+        self._machine_lines: dict[str, Held[Standing]] = {}
+        """By model."""
+        self._machines: dict[str, str] = {}
+        """Model -> the capacity that its machines are of."""
         self._asking = 0.0
         self._stirred: dict[str, None] = {}
         """Capacities of which something may have come free."""
-        self._stirred_machines: dict[str, None] = {}
-        """Models of which a machine may be free, or soon."""
+        self._stirred_machines = False
+        """Whether a machine may have come free, or who stands first in line for one has changed."""
+        self._offered: dict[str, tuple[Standing, Sequence[Machine]]] = {}
+        """Model -> who was asked last, and about which machines that were idle then: it does not want these."""
         self._is_asked = False
         """Whether the simulator asks who is due."""
-        self._ended = False
-        """Whether an order has ended since it asked last."""
 
     @abstractmethod
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
@@ -137,7 +140,7 @@ class Driver(ABC):
         standing = self._standing.get(r.id)
         if standing is not None:
             standing.asked_at = now
-            if reason == "room" and standing.model is not None:
+            if reason == "room" and standing.part is not None:
                 reason = "wake"  # a machine may be free soon; that says nothing of other accounts
             self._step_out(standing)
         tried = self._tried.get(r.id, ()) if reason != "new" else ()
@@ -163,7 +166,7 @@ class Driver(ABC):
             return
         offer = self._offers[event.endpoint]
         self._stirred |= dict.fromkeys(offer.capacities)
-        self._ended = True
+        self._stirred_machines = True
         out = self._out.pop((event.request, event.endpoint, event.submitted))
         if event.kind in self.errors:
             tried = Tried(offer.id, offer.account, self.errors[event.kind], elsewhere=True)
@@ -197,6 +200,7 @@ class Driver(ABC):
             if standing.deadline <= now:
                 self._leave(standing.request.id)
         self._stirred |= dict.fromkeys(name for name, line in self._lines.items() if line)  # tokens and pauses end
+        self._stirred_machines = True  # they come and go
 
     def due(self, snapshot: Any, now: float) -> Any | None:
         """The next that waits and is to be asked at once: it has to leave, or there is room and it is its turn."""
@@ -217,18 +221,22 @@ class Driver(ABC):
         return self._due_for_machines(now)
 
     def _due_for_machines(self, now: float) -> Any | None:
-        if self._ended:
-            self._ended = False
-            self._stir_for_idle_machines(now)
-        while self._stirred_machines:
-            model = next(iter(self._stirred_machines))
-            first = self._first_for_machines(model)
-            if first is None:
-                del self._stirred_machines[model]
-            elif self._is_next(first, now):
-                return first.request
-            elif first.request.id in self._standing:
-                del self._stirred_machines[model]
+        """The first of those who wait for machines of a model, once there is one to be had."""
+        if not self._stirred_machines:
+            return None
+        for model, held in self._machine_lines.items():
+            while held and model in self._machines:
+                capacity = self._machines[model]
+                first = held.first(self.engine.bids()[capacity].value)
+                if first is None or first.part is None:
+                    break
+                idle = self.engine.idle_machines(capacity, first.part, self, now)
+                if not idle or self._offered.get(model) == (first, idle):
+                    break
+                self._offered[model] = (first, idle)
+                if self._is_next(first, now):
+                    return first.request
+        self._stirred_machines = False
         return None
 
     def _first_in_line(self, capacity: str, now: float) -> Standing | None:
@@ -239,15 +247,6 @@ class Driver(ABC):
         busy = self.in_flight(capacity)
         found = line.next(lambda spare: self.engine.room(capacity, busy, now, spare) <= 0.0)
         return None if found is None else found[1]
-
-    def _first_for_machines(self, model: str) -> Standing | None:
-        """Who is next of those that wait for machines of a model, as `policies/pool.py` has it."""
-        held = self._machine_lines.get(model)
-        if not held:
-            return None
-        capacity = self._standing[next(iter(held))].machines
-        bid = self.engine.bids()[capacity].value if capacity is not None else 0.0
-        return self._standing[min(held, key=lambda each: (held[each].worth < bid, held[each].due))]
 
     def _is_next(self, standing: Standing, now: float) -> bool:
         """Whether one who stands first is to be asked; who waits no longer leaves."""
@@ -314,12 +313,11 @@ class Driver(ABC):
         standing.asked_at = now
         wanted = max(move.until - now, 1e-3)
         if move.line is not None:  # it knows when a machine will be free
-            standing.model, standing.machines = move.line.model, move.capacity
-            self._machine_lines.setdefault(standing.model, {})[request.id] = move.line
-            is_first = self._first_for_machines(standing.model) is standing
-            if is_first:
-                self._stirred_machines.pop(standing.model, None)
-            if is_first or not self._is_asked:
+            standing.part, model = move.line, move.line.model
+            if move.capacity is not None:
+                self._machines[model] = move.capacity
+            self._machine_lines.setdefault(model, Held()).join(move.line, standing)
+            if not self._is_asked:
                 wanted = min(wanted, self._expected(move))
             return Decision(-1, now + wanted)
         if move.capacity is not None and move.best is not None:
@@ -330,14 +328,6 @@ class Driver(ABC):
             elif len(line) == 1 and (room := self.engine.room(move.capacity, self.in_flight(move.capacity), now)) > 0.0:
                 wanted = min(wanted, room)  # a token of a rate, or the end of a pause: nothing else tells of them
         return Decision(-1, now + self._crowd.pause(standing, wanted))
-
-    def _stir_for_idle_machines(self, now: float) -> None:
-        """When a machine will be free was known, but not that it would be left idle."""
-        for model in self._machine_lines:
-            first = self._first_for_machines(model)
-            known = None if first is None or first.machines is None else self.machines(first.machines)
-            if known is not None and any(each.free_at <= now for each in known.up):
-                self._stirred_machines[model] = None
 
     def _expected(self, move: Wait) -> float:
         """Seconds until one that nobody wakes looks for room."""
@@ -351,12 +341,10 @@ class Driver(ABC):
         if standing.spot is not None:
             (capacity, spot), standing.spot = standing.spot, None
             self._lines[capacity].leave(spot)
-        if standing.model is not None:
-            model = standing.model
-            if self._first_for_machines(model) is standing:
-                self._stirred_machines[model] = None  # whoever is next looks when a machine will be free for it
-            standing.model = None
-            del self._machine_lines[model][standing.request.id]
+        if standing.part is not None:
+            part, standing.part = standing.part, None
+            self._stirred_machines = True
+            self._machine_lines[part.model].leave(part, standing)
 
     def _leave(self, request: int) -> None:
         """A request waits no longer."""

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from policies.policy import Pool
-from policies.pool import lanes, outlook, share_of_bid
+from policies.pool import Held, lanes, outlook, share_of_bid
 from policies.types import Capacity, InLine, Machine, Machines, Submit, Wait
 from tests.support.sellers import Town, ask, offer
 
@@ -13,9 +13,9 @@ NOW = 100.0
 
 def machines(*up: tuple[str | None, float], line: tuple[InLine, ...] = ()) -> Machines:
     """GPUs by model and seconds until they are free."""
-    by_model: dict[str, list[InLine]] = {}
+    by_model: dict[str, Held[None]] = {}
     for each in line:
-        by_model.setdefault(each.model, []).append(each)
+        by_model.setdefault(each.model, Held()).join(each, None)
     return Machines([Machine(model, NOW + left) for model, left in up], {}, by_model)
 
 

@@ -35,12 +35,14 @@ LOOK_AGAIN_S = 1.0
 """A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
 _PATIENCE = 0.5
 """Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
-_PATIENT_AT_MOST_S = 10.0
-_PATIENT_FOR_MACHINES_S = 240.0
-"""The same for machines of our own: what they draw costs nothing, so little comes between."""
+_PATIENT_AT_MOST_S = 240.0
 _ANXIOUS_S = 0.1
 _TOO_LATE_S = 0.15
 """Between two looks of a part that nobody would serve in time for certain."""
+_MARGIN = 1.1
+"""So many times the p95 of the best of the others have to be left to go there..."""
+_ONCE_MORE = 10.0
+"""...and so many times it for each time that it fails, once more at most: it may have to be tried twice."""
 _LAST_S = 2.0
 """With no more to spare, who waits for a machine looks again at the last moment to go elsewhere, and not before."""
 _SOONEST_S = 0.1
@@ -243,7 +245,7 @@ def _patience(picture: Picture, policy: Policy, seen: Seen, other: Seen | None) 
     elif seen.line is None:
         again = min(max(_PATIENCE * spare, _ANXIOUS_S), _PATIENT_AT_MOST_S)
     else:
-        again = min(max(_PATIENCE * spare if spare > _LAST_S else spare, 0.05), _PATIENT_FOR_MACHINES_S)
+        again = min(max(_PATIENCE * spare if spare > _LAST_S else spare, 0.05), _PATIENT_AT_MOST_S)
     hurried = slack - seen.expected_s - policy.scarcity.patient
     if seen.spare and hurried > 0.0:
         again = min(again, hurried)  # from then on it may take the last slots
@@ -269,7 +271,7 @@ def _spare(picture: Picture, other: Seen | None) -> float:
     """Seconds until the best of the others would probably be late as well."""
     ask = picture.ask
     slack = ask.arrived + ask.constraints.slo - picture.now
-    return slack if other is None else slack - other.p95
+    return slack if other is None else slack - (_MARGIN + min(_ONCE_MORE * other.error_rate, 1.0)) * other.p95
 
 
 def _hedge_by(picture: Picture, accounts: Sequence[str]) -> float:

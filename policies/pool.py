@@ -51,7 +51,7 @@ class Held(Generic[WhoT]):
         return len(self._worthy) + len(self._filling)
 
     def join(self, part: InLine, who: WhoT) -> None:
-        """Stand in line; equals stand behind those that came before."""
+        """Stand in line."""
         self._of(part).add(part, who)
 
     def leave(self, part: InLine, who: WhoT) -> None:

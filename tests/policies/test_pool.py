@@ -103,10 +103,9 @@ def test_what_stands_ahead_in_a_line_for_machines_is_what_looking_through_all_of
             before = sorted(part.seconds for part in left if (part.worth < bid, part.due) < mine)
             assert sorted(held.ahead(asked, bid)) == before
         first = held.first(bid)
-        assert first == min(
-            (n for n in range(len(parts)) if n not in gone),
-            key=lambda n: (standing[n].worth < bid, standing[n].due),
-            default=None,
+        ranks = [(part.worth < bid, part.due) for part in left]
+        assert (None if first is None else (standing[first].worth < bid, standing[first].due)) == min(
+            ranks, default=None
         )
 
 

@@ -278,23 +278,22 @@ class CostEngine:
         self._placed.hedges *= kept
         every = self.policy.scarcity.every
         if every > 0.0 and now - self._planned >= every:
-            slates, sharing = self._slates.kinds.values(), self._shared.values()
+            slates, sellers = self._slates.kinds.values(), self._sellers.values()
             elapsed, age = now - self._planned, now - self._began
-            self._planner.plan(slates, sharing, view, self.policy, elapsed=elapsed, age=age, now=now)
+            self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
             self._planned = now
 
     def _notice_silence(self, now: float) -> None:
         """Leave an account alone that has answered nobody since several orders should long have ended."""
         lost: dict[str, list[float]] = {}
-        ok_at: dict[str, float] = {}
         for seller in self._learned.values():
-            name = seller.offer.account
-            ok_at[name] = max(ok_at.get(name, -inf), seller.ok_at)
-            if seller.has_out and seller.shared.machines is None:
-                lost.setdefault(name, []).extend(seller.lost(now))
+            if seller.has_out and seller.shared.machines is None and (sent := seller.lost(now)):
+                lost.setdefault(seller.offer.account, []).extend(sent)
         for name, sent in lost.items():
-            if len(sent) >= _SILENCES and sorted(sent)[_SILENCES - 1] > ok_at[name]:
-                self._accounts[name].silent(now)
+            if len(sent) >= _SILENCES:
+                ok_at = max([seller.ok_at for seller in self._learned.values() if seller.offer.account == name])
+                if sorted(sent)[_SILENCES - 1] > ok_at:
+                    self._accounts[name].silent(now)
 
     def room(self, capacity: CapacityId, in_flight: int, now: float, spare: float = 0.0) -> float:
         """Seconds until one more order may start against a capacity: 0 now, inf when one must end first.

@@ -32,7 +32,6 @@ _TREND_STEP = 0.2
 _HASTE = 4.0  # how much faster the drift follows where every order is a surprise on the same side
 _OFFSET_SHARE = 1 / 3  # an offset learns a third as fast as the drift
 _FADE = 0.7  # what old observations keep when memory is full
-_SIZES_KEPT = 64
 _REFRESH = 32  # observations between two readings of the histogram
 _IDLE_S = 60.0  # an offer unseen for this long begins to forget its drift...
 _FORGET_S = 300.0  # ...at this time constant, so that one that was slow is tried again
@@ -63,8 +62,6 @@ class LatencyForecast:
         "_bins",
         "_drift",
         "_hedge_at",
-        "_kept",
-        "_kept_of",
         "_mass",
         "_mean_above",
         "_offsets",
@@ -91,8 +88,6 @@ class LatencyForecast:
         self._mass = _PRIOR_WEIGHT
         self._seen_at = -inf
         self._unread = 0
-        self._kept: dict[float, tuple[float, float, float, float]] = {}
-        self._kept_of = -1
         self.version = 0
         """Changes whenever `expected` or a ratio may have changed, so that callers can keep what they computed."""
         self._read()
@@ -119,14 +114,8 @@ class LatencyForecast:
         return self.typical_s * amount * learned
 
     def of(self, amount: float) -> tuple[float, float, float, float]:
-        """`seconds` of orders of this size; worked out once for all that ask before anything else is learned."""
-        if self._kept_of != self.version or len(self._kept) >= _SIZES_KEPT:
-            self._kept.clear()
-            self._kept_of = self.version
-        found = self._kept.get(amount)
-        if found is None:
-            found = self._kept[amount] = self.seconds(self.expected(amount))
-        return found
+        """`seconds` of orders of this size."""
+        return self.seconds(self.expected(amount))
 
     def seconds(self, expected: float) -> tuple[float, float, float, float]:
         """`expected`, half, nearly all (p95) and `hedge_at` of such orders are done within so many seconds."""

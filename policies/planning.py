@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
+from typing import NamedTuple
 
 from policies import pool, scarcity
 from policies.concurrency import Limit
 from policies.latency_forecast import SURELY
-from policies.policy import Policy
+from policies.policy import Policy, Scarcity
 from policies.prepaid import Purse
 from policies.scarcity import Bid, Demand, Kind, Use
-from policies.sellers import Shared
+from policies.sellers import Seller, Shared
 from policies.slates import Row, Slate
-from policies.types import CapacityId, View
+from policies.types import CapacityId, Machines, View
+
+_SMALL = 0.02
+"""A kind that brings a smaller share of all arrivals is small: two thirds of all kinds, with a fifth of the calls."""
+_TURNS = 4
+"""Small kinds are looked at anew in turn, one in so many at each plan, for looking takes longest. Where those that
+bring more were looked at in turn as well, more calls of a crowd that came at once were late."""
+
+
+class Planned(NamedTuple):
+    """A kind of call as a plan has it, and the offer behind each of its uses."""
+
+    slate: Slate
+    rows: Sequence[Row]
+    kind: Kind
 
 
 class Planner:
     """What is scarce, and what a unit of it is worth."""
 
-    __slots__ = ("bids", "lanes", "limits", "purses")
+    __slots__ = ("_closed", "_planned", "_turn", "bids", "lanes", "limits", "purses")
 
     def __init__(self) -> None:
         self.limits: dict[CapacityId, Limit] = {}
@@ -28,11 +43,14 @@ class Planner:
         self.bids: dict[CapacityId, Bid] = {}
         self.lanes: dict[CapacityId, dict[str, int]] = {}
         """Own machines -> model -> how many of them it should have."""
+        self._planned: dict[Demand, Planned] = {}
+        self._turn = 0
+        self._closed: Sequence[bool] = ()
 
     def plan(
         self,
         slates: Iterable[Slate],
-        sharing: Collection[Shared],
+        sellers: Collection[Seller],
         view: View,
         policy: Policy,
         *,
@@ -41,52 +59,83 @@ class Planner:
         now: float,
     ) -> None:
         """Move every bid. `elapsed`: seconds since the last plan; `age`: since anything has been counted."""
-        terms = policy.scarcity
+        terms, sharing = policy.scarcity, list(dict.fromkeys([seller.shared for seller in sellers]))
         places = {name: place for place, name in enumerate(self.bids)}
         used = {shared: _used(shared, places) for shared in sharing}
-        self._set_rooms(sharing, view, policy)
+        pools = {shared.machines: view.machines(shared.machines) for shared in sharing if shared.machines is not None}
+        self._set_rooms(pools, policy)
         for purse in self.purses.values():
             purse.plan(elapsed, now)
-        kinds, sources, highest = [], [], scarcity.highest(self.bids.values())
-        for slate in slates:
-            for demand in (slate.hurried, slate.patient):
-                demand.average(elapsed, terms.memory, age)
-                if demand.rate > 1e-3:
-                    kind, rows = self._kind(slate, demand, used, highest, now)
-                    kinds.append(kind)
-                    sources.append(rows)
-        for capacity in {shared.machines for shared in sharing if shared.machines is not None}:
-            self._share_machines(capacity, places[capacity], kinds, sources, view)
-        scarcity.plan(kinds, list(self.bids.values()), terms)
+        self._note_closed(sellers, now)
+        demands = self._average(slates, terms, elapsed, age)
+        kinds, settled = self._kinds_of(demands, used, now)
+        for capacity, machines in pools.items():
+            if machines is not None:
+                self._share_machines(capacity, places[capacity], machines)
+        scarcity.plan(kinds, list(self.bids.values()), settled)
         for shared in sharing:
             if shared.machines is None:
                 shared.bid_slot = self.bids[shared.slots[0]].value if shared.slots else 0.0
             shared.bid_order = sum([self.bids[name].value for name, _ in shared.rates])
 
-    def _set_rooms(self, sharing: Iterable[Shared], view: View, policy: Policy) -> None:
-        machines = {shared.machines for shared in sharing}
+    def _average(
+        self, slates: Iterable[Slate], terms: Scarcity, elapsed: float, age: float
+    ) -> Sequence[tuple[Slate, Demand]]:
+        """Fold in the calls since the last plan; answers what is asked for often enough to be planned."""
+        slowly, quickly = scarcity.averaging(elapsed, terms.memory, age)
+        found = []
+        for slate in slates:
+            for demand in (slate.hurried, slate.patient):
+                demand.average(elapsed, slowly, quickly)
+                if demand.rate > scarcity.RARE:
+                    found.append((slate, demand))
+        return found
+
+    def _set_rooms(self, pools: Mapping[CapacityId, Machines | None], policy: Policy) -> None:
         for name, limit in self.limits.items():
-            known = view.machines(name) if name in machines else None
-            if known is not None:
-                self.bids[name].room = len(known.up) * policy.pool.fullness
+            machines = pools.get(name)
+            if machines is not None:
+                self.bids[name].room = len(machines.up) * policy.pool.fullness
             else:
                 self.bids[name].room = limit.value * policy.scarcity.fullness
 
-    def _kind(
-        self,
-        slate: Slate,
-        demand: Demand,
-        used: Mapping[Shared, tuple[int, int]],
-        highest: Sequence[float],
-        now: float,
-    ) -> tuple[Kind, Sequence[Row]]:
-        """A kind of call for the plan, and the offer behind each of its uses.
+    def _note_closed(self, sellers: Iterable[Seller], now: float) -> None:
+        """Look at all offers anew where some are left alone that were not, or are no longer."""
+        closed = [seller.account.open_until > now or seller.breaker.open_until > now for seller in sellers]
+        closed += [bid.room <= 0.0 for bid in self.bids.values()]
+        if closed != self._closed:
+            self._planned, self._closed = {}, closed
 
-        Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
+    def _kinds_of(
+        self, demands: Sequence[tuple[Slate, Demand]], used: Mapping[Shared, tuple[int, int]], now: float
+    ) -> tuple[Sequence[Kind], Sequence[Kind]]:
+        """The kinds of call that follow the bids; and the small ones, which stay where they are until their turn comes.
+
+        While nothing is scarce there is nothing to follow, and all are small.
         """
-        uses, rows = [], []
-        slack, late = demand.slack, demand.worth_late
-        least = most = inf
+        before, self._planned = self._planned, {}
+        self._turn += 1
+        scarce = any(bid.value for bid in self.bids.values())
+        few = _SMALL * sum([demand.rate for _, demand in demands]) if scarce else inf
+        highest = scarcity.highest(self.bids.values())
+        offers: dict[Slate, Sequence[tuple[float, Row]]] = {}
+        moving: list[Kind] = []
+        settled: list[Kind] = []
+        for place, (slate, demand) in enumerate(demands):
+            is_small, planned = demand.rate < few, before.get(demand)
+            has_turn = not is_small or (self._turn + place) % _TURNS == 0
+            if planned is None or planned.slate is not slate or has_turn:
+                if slate not in offers:
+                    offers[slate] = self._offered(slate, now)
+                planned = _look(slate, demand, offers[slate], used, highest)
+            (settled if is_small and not planned.kind.is_new else moving).append(planned.kind)
+            planned.kind.rate = demand.rate
+            self._planned[demand] = planned
+        return moving, settled
+
+    def _offered(self, slate: Slate, now: float) -> list[tuple[float, Row]]:
+        """The offers that are not left alone, and what each costs but for lateness and bids."""
+        offered = []
         for row in slate.rows:
             seller, shared = row.seller, row.shared
             if seller.account.open_until > now or seller.breaker.open_until > now:
@@ -97,41 +146,56 @@ class Planner:
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
-            if cost >= most:
-                continue
-            expected = row.seconds[0] if row.version == seller.forecast.version else row.forecast()[0]
-            if slack < SURELY * expected:
-                cost += late * seller.forecast.above(expected, slack)
-            resource, rate = used[shared]
-            use = Use(cost, resource, expected, rate)
-            uses.append(use)
-            rows.append(row)
-            dearest = use.total(highest)
-            if dearest < least:
-                least, most = dearest, scarcity.beside(dearest)
-        # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
-        alone = min([use.cost for use in uses], default=0.0)
-        return Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses), rows
+            offered.append((cost, row))
+        return offered
 
-    def _share_machines(
-        self, capacity: CapacityId, place: int, kinds: Sequence[Kind], sources: Sequence[Sequence[Row]], view: View
-    ) -> None:
+    def _share_machines(self, capacity: CapacityId, place: int, machines: Machines) -> None:
         """How many machines of a pool each model should have, by what the bids in force would place there."""
-        known = view.machines(capacity)
-        if known is None:
-            return
         loads: dict[str, float] = {}
-        values = scarcity.worths(self.bids.values())
-        for kind, rows in zip(kinds, sources, strict=True):
-            if not kind.uses:
+        values = [*[bid.value for bid in self.bids.values()], 0.0]
+        for _, rows, kind in self._planned.values():
+            if place not in kind.indices:
                 continue
             costs = [use.total(values) for use in kind.uses]
-            best = costs.index(min(costs))
-            use, model = kind.uses[best], rows[best].seller.offer.model
+            at = costs.index(min(costs))
+            use, model = kind.uses[at], rows[at].seller.offer.model
             if use.resource == place:
                 loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
-        loaded = Counter(machine.model for machine in known.up if machine.model is not None)
-        self.lanes[capacity] = pool.lanes(loads, loaded, len(known.up))
+        loaded = Counter(machine.model for machine in machines.up if machine.model is not None)
+        self.lanes[capacity] = pool.lanes(loads, loaded, len(machines.up))
+
+
+def _look(
+    slate: Slate,
+    demand: Demand,
+    offered: Iterable[tuple[float, Row]],
+    used: Mapping[Shared, tuple[int, int]],
+    highest: Sequence[float],
+) -> Planned:
+    """A kind of call for the plan, and the offer behind each of its uses.
+
+    Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
+    """
+    uses, rows = [], []
+    slack, late = demand.slack, demand.worth_late
+    least = most = inf
+    for price, row in offered:
+        if price >= most:
+            continue
+        cost, forecast = price, row.seller.forecast
+        expected = row.seconds[0] if row.version == forecast.version else row.forecast()[0]
+        if slack < SURELY * expected:
+            cost += late * forecast.above(expected, slack)
+        resource, rate = used[row.shared]
+        use = Use(cost, resource, expected, rate)
+        uses.append(use)
+        rows.append(row)
+        dearest = use.total(highest)
+        if dearest < least:
+            least, most = dearest, scarcity.beside(dearest)
+    # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
+    alone = min([use.cost for use in uses], default=0.0)
+    return Planned(slate, rows, Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses))
 
 
 def _used(shared: Shared, places: Mapping[CapacityId, int]) -> tuple[int, int]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp
+from typing import NamedTuple
 
-from msgspec import Struct
-
-from policies.policy import Scarcity
-
-_ROUNDS = 8
-_STEP = 0.25
+_ROUNDS = 4
+_STEP = 0.5
+"""How far the logarithm of a bid moves in a round where twice as much is used as there is. It is halved each time that
+turns from too much to too little, or back: a bid would leap to and fro about its price otherwise, in every round."""
+_ALIKE = 0.015
+"""A bid that has moved by a smaller share moves no call, for no price is known better. A plan ends once none has."""
 _FLOOR = 30_000.0
 """Nano-dollars; a bid below this is none."""
 _CEILING = 50_000_000.0
@@ -27,7 +28,8 @@ _NARROWEST = 1_000.0
 """Nano-dollars; the least that comes of it."""
 _NEAR = 4.0
 """So many times that: what costs as much more gets nothing."""
-_RARE = 1e-3
+RARE = 1e-3
+"""Calls a second; kinds that come less often are not planned."""
 _CROWD = 2.0
 """Times the usual rate that make a crowd."""
 
@@ -58,19 +60,24 @@ class Demand:
         self.worth_late += step * (late - self.worth_late)
         self.worth_failure += step * (failure - self.worth_failure)
 
-    def average(self, elapsed: float, memory: float, age: float) -> None:
-        """Fold the calls of the last `elapsed` seconds into the rate; `age` is how long anything has been counted.
-
-        A crowd is believed as soon as it has come for an eighth of the memory.
-        """
+    def average(self, elapsed: float, slowly: float, quickly: float) -> None:
+        """Fold the calls of the last `elapsed` seconds into the rate, by the steps of `averaging`."""
         now = self._new / elapsed
         self._new = 0
-        self._slow += elapsed / max(min(memory, age), elapsed) * (now - self._slow)
-        self._quick += elapsed / max(min(memory / 8.0, age), elapsed) * (now - self._quick)
+        self._slow += slowly * (now - self._slow)
+        self._quick += quickly * (now - self._quick)
         self.rate = self._quick if self._quick > _CROWD * self._slow else self._slow
 
 
-class Use(Struct, frozen=True, gc=False):
+def averaging(elapsed: float, memory: float, age: float) -> tuple[float, float]:
+    """How far averages over the memory, and over an eighth of it, move in `elapsed` seconds.
+
+    `age` is how long anything has been counted. A crowd is believed as soon as it has come for that eighth.
+    """
+    return elapsed / max(min(memory, age), elapsed), elapsed / max(min(memory / 8.0, age), elapsed)
+
+
+class Use(NamedTuple):
     """Where a kind of call may go: what it costs there without any bid, and what it uses."""
 
     cost: float
@@ -81,27 +88,65 @@ class Use(Struct, frozen=True, gc=False):
     """Index of what it uses one of; -1: nothing."""
 
     def total(self, values: Sequence[float]) -> float:
-        """What it costs with the bids, of which `values` are the worth of a unit each; the last, of nothing, is 0."""
+        """What it costs where a unit of each scarce thing is worth so much; the last value, of nothing, is 0."""
         return self.cost + values[self.resource] * self.seconds + values[self.rate]
 
 
-class Kind(Struct, frozen=True, gc=False):
-    """A kind of call, ready to be planned."""
+class Kind:
+    """A kind of call, and where the bids have it go."""
 
-    rate: float
-    outside: float
-    """Nano-dollars of not serving it at all."""
-    uses: Sequence[Use]
+    __slots__ = ("indices", "is_new", "outside", "placed", "rate", "uses")
+
+    def __init__(self, rate: float, outside: float, uses: Sequence[Use]) -> None:
+        """`outside`: nano-dollars of not serving it at all."""
+        self.rate, self.outside, self.uses = rate, outside, uses
+        self.indices = {use[1] for use in uses} | {use[3] for use in uses}
+        """The bids it depends on."""
+        self.is_new = bool(uses)
+        """Whether it was never spread."""
+        self.placed: Sequence[tuple[float, int]] = ()
+        """Share of the calls -> the index of the use it goes to."""
+
+    def __repr__(self) -> str:
+        return f"<Kind {self.rate:.2f}/s over {len(self.uses)} uses>"
+
+    def spread(self, values: Sequence[float]) -> None:
+        """Spread the calls anew, where a unit of each scarce thing is worth so much."""
+        uses = self.uses
+        costs = [cost + values[resource] * seconds + values[rate] for cost, resource, seconds, rate in uses]
+        least, self.is_new = min(costs), False
+        if least >= self.outside:
+            self.placed = ()
+            return
+        width = max(_TEMPERATURE * least, _NARROWEST)
+        most = least + _NEAR * width
+        near = [(exp((least - cost) / width), at) for at, cost in enumerate(costs) if cost < most]
+        if len(near) == 1:
+            self.placed = near
+            return
+        whole = sum([weight for weight, _ in near])
+        self.placed = [(weight / whole, at) for weight, at in near]
+
+    def load(self, loads: list[float]) -> None:
+        """Add what it uses of each scarce thing, in units a second."""
+        uses = self.uses
+        for share, at in self.placed:
+            _, resource, seconds, order = uses[at]
+            rate = self.rate * share
+            loads[resource] += rate * seconds
+            loads[order] += rate
 
 
 class Bid:
     """The price of one scarce thing."""
 
-    __slots__ = ("load", "room", "value")
+    __slots__ = ("load", "room", "told", "value")
 
     def __init__(self) -> None:
         self.value = 0.0
         """Nano-dollars a unit: a second of a slot or of a machine, or one order."""
+        self.told = 0.0
+        """The value by which calls were spread last."""
         self.room = 1.0
         """Units a second there are."""
         self.load = 0.0
@@ -110,84 +155,52 @@ class Bid:
     def __repr__(self) -> str:
         return f"<Bid {self.value / 1e9:.6f} $, load {self.load:.2f} of {self.room:.2f}>"
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether calls would go elsewhere by now for all that is known."""
+        return abs(self.value - self.told) > _ALIKE * self.told
 
-def plan(kinds: Iterable[Kind], bids: Sequence[Bid], terms: Scarcity, rounds: int = _ROUNDS) -> None:
-    """Move every bid towards the price at which the arrivals fit."""
-    del terms
-    common = [_Spread(kind) for kind in kinds if kind.rate > _RARE and kind.uses]
-    last: Sequence[float] = ()
-    for _ in range(rounds):
-        loads = [0.0] * (len(bids) + 1)  # the last takes what has no limit
-        values = worths(bids)
-        moved = {at for at, value in enumerate(last) if value != values[at]}
-        for spread in common:
-            if not last or not moved.isdisjoint(spread.indices):
-                spread.over(values)
-            for index, load in spread.loads:
-                loads[index] += load
-        last = values
-        calm = True
-        for bid, load in zip(bids, loads, strict=False):
-            bid.load = load
-            over = load / bid.room - 1.0 if bid.room > 0.0 else 1.0
-            before = bid.value
-            bid.value = min(max(bid.value, _FLOOR) * exp(_STEP * min(max(over, -1.0), 1.0)), _CEILING)
-            if bid.value <= _FLOOR:
-                bid.value = 0.0
-            calm = calm and bid.value == before
-        if calm:
+    def move(self, step: float) -> None:
+        """Move its logarithm a step."""
+        value = min(max(self.value, _FLOOR) * exp(step), _CEILING)
+        self.value = value if value > _FLOOR else 0.0
+
+
+def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = ()) -> None:
+    """Move every bid towards the price at which the arrivals fit.
+
+    Kinds that are `settled` stay where the plan before sent them.
+    """
+    taken = [0.0] * (len(bids) + 1)  # the last takes what has no limit
+    for kind in settled:
+        kind.load(taken)
+    steps, overs = [_STEP] * len(bids), [0.0] * len(bids)
+    for turn in range(_ROUNDS):
+        moved = {at for at, bid in enumerate(bids) if bid.has_moved}
+        if turn and not moved:
             return
+        for at in moved:
+            bids[at].told = bids[at].value
+        loads, values = taken.copy(), [*[bid.told for bid in bids], 0.0]
+        for kind in kinds:
+            if kind.is_new or not moved.isdisjoint(kind.indices):
+                kind.spread(values)
+            kind.load(loads)
+        for at, bid in enumerate(bids):
+            bid.load = loads[at]
+            over = min(max(bid.load / bid.room - 1.0, -1.0), 1.0) if bid.room > 0.0 else 1.0
+            if over * overs[at] < 0.0:
+                steps[at] /= 2.0
+            overs[at] = over
+            bid.move(steps[at] * over)
 
 
-def highest(bids: Iterable[Bid], rounds: int = _ROUNDS) -> list[float]:
-    """What `worths` can be at most while a plan moves them."""
-    most = exp(_STEP * rounds)
+def highest(bids: Iterable[Bid]) -> list[float]:
+    """What the bids can be at most once a plan has moved them, and the 0 of what is not scarce."""
+    most = exp(_STEP * _ROUNDS)
     return [*[min(max(bid.value, _FLOOR) * most, _CEILING) for bid in bids], 0.0]
 
 
 def beside(least: float) -> float:
     """From which cost on a plan sends nothing to an offer, where another costs so much in all."""
     return least + _NEAR * max(_TEMPERATURE * least, _NARROWEST)
-
-
-def worths(bids: Iterable[Bid]) -> list[float]:
-    """Nano-dollars of a unit of each scarce thing, and 0 for what is not scarce at the end."""
-    return [*[bid.value for bid in bids], 0.0]
-
-
-class _Spread:
-    """A kind of call, and where the bids of a round would have it go."""
-
-    __slots__ = ("indices", "kind", "loads", "uses")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.uses = [(use.cost, use.resource, use.seconds, use.rate) for use in kind.uses]
-        self.indices = {use[1] for use in self.uses} | {use[3] for use in self.uses}
-        """The bids it depends on."""
-        self.loads: list[tuple[int, float]] = []
-        """Index of a bid -> units a second that are used of it."""
-
-    def over(self, values: Sequence[float]) -> None:
-        """Spread the calls anew."""
-        uses, kind = self.uses, self.kind
-        costs = [cost + values[resource] * seconds + values[rate] for cost, resource, seconds, rate in uses]
-        least = min(costs)
-        if least >= kind.outside:
-            self.loads = []
-            return
-        most = beside(least)
-        near = [at for at, cost in enumerate(costs) if cost < most]
-        if len(near) == 1:
-            _, resource, seconds, rate = uses[near[0]]
-            self.loads = [(resource, kind.rate * seconds), (rate, kind.rate)]
-            return
-        width = max(_TEMPERATURE * least, _NARROWEST)
-        weights = [exp((least - costs[at]) / width) for at in near]
-        whole = kind.rate / sum(weights)
-        self.loads = loads = []
-        for at, weight in zip(near, weights, strict=True):
-            _, resource, seconds, rate = uses[at]
-            share = whole * weight
-            loads.append((resource, share * seconds))
-            loads.append((rate, share))

@@ -35,7 +35,9 @@ LOOK_AGAIN_S = 1.0
 """A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
 _PATIENCE = 0.5
 """Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
-_PATIENT_AT_MOST_S = 240.0
+_PATIENT_AT_MOST_S = 10.0
+_PATIENT_FOR_MACHINES_S = 240.0
+"""The same for machines of our own: what they draw costs nothing, so little comes between."""
 _ANXIOUS_S = 0.1
 _TOO_LATE_S = 0.15
 """Between two looks of a part that nobody would serve in time for certain."""
@@ -245,7 +247,7 @@ def _patience(picture: Picture, policy: Policy, seen: Seen, other: Seen | None) 
     elif seen.line is None:
         again = min(max(_PATIENCE * spare, _ANXIOUS_S), _PATIENT_AT_MOST_S)
     else:
-        again = min(max(_PATIENCE * spare if spare > _LAST_S else spare, 0.05), _PATIENT_AT_MOST_S)
+        again = min(max(_PATIENCE * spare if spare > _LAST_S else spare, 0.05), _PATIENT_FOR_MACHINES_S)
     hurried = slack - seen.expected_s - policy.scarcity.patient
     if seen.spare and hurried > 0.0:
         again = min(again, hurried)  # from then on it may take the last slots

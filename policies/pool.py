@@ -45,10 +45,10 @@ class Held(Generic[WhoT]):
         self._bid = 0.0
 
     def __repr__(self) -> str:
-        return f"<Held, {len(self._worthy)} worth the bid, {len(self._filling)} not>"
+        return f"<Held, {len(self._worthy.standing)} worth the bid, {len(self._filling.standing)} not>"
 
     def __len__(self) -> int:
-        return len(self._worthy) + len(self._filling)
+        return len(self._worthy.standing) + len(self._filling.standing)
 
     def join(self, part: InLine, who: WhoT) -> None:
         """Stand in line."""
@@ -91,9 +91,6 @@ class _ByDue(Generic[WhoT]):
         self.standing = list(standing)
         self.seconds = [part.seconds for part, _ in standing]
         self._due = [part.due for part, _ in standing]
-
-    def __len__(self) -> int:
-        return len(self._due)
 
     def add(self, part: InLine, who: WhoT) -> None:
         at = bisect_right(self._due, part.due)

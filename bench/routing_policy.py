@@ -50,7 +50,7 @@ POLICY = Policy(
     breaker=BreakerTerms(failures=3, timeout_counts=3, at_most=20.0, misconfigured_for=30.0),
     crowding=Crowding(last_slot=0),
     max_wait=1e6,
-    punctuality=2.4,
+    punctuality=2.7,
 )
 
 

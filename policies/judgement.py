@@ -42,9 +42,7 @@ _ANXIOUS_S = 0.1
 _TOO_LATE_S = 0.15
 """Between two looks of a part that nobody would serve in time for certain."""
 _MARGIN = 1.1
-"""So many times the p95 of the best of the others have to be left to go there..."""
-_ONCE_MORE = 10.0
-"""...and so many times it for each time that it fails, once more at most: it may have to be tried twice."""
+"""So many times the p95 of the best of the others have to be left to go there: it may fail, or fill up meanwhile."""
 _LAST_S = 2.0
 """With no more to spare, who waits for a machine looks again at the last moment to go elsewhere, and not before."""
 _SOONEST_S = 0.1
@@ -273,7 +271,7 @@ def _spare(picture: Picture, other: Seen | None) -> float:
     """Seconds until the best of the others would probably be late as well."""
     ask = picture.ask
     slack = ask.arrived + ask.constraints.slo - picture.now
-    return slack if other is None else slack - (_MARGIN + min(_ONCE_MORE * other.error_rate, 1.0)) * other.p95
+    return slack if other is None else slack - _MARGIN * other.p95
 
 
 def _hedge_by(picture: Picture, accounts: Sequence[str]) -> float:

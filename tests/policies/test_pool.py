@@ -143,8 +143,7 @@ def test_an_own_machine_is_taken_while_idle_and_waited_for_while_that_is_cheaper
     assert wait.line is not None
     assert wait.line.model == "m"
     elsewhere = decision.ranked[0]
-    at_last = ask().constraints.slo - elsewhere.latency_p95  # a little sooner, for an order there may fail
-    assert 0.4 * at_last < wait.until < 0.5 * at_last
+    assert wait.until == pytest.approx((ask().constraints.slo - 1.1 * elsewhere.latency_p95) / 2)
     hurried = town.decide(replace(ask(slo=2.0), arrived=0.0)).move
     assert isinstance(hurried, Submit)
     assert hurried.candidate.offer.id == "b:m"

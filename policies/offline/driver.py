@@ -37,8 +37,7 @@ from policies.waiting import Crowd, Line, Place, Spot, rank
 
 _SOONEST_S = 0.1
 _NEXT_S = 0.005
-_NEAR_S = 5.0
-_NEAR_BY_ITSELF_S = 1.5
+_NEAR_S = 1.5
 """When room is expected sooner, who waits for it looks then; else halfway, for others may come before, or leave."""
 
 EVENTS: Mapping[str, EventKind] = {
@@ -141,7 +140,7 @@ class Driver(ABC):
         if standing is not None:
             standing.asked_at = now
             if reason == "room" and standing.part is not None:
-                reason = "wake"  # a machine may be free soon; that says nothing of other accounts
+                reason = "wake"  # a machine is to be had; that says nothing of other accounts
             self._step_out(standing)
         tried = self._tried.get(r.id, ()) if reason != "new" else ()
         live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in r.live])
@@ -312,7 +311,7 @@ class Driver(ABC):
                 self._sent_away[least.request.id] = least.request
         standing.asked_at = now
         wanted = max(move.until - now, 1e-3)
-        if move.line is not None:  # it knows when a machine will be free
+        if move.line is not None:  # the first of these is asked once a machine is to be had
             standing.part, model = move.line, move.line.model
             if move.capacity is not None:
                 self._machines[model] = move.capacity
@@ -333,8 +332,7 @@ class Driver(ABC):
         """Seconds until one that nobody wakes looks for room."""
         wait_s = 0.0 if move.best is None else move.best.wait_s
         soonest = _SOONEST_S if move.line is None else _NEXT_S
-        near = _NEAR_S if self._is_asked else _NEAR_BY_ITSELF_S
-        return max(wait_s if wait_s < near else 0.5 * wait_s, soonest)
+        return max(wait_s if wait_s < _NEAR_S else 0.5 * wait_s, soonest)
 
     def _step_out(self, standing: Standing) -> None:
         """Whoever is asked stands in no line meanwhile."""

@@ -73,8 +73,6 @@ class PixelgatePolicy(Driver):
         engine = CostEngine(self.policy, {each.id: each for each in capacities}, by_id, thorough=False)
         index = {account.name: account.index for account in accounts}
         self.begin(engine, self.policy, offers, index, nano=NANO)
-        self._gpus_seen: tuple[object, ...] = ()
-        self._gpus: list[Machine] = []
         self._drafts = frozenset(each.model for each in endpoints if each.quality < 3)
         self._requests: dict[tuple[float, int], ImageRequest] = {}
         self._asks: dict[int, Ask] = {}
@@ -82,15 +80,11 @@ class PixelgatePolicy(Driver):
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
         """The own pool; only how many GPUs are up is known, and those that are down are not used for long."""
         snapshot = self._snapshot
-        seen = (*snapshot.gpu_state, snapshot.gpus_up)
-        if seen != self._gpus_seen:  # they are asked about far more often than they move
-            self._gpus_seen = seen
-            known = sorted(snapshot.gpu_state, key=_until, reverse=True)[: snapshot.gpus_up]
-            self._gpus = [Machine(model, until) for model, until in known]
+        known = sorted(snapshot.gpu_state, key=_until, reverse=True)[: snapshot.gpus_up]
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds
-        return Machines(self._gpus, queued, self._machine_lines)
+        return Machines([Machine(model, until) for model, until in known], queued, self._machine_lines)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request of the harness asks for: the same each time, but for what became of it."""

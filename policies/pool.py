@@ -61,7 +61,7 @@ class Held(Generic[WhoT]):
     def first(self, bid: float) -> WhoT | None:
         """Who is next."""
         self._part_by(bid)
-        return self._worthy.first() or self._filling.first()
+        return (self._worthy if self._worthy.standing else self._filling).first()
 
     def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
         """Seconds that each of those takes who go before a part that does not stand in line."""

@@ -248,9 +248,8 @@ class Survey:
         return max(self._reserve if patient and shared.slots[1].value > FEW else 0.0, kept)
 
     def _in_line(self, seller: Seller, expected: float) -> InLine:
-        ask = self._ask
-        worth = min(self._best, ask.worth.failure) / expected
-        return InLine(ask.call_id, seller.offer.model, expected, self._now + self._slack, worth)
+        worth = min(self._best, self._ask.worth.failure) / expected
+        return InLine(seller.offer.model, expected, self._now + self._slack, worth)
 
     def _machine_room(self, seller: Seller, line: InLine) -> tuple[Room, float] | None:
         """When a machine of our own has room, and what a second of it costs; None where none is up."""

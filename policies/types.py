@@ -261,7 +261,6 @@ class Machine(Struct, frozen=True):
 class InLine(Struct, frozen=True):
     """A part that waits at the gateway for a machine."""
 
-    call_id: str
     model: str
     seconds: float
     """How long it will occupy the machine."""

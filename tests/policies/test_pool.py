@@ -24,8 +24,8 @@ def machines(*up: tuple[str | None, float], line: tuple[InLine, ...] = ()) -> Ma
     return Machines([Machine(model, NOW + left) for model, left in up], {}, by_model)
 
 
-def wish(model: str = "m", seconds: float = 2.0, due: float = 30.0, worth: float = 5.0, name: str = "call") -> InLine:
-    return InLine(name, model, seconds, NOW + due, worth)
+def wish(model: str = "m", seconds: float = 2.0, due: float = 30.0, worth: float = 5.0) -> InLine:
+    return InLine(model, seconds, NOW + due, worth)
 
 
 def test_a_machine_that_has_the_model_and_is_idle_takes_an_order_at_once() -> None:
@@ -41,14 +41,14 @@ def test_an_order_waits_at_the_gateway_until_a_machine_is_free() -> None:
 
 
 def test_those_due_sooner_go_first_and_those_who_take_what_is_left_over_go_last() -> None:
-    ahead = (wish(due=10.0, name="sooner"), wish(due=5.0, worth=0.1, name="filler"), wish(due=60.0, name="later"))
+    ahead = (wish(due=10.0), wish(due=5.0, worth=0.1), wish(due=60.0))
     found = outlook(machines(("m", 3.0), line=ahead), wish(), NOW, 1.0, Pool(), {})
     assert found is not None
     assert found.wait_s == pytest.approx(3.0 + 2.0)
 
 
 def test_behind_a_crowd_who_takes_what_is_left_over_waits_for_as_long_as_the_crowd_takes() -> None:
-    crowd = tuple(wish(worth=0.1, name=str(number)) for number in range(100))
+    crowd = tuple(wish(worth=0.1) for number in range(100))
     found = outlook(machines(("m", 3.0), ("m", 5.0), line=crowd), wish(worth=0.1, due=600.0), NOW, 1.0, Pool(), {})
     assert found is not None
     assert found.wait_s == pytest.approx(3.0 + 100 * 2.0 / 2)
@@ -66,17 +66,12 @@ def test_a_model_nobody_has_loaded_pays_for_the_swap() -> None:
 
 def test_a_line_for_machines_is_that_of_their_worth_and_then_of_their_objectives_whatever_the_bid() -> None:
     held: Held[str] = Held()
-    for part in (
-        wish(due=30.0, worth=5.0, name="a"),
-        wish(due=20.0, worth=1.0, name="b"),
-        wish(due=10.0, worth=3.0, name="c"),
-        wish(due=10.0, worth=3.0, name="d"),
-    ):
-        held.join(part, part.call_id)
+    for who, due, worth in (("a", 30.0, 5.0), ("b", 20.0, 1.0), ("c", 10.0, 3.0), ("d", 10.0, 3.0)):
+        held.join(wish(due=due, worth=worth), who)
     assert held.first(0.0) == "c"
     assert held.first(4.0) == "a"
     assert held.first(2.0) == "c"
-    held.leave(wish(due=10.0, worth=3.0, name="c"), "c")
+    held.leave(wish(due=10.0, worth=3.0), "c")
     assert held.first(2.0) == "d"
     assert held.first(9.0) == "d"
     assert len(held) == 3
@@ -90,10 +85,10 @@ def test_what_stands_ahead_in_a_line_for_machines_is_what_looking_through_all_of
     parts: list[tuple[int, int, int]], bids: list[int]
 ) -> None:
     held: Held[int] = Held()
-    standing = [wish(seconds=float(s), due=float(d), worth=float(w), name=str(n)) for n, (s, d, w) in enumerate(parts)]
+    standing = [wish(seconds=float(s), due=float(d), worth=float(w)) for n, (s, d, w) in enumerate(parts)]
     for n, part in enumerate(standing):
         held.join(part, n)
-    gone = set(range(0, len(parts), 3))
+    gone = set(range(1, len(parts), 3))
     for n in gone:
         held.leave(standing[n], n)
     left = [part for n, part in enumerate(standing) if n not in gone]

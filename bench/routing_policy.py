@@ -80,7 +80,9 @@ class PixelgatePolicy(Driver):
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
         """The own pool; only how many GPUs are up is known, and those that are down are not used for long."""
         snapshot = self._snapshot
-        known = sorted(snapshot.gpu_state, key=_until, reverse=True)[: snapshot.gpus_up]
+        known = snapshot.gpu_state
+        if snapshot.gpus_up < len(known):
+            known = sorted(known, key=_until, reverse=True)[: snapshot.gpus_up]
         queued: dict[str, float] = {}
         for (model, _), seconds in snapshot.pool_queue.items():
             queued[model] = queued.get(model, 0.0) + seconds

@@ -42,7 +42,7 @@ from policies.types import (
     Decision,
     Event,
     InLine,
-    Machine,
+    Machines,
     Offer,
     OfferId,
     Reason,
@@ -307,14 +307,11 @@ class CostEngine:
             return inf
         return limit.room(in_flight, now)
 
-    def idle_machines(self, capacity: CapacityId, part: InLine, view: View, now: float) -> Sequence[Machine]:
-        """The machines that are idle, if one of them would draw a part that stands first in line for one."""
-        known, bid = view.machines(capacity), self._planner.bids[capacity].value
-        idle = [each for each in known.up if each.free_at <= now] if known is not None else []
-        if known is None or not idle:
-            return ()
-        look = pool.outlook(known, part, now, bid, self.policy.pool, self._planner.lanes.get(capacity, {}))
-        return idle if look is not None and look.place else ()
+    def would_place(self, capacity: CapacityId, part: InLine, machines: Machines, now: float) -> bool:
+        """Whether a part that stands first in line for machines of a capacity would get one of them now."""
+        bid, lanes = self._planner.bids[capacity].value, self._planner.lanes.get(capacity, {})
+        look = pool.outlook(machines, part, now, bid, self.policy.pool, lanes)
+        return look is not None and look.place
 
     def bids(self) -> Mapping[CapacityId, Bid]:
         """The bid prices in force."""

@@ -223,19 +223,40 @@ class Driver(ABC):
         """The first of those who wait for machines of a model, once there is one to be had."""
         if not self._stirred_machines:
             return None
+        known: Machines | None = None
+        idle: Sequence[Machine] = ()
+        looked_at = ""
         for model, held in self._machine_lines.items():
-            while held and model in self._machines:
-                capacity = self._machines[model]
-                first = held.first(self.engine.bids()[capacity].value)
-                if first is None or first.part is None:
-                    break
-                idle = self.engine.idle_machines(capacity, first.part, self, now)
-                if not idle or self._offered.get(model) == (first, idle):
-                    break
-                self._offered[model] = (first, idle)
-                if self._is_next(first, now):
-                    return first.request
+            capacity = self._machines.get(model, "")
+            if not held or not capacity:
+                continue
+            if capacity != looked_at:
+                known, looked_at = self.machines(capacity), capacity
+                idle = [each for each in known.up if each.free_at <= now] if known is not None else ()
+            first = self._next_for(model, held, capacity, known, idle, now) if known is not None and idle else None
+            if first is not None:
+                return first.request
         self._stirred_machines = False
+        return None
+
+    def _next_for(
+        self,
+        model: str,
+        held: Held[Standing],
+        capacity: str,
+        known: Machines,
+        idle: Sequence[Machine],
+        now: float,
+    ) -> Standing | None:
+        """Who is to be asked about machines of a capacity, some of which are idle."""
+        while (first := held.first(self.engine.bids()[capacity].value)) is not None and first.part is not None:
+            if self._offered.get(model) == (first, idle):
+                return None
+            if not self.engine.would_place(capacity, first.part, known, now):
+                return None
+            self._offered[model] = (first, idle)
+            if self._is_next(first, now):
+                return first
         return None
 
     def _first_in_line(self, capacity: str, now: float) -> Standing | None:

@@ -32,9 +32,11 @@ from providers.contract import Abilities, ImageRequest, SizeRule
 
 NANO = 1e9
 MP = 1 << 20
-_ASKS_KEPT = 4096
+_ASKS_KEPT = 512
+_NO_WORK_S = 1e-6
 _until = itemgetter(1)
-INTENTS = {1: "draft", 2: "standard", 3: "export"}
+TIERS = {1: Tier.PREVIEW, 2: Tier.STANDARD, 3: Tier.EXPORT, 4: Tier.EXPORT}
+INTENTS = {1: "draft", 2: "standard", 3: "export", 4: "export"}
 POLICY = Policy(
     name="bench",
     revision=1,
@@ -50,7 +52,7 @@ POLICY = Policy(
     breaker=BreakerTerms(failures=3, timeout_counts=3, at_most=20.0, misconfigured_for=30.0),
     crowding=Crowding(last_slot=0),
     max_wait=1e6,
-    punctuality=2.7,
+    punctuality=3.0,
 )
 
 
@@ -75,6 +77,7 @@ class PixelgatePolicy(Driver):
         self.begin(engine, self.policy, offers, index, nano=NANO)
         self._drafts = frozenset(each.model for each in endpoints if each.quality < 3)
         self._requests: dict[tuple[float, int], ImageRequest] = {}
+        self._worths: dict[tuple[float, float], Worth] = {}
         self._asks: dict[int, Ask] = {}
 
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
@@ -84,8 +87,9 @@ class PixelgatePolicy(Driver):
         if snapshot.gpus_up < len(known):
             known = sorted(known, key=_until, reverse=True)[: snapshot.gpus_up]
         queued: dict[str, float] = {}
-        for (model, _), seconds in snapshot.pool_queue.items():
-            queued[model] = queued.get(model, 0.0) + seconds
+        if snapshot.pool_backlog + snapshot.pool_batch_backlog > _NO_WORK_S:
+            for (model, _), seconds in snapshot.pool_queue.items():
+                queued[model] = queued.get(model, 0.0) + seconds
         return Machines([Machine(model, until) for model, until in known], queued, self._machine_lines)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
@@ -103,21 +107,25 @@ class PixelgatePolicy(Driver):
         if wish is None:
             wish = ImageRequest(prompt="-", width=1024, height=round(request.mp * 1024), count=request.n)
             self._requests[shape] = wish
+        stakes = (request.miss_penalty, request.fail_penalty)
+        worth = self._worths.get(stakes)
+        if worth is None:
+            late, failure = stakes
+            worth = Worth(late=round(late * NANO), late_second=0, failure=round(failure * NANO))
+            self._worths[stakes] = worth
         slo = request.deadline - request.arrival
         return Ask(
             call_id=str(request.id),
             part=0,
             request=wish,
             constraints=Constraints(
-                tier=Tier(min(request.tier, 3)),
+                tier=TIERS[request.tier],
                 models=self._drafts if request.tier < 2 else None,
                 slo=slo,
                 deadline=slo + (120.0 if request.tier > 1 else 60.0),
             ),
-            intent="batch" if request.batch else INTENTS[min(request.tier, 3)],
-            worth=Worth(
-                late=round(request.miss_penalty * NANO), late_second=0, failure=round(request.fail_penalty * NANO)
-            ),
+            intent="batch" if request.batch else INTENTS[request.tier],
+            worth=worth,
             arrived=request.arrival,
         )
 

@@ -186,27 +186,31 @@ class CostEngine:
         if over is not None:
             return Picture(ask, now, reason, view.prices, (), (), (), over), ()
         brief, weights = not self._thorough, self._weigh_by(ask.worth)
+        placed = self._placed
+        budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
+        running, stake = self._under_way(ask, now) if ask.live else ((), inf)
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
-        weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief)
-        first = weighed[0].seen.blocked if weighed else None
+        weighed, seen, rejected = survey.over(slate, self._sellers, weights, brief=brief, stake=stake)
+        first = weighed[0].seen.blocked if weighed and not survey.left_out else None
         panic = isinstance(first, Rejection) and first.code == "breaker" and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
-            weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
+            weighed, seen, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
         if ask.constraints.bars:
             rejected = (*self._slates.barred(ask).rejections, *rejected)
-        running: tuple[Running, ...] = ()
-        if ask.live:
-            running = tuple(
-                [self._running(live.offer, live.since, ask, now) for live in ask.live if live.offer in self._sellers]
-            )
-        placed = self._placed
-        budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        seen = tuple([each.seen for each in weighed])
-        return (
-            Picture(ask, now, reason, view.prices, seen, rejected, running, None, panic, slate.fastest(now), budget),
-            weighed,
-        )
+        fastest, all_seen = slate.fastest(now), tuple(seen)
+        picture = Picture(ask, now, reason, view.prices, all_seen, rejected, running, None, panic, fastest, budget)
+        return picture, weighed
+
+    def _under_way(self, ask: Ask, now: float) -> tuple[tuple[Running, ...], float]:
+        """The orders of a part that are under way, and the nano-dollars that another beside them may cost at most."""
+        known = [live for live in ask.live if live.offer in self._sellers]
+        running = tuple([self._running(live.offer, live.since, ask, now) for live in known])
+        if not running:
+            return running, inf
+        slack = ask.arrived + ask.constraints.slo - now
+        stake = hedging.at_stake(running, ask.worth, slack, self.policy.punctuality)
+        return running, stake + hedging.lost(ask.worth, slack)
 
     def _weigh_by(self, worth: Worth) -> Scales:
         """The scorers, made for what an ask is worth."""
@@ -287,7 +291,7 @@ class CostEngine:
         """Leave an account alone that has answered nobody since several orders should long have ended."""
         lost: dict[str, list[float]] = {}
         for seller in self._learned.values():
-            if seller.has_out and seller.shared.machines is None and (sent := seller.lost(now)):
+            if seller.out and seller.shared.machines is None and (sent := seller.lost(now)):
                 lost.setdefault(seller.offer.account, []).extend(sent)
         for name, sent in lost.items():
             if len(sent) >= _SILENCES:
@@ -307,11 +311,10 @@ class CostEngine:
             return inf
         return limit.room(in_flight, now)
 
-    def would_place(self, capacity: CapacityId, part: InLine, machines: Machines, now: float) -> bool:
-        """Whether a part that stands first in line for machines of a capacity would get one of them now."""
+    def outlook(self, capacity: CapacityId, part: InLine, machines: Machines, now: float) -> pool.Outlook | None:
+        """When a part in line for machines of a capacity would begin, and whether to place it now."""
         bid, lanes = self._planner.bids[capacity].value, self._planner.lanes.get(capacity, {})
-        look = pool.outlook(machines, part, now, bid, self.policy.pool, lanes)
-        return look is not None and look.place
+        return pool.outlook(machines, part, now, bid, self.policy.pool, lanes)
 
     def bids(self) -> Mapping[CapacityId, Bid]:
         """The bid prices in force."""

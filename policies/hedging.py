@@ -7,8 +7,10 @@ that share of it which it will probably still make. It is placed when that is mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from policies.latency_forecast import LatencyForecast
-from policies.picture import Picture, Running, Seen
+from policies.picture import Running, Seen
 from policies.types import Worth
 
 _HUNG = 6.0
@@ -42,16 +44,20 @@ def running(
     return Running(account, stuck, lost, over_s, max(0.3 * elapsed, 0.25))
 
 
-def at_stake(picture: Picture, worth: Worth, punctuality: float) -> float:
+def at_stake(running: Sequence[Running], worth: Worth, slack: float, punctuality: float) -> float:
     """Nano-dollars that will probably be lost if nothing is done about the orders under way."""
     stuck = lost = 1.0
-    for each in picture.running:
+    for each in running:
         stuck *= each.stuck
         lost *= each.lost
-    slack = picture.ask.arrived + picture.ask.constraints.slo - picture.now
     late = 0.0 if slack <= 0.0 else stuck * worth.late * punctuality
-    late += worth.late_second * min([each.over_s for each in picture.running])
+    late += worth.late_second * min([each.over_s for each in running])
     return late + lost * max(worth.failure - worth.late, 0.0)
+
+
+def lost(worth: Worth, slack: float) -> int:
+    """Nano-dollars that the seconds beyond the objective have cost already, whoever draws."""
+    return int(worth.late_second * max(-slack, 0.0))
 
 
 def saved(seen: Seen, stake: float, slack: float) -> float:

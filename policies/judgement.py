@@ -160,11 +160,11 @@ def _second(picture: Picture, policy: Policy, ready: list[Weighed]) -> Submit | 
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
     if len(ask.live) < 2 and policy.hedging.enabled and picture.hedge_budget and picture.running:
-        stake = hedging.at_stake(picture, ask.worth, policy.punctuality)
         slack = ask.arrived + ask.constraints.slo - now
+        stake = hedging.at_stake(picture.running, ask.worth, slack, policy.punctuality)
         accounts = {each.account for each in ask.live} | {each.account for each in ask.tried}
         used = 1.0 - policy.hedging.below
-        lost = int(ask.worth.late_second * max(-slack, 0.0))  # lost whoever draws
+        lost = hedging.lost(ask.worth, slack)
         for each in ready:
             seen = each.seen
             if seen.account in accounts or seen.share_left < used:

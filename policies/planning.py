@@ -12,7 +12,7 @@ from policies.concurrency import Limit
 from policies.latency_forecast import SURELY
 from policies.policy import Policy, Scarcity
 from policies.prepaid import Purse
-from policies.scarcity import Bid, Demand, Kind, Use
+from policies.scarcity import Bid, Demand, Kind
 from policies.sellers import Seller, Shared
 from policies.slates import Row, Slate
 from policies.types import CapacityId, Machines, View
@@ -69,10 +69,10 @@ class Planner:
         self._note_closed(sellers, now)
         demands = self._average(slates, terms, elapsed, age)
         kinds, settled = self._kinds_of(demands, used, now)
+        scarcity.plan(kinds, list(self.bids.values()), settled)
         for capacity, machines in pools.items():
             if machines is not None:
                 self._share_machines(capacity, places[capacity], machines)
-        scarcity.plan(kinds, list(self.bids.values()), settled)
         for shared in sharing:
             if shared.machines is None:
                 shared.bid_slot = self.bids[shared.slots[0]].value if shared.slots else 0.0
@@ -150,17 +150,16 @@ class Planner:
         return offered
 
     def _share_machines(self, capacity: CapacityId, place: int, machines: Machines) -> None:
-        """How many machines of a pool each model should have, by what the bids in force would place there."""
+        """How many machines of a pool each model should have, by what the plan places there."""
         loads: dict[str, float] = {}
-        values = [*[bid.value for bid in self.bids.values()], 0.0]
         for _, rows, kind in self._planned.values():
             if place not in kind.indices:
                 continue
-            costs = [use.total(values) for use in kind.uses]
-            at = costs.index(min(costs))
-            use, model = kind.uses[at], rows[at].seller.offer.model
-            if use.resource == place:
-                loads[model] = loads.get(model, 0.0) + kind.rate * use.seconds
+            for share, at in kind.placed:
+                _, resource, seconds, _ = kind.uses[at]
+                if resource == place:
+                    model = rows[at].seller.offer.model
+                    loads[model] = loads.get(model, 0.0) + kind.rate * share * seconds
         loaded = Counter(machine.model for machine in machines.up if machine.model is not None)
         self.lanes[capacity] = pool.lanes(loads, loaded, len(machines.up))
 
@@ -176,7 +175,8 @@ def _look(
 
     Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
     """
-    uses, rows = [], []
+    uses: list[scarcity.Use] = []
+    rows: list[Row] = []
     slack, late = demand.slack, demand.worth_late
     least = most = inf
     for price, row in offered:
@@ -187,14 +187,14 @@ def _look(
         if slack < SURELY * expected:
             cost += late * forecast.above(expected, slack)
         resource, rate = used[row.shared]
-        use = Use(cost, resource, expected, rate)
+        use = (cost, resource, expected, rate)
         uses.append(use)
         rows.append(row)
-        dearest = use.total(highest)
+        dearest = scarcity.total(use, highest)
         if dearest < least:
             least, most = dearest, scarcity.beside(dearest)
     # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
-    alone = min([use.cost for use in uses], default=0.0)
+    alone = min([cost for cost, *_ in uses], default=0.0)
     return Planned(slate, rows, Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses))
 
 

@@ -74,7 +74,7 @@ class Crowding(Struct, frozen=True, kw_only=True):
 class Scarcity(Struct, frozen=True, kw_only=True):
     """How capacity that will be missed later is priced now (`policies/scarcity.py`)."""
 
-    every: float = 5.0
+    every: float = 10.0
     """Seconds between two plans; 0 turns bid prices off."""
     memory: float = 240.0
     """Seconds over which arrivals are averaged."""

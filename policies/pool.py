@@ -137,7 +137,7 @@ def outlook(
     for machine in machines.up:
         left = machine.free_at - now if machine.free_at > now else 0.0
         (own if machine.model == model or machine.model is None else others).append(left)
-    if len(own) > 1 and _owes_one(machines, model, lanes):
+    if len(own) > 1 and len(own) > lanes.get(model, 0) and _owes_one(machines, model, lanes):
         own.remove(min(own))  # the next machine free is for a model that has too few
     swapping = not own
     if swapping:
@@ -146,9 +146,10 @@ def outlook(
         own = [min(others) + terms.swap]
     queued = machines.queued.get(model, 0.0)
     line = machines.line.get(model)
-    if line and wish.worth < bid and len(line) > _CROWD and min(own) > _IDLE_S:
-        return Outlook(min(own) + (queued + len(line) * wish.seconds) / len(own), place=False, idle=0)
-    before = line.ahead(wish, bid) if line else ()
+    held = 0 if line is None else len(line)
+    if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
+        return Outlook(min(own) + (queued + held * wish.seconds) / len(own), place=False, idle=0)
+    before = line.ahead(wish, bid) if line is not None and held else ()
     if queued <= 0.0 and not before:
         wait, idle = min(own), sum([left <= _IDLE_S for left in own])
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp
-from typing import NamedTuple
+from typing import TypeAlias
 
 _ROUNDS = 4
 _STEP = 0.5
@@ -77,19 +77,15 @@ def averaging(elapsed: float, memory: float, age: float) -> tuple[float, float]:
     return elapsed / max(min(memory, age), elapsed), elapsed / max(min(memory / 8.0, age), elapsed)
 
 
-class Use(NamedTuple):
-    """Where a kind of call may go: what it costs there without any bid, and what it uses."""
+Use: TypeAlias = tuple[float, int, float, int]
+"""Where a kind of call may go: what it costs there without any bid; the index of what it uses by the second, and for
+how many seconds; the index of what it uses one of. An index of -1 stands for nothing that is scarce."""
 
-    cost: float
-    resource: int
-    """Index of what it uses by the second; -1: nothing that is scarce."""
-    seconds: float
-    rate: int = -1
-    """Index of what it uses one of; -1: nothing."""
 
-    def total(self, values: Sequence[float]) -> float:
-        """What it costs where a unit of each scarce thing is worth so much; the last value, of nothing, is 0."""
-        return self.cost + values[self.resource] * self.seconds + values[self.rate]
+def total(use: Use, values: Sequence[float]) -> float:
+    """What it costs where a unit of each scarce thing is worth so much; the last value, of nothing, is 0."""
+    cost, resource, seconds, rate = use
+    return cost + values[resource] * seconds + values[rate]
 
 
 class Kind:
@@ -100,7 +96,7 @@ class Kind:
     def __init__(self, rate: float, outside: float, uses: Sequence[Use]) -> None:
         """`outside`: nano-dollars of not serving it at all."""
         self.rate, self.outside, self.uses = rate, outside, uses
-        self.indices = {use[1] for use in uses} | {use[3] for use in uses}
+        self.indices = frozenset([index for use in uses for index in use[1::2]])
         """The bids it depends on."""
         self.is_new = bool(uses)
         """Whether it was never spread."""

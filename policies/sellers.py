@@ -140,7 +140,6 @@ class Seller:
 
     __slots__ = (
         "_machine_share",
-        "_out",
         "account",
         "bias",
         "breaker",
@@ -149,6 +148,7 @@ class Seller:
         "forecast",
         "offer",
         "ok_at",
+        "out",
         "risk",
         "shared",
         "used_at",
@@ -171,7 +171,7 @@ class Seller:
         self.bias = 1.0
         """What the seller bills over what it quotes."""
         self._machine_share = policy.pool.fixed_share if shared.machines else None
-        self._out: list[tuple[float, float, float]] = []
+        self.out: list[tuple[float, float, float]] = []
         """When each order under way went out, the seconds it was to take, and for how long nobody had used the offer
         then; in the order of going out."""
 
@@ -190,11 +190,6 @@ class Seller:
         seller = copy(self)
         seller.offer, seller.shared, seller._machine_share = offer, shared, share  # noqa: SLF001 - of our own kind
         return seller
-
-    @property
-    def has_out(self) -> bool:
-        """Whether any of its orders is under way."""
-        return bool(self._out)
 
     def work_of(self, pixels: int, count: int, steps: int | None) -> float:
         """How much larger than the typical picture an order is."""
@@ -221,27 +216,27 @@ class Seller:
         self.leased(now)
         idle = self.idle(now)
         expected = self.forecast.expected(self.work_of(event.pixels, event.count, event.steps))
-        self._out.append((now, expected + self.cold.seconds(idle), idle))
+        self.out.append((now, expected + self.cold.seconds(idle), idle))
         self.used_at = now
 
     def ended(self, sent_at: float, now: float) -> float:
         """Forget an order that is over, however it ended; answer for how long nobody had used the offer before it."""
         self.used_at = now
         at = self._find(sent_at)
-        return 0.0 if at is None else self._out.pop(at)[2]
+        return 0.0 if at is None else self.out.pop(at)[2]
 
     def idle(self, now: float) -> float:
         """Seconds for which nobody has used the offer."""
-        return 0.0 if self._out else now - self.used_at
+        return 0.0 if self.out else now - self.used_at
 
     def cold_s(self, sent_at: float) -> float:
         """Seconds an order under way takes longer because nobody had used the offer before it."""
         at = self._find(sent_at)
-        return 0.0 if at is None else self.cold.seconds(self._out[at][2])
+        return 0.0 if at is None else self.cold.seconds(self.out[at][2])
 
     def _find(self, sent_at: float) -> int | None:
         """The order under way that went out nearest to a moment."""
-        out = self._out
+        out = self.out
         if not out:
             return None
         at = bisect_left(out, (sent_at,))
@@ -320,15 +315,13 @@ class Seller:
         """Let what was learned fade where nothing is seen, and notice orders that should have ended."""
         self.forecast.forget(elapsed, now)
         self.risk = self.errors.at(now)
-        if self.shared.machines is not None:
+        if self.shared.machines is not None or not self.out:
             return
-        if not self._out:
-            return
-        late = [expected for sent, expected, _ in self._out if now - sent > _OVERDUE * expected + 0.5]
-        if len(late) >= 3 and len(late) > 0.4 * len(self._out):
+        late = [expected for sent, expected, _ in self.out if now - sent > _OVERDUE * expected + 0.5]
+        if len(late) >= 3 and len(late) > 0.4 * len(self.out):
             self.forecast.overdue()
-        del self._out[: bisect_left(self._out, (now - 600.0,))]
+        del self.out[: bisect_left(self.out, (now - 600.0,))]
 
     def lost(self, now: float) -> list[float]:
         """When the orders went out that should have ended long ago."""
-        return [sent for sent, expected, _ in self._out if now - sent > _LOST * expected + 1.0]
+        return [sent for sent, expected, _ in self.out if now - sent > _LOST * expected + 1.0]

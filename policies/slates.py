@@ -21,6 +21,8 @@ _KEPT = 4096
 _NOBODY: frozenset[OfferId] = frozenset()
 _CLOSED = -inf
 _seconds: Callable[[tuple[str, float]], float] = itemgetter(1)
+_FASTEST_FOR_S = 5.0
+"""Two accounts stay the quickest for so long, for all it matters to second orders."""
 _PATIENT_S = 60.0
 """Calls with more seconds to spare are counted apart."""
 
@@ -41,6 +43,7 @@ class Row:
         "seconds",
         "seller",
         "shared",
+        "steady",
         "timed",
         "version",
     )
@@ -58,6 +61,8 @@ class Row:
         """Share of the account's slots that is reserved for other calls."""
         self.plain = not (self.timed or kept or self.shared.purses or self.shared.machines)
         """Nothing but its account's room and breakers can keep it from serving now, at its quote."""
+        self.steady = not (self.timed or self.shared.purses)
+        """Never costs less than `floor`."""
         self.version = -1
         """The forecast that `seconds` were read from; those of another version have to be read again."""
         self.seconds = (0.0, 0.0, 0.0, 0.0)
@@ -92,8 +97,8 @@ class Slate:
         demand.came(slack, float(ask.worth.late), float(ask.worth.failure))
 
     def fastest(self, now: float) -> tuple[tuple[str, float], ...]:
-        """The two accounts that would be quickest, and their seconds; looked up once a second."""
-        if now - self._fastest_at >= 1.0:
+        """The two accounts that would be quickest, and their seconds; looked up every few seconds."""
+        if now - self._fastest_at >= _FASTEST_FOR_S:
             quickest: dict[str, float] = {}
             for row in self.rows:
                 seller = row.seller

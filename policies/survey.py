@@ -7,7 +7,7 @@ from math import inf
 
 from policies import pool
 from policies.eligibility import latency_objection, price_objection, tried_objection
-from policies.judgement import Weighed, least, weigh
+from policies.judgement import Weighed, weigh
 from policies.latency_forecast import COLD_AFTER_S, SURELY
 from policies.offer_prices import quote_at
 from policies.picture import Seen
@@ -24,6 +24,10 @@ _LEFT_OVER_S = 1.0
 _FAILS_AFTER = 0.6
 """Of its forecast: after so long an order usually fails that fails."""
 
+_SOON = 2.0
+"""With so many times its forecast to spare an order is hardly ever late."""
+_ROUNDED = 2.0
+"""Nano-dollars that a total may lose where its parts are cut off."""
 
 _NOW = Room(0.0)
 
@@ -48,6 +52,7 @@ class Survey:
         "_slack",
         "_stamp",
         "_view",
+        "left_out",
     )
 
     def __init__(
@@ -69,9 +74,11 @@ class Survey:
         self._retried = bool(ask.tried)
         self._slack = ask.arrived + ask.constraints.slo - now
         self._left = ask.arrived + ask.constraints.deadline - now
-        self._pressed = least(self._slack, self._left)
+        self._pressed = self._slack if self._slack < self._left else self._left  # noqa: FURB136 - see `judgement.least`
         """An order that surely ends within so many seconds is neither late nor too late."""
         self._rejected: list[Rejection] = []
+        self.left_out = False
+        """Whether offers were left out that could not be chosen."""
         self._best = inf
         """The least total among those that have room, of the offers seen so far."""
 
@@ -82,30 +89,39 @@ class Survey:
         weights: Scales,
         *,
         brief: bool,
+        stake: float = inf,
         despite_failures: bool = False,
-    ) -> tuple[list[Weighed], tuple[Rejection, ...]]:
-        """Every offer that may serve, now or later; and the objections to the others.
+    ) -> tuple[list[Weighed], list[Seen], tuple[Rejection, ...]]:
+        """Every offer that may serve, now or later, weighed and as it is seen; and the objections to the others.
 
-        `brief`: those whose price alone is more than another offer costs in all may be left out.
+        `brief`: those may be left out whose price and lateness alone are more than another offer costs in all; or,
+        beside an order that is under way, more than the `stake`: nano-dollars that a second one could save.
         """
         ask, wishes = self._ask, self._ask.constraints
-        brief = brief and not ask.live and wishes.prefer == "value" and not wishes.order and not wishes.preferred
+        brief = brief and wishes.prefer == "value" and not wishes.order and not wishes.preferred
+        # In time, a second order saves what is at stake; late, whatever it saves was lost before.
+        slope = self._policy.punctuality * ask.worth.late if not ask.live else stake if self._slack > 0.0 else 0.0
         capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
         checked = capped or bool(ask.tried or ask.live)
         value = wishes.prefer == "value" and not wishes.order
         self._best = best = inf
         self._despite_failures = despite_failures
         weighed: list[Weighed] = []
+        every: list[Seen] = []
         self._rejected = rejected = []
         for row in slate.rows:
-            if brief and row.floor * row.seller.bias * row.counted > best and not row.shared.purses:
-                continue
+            if brief and row.steady:
+                spare = (stake if ask.live else best) - row.floor * row.seller.bias * row.counted
+                if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
+                    self.left_out = True
+                    continue
             if checked and (objected := self._objection(row, sellers)) is not None:
                 rejected.append(objected)
                 continue
             seen = self._see(row)
             if seen is None:
                 continue
+            every.append(seen)
             if value:  # as `weigh` would, whose call is most of it
                 total, scores = weights(seen)
                 each = Weighed(0, 0.0, total, row.name, scores, seen, row.offer)
@@ -115,7 +131,14 @@ class Survey:
             weighed.append(each)
             if total < best and seen.blocked is None:
                 self._best = best = total
-        return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
+        return weighed, every, (*slate.rejected, *rejected) if rejected else slate.rejected
+
+    def _is_dear(self, row: Row, spare: float, slope: float) -> bool:
+        """Whether an offer is so likely to be late, at nano-dollars of `slope`, that no more than `spare` is left."""
+        slack = self._slack
+        if slack >= _SOON * row.seconds[0]:  # as it was forecast last
+            return False
+        return slope * row.seller.forecast.above(row.forecast()[0], slack) > spare + _ROUNDED
 
     def _objection(self, row: Row, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
         """Why an offer may not serve this ask, though it may others like it."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
+
+from msgspec import Struct
 
 Reason = Literal["new", "failed", "wake", "room"]
 
@@ -66,7 +68,7 @@ class Request:
     """When nobody wants the answer any more."""
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True, gc=False):
     """Submit at `endpoint` when it is >= 0; be asked again at `wake_at`; shed with `drop`."""
 
     endpoint: int = -1
@@ -74,7 +76,7 @@ class Decision(NamedTuple):
     drop: bool = False
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, gc=False):
     """What became of one attempt."""
 
     kind: str

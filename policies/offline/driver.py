@@ -13,7 +13,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from policies.engine import CostEngine
 from policies.offline.contract import Decision
@@ -37,8 +39,12 @@ from policies.waiting import Crowd, Line, Place, Spot, rank
 
 _SOONEST_S = 0.1
 _NEXT_S = 0.005
+_PATIENCE = 0.005
+"""Of the time it has to spare, within which a part that nobody wakes need not see a machine come free."""
 _NEAR_S = 1.5
-"""When room is expected sooner, who waits for it looks then; else halfway, for others may come before, or leave."""
+_PART_WAY = 0.75
+"""When room is expected within the former, who waits for it looks then; else after this share of the time, for others
+may come before, or leave."""
 
 EVENTS: Mapping[str, EventKind] = {
     "ok": "ok",
@@ -50,7 +56,7 @@ EVENTS: Mapping[str, EventKind] = {
 }
 
 
-class Out(NamedTuple):
+class Out(Struct, frozen=True, gc=False):
     """An order under way, as it was when it went out."""
 
     in_flight: int
@@ -64,13 +70,15 @@ class Out(NamedTuple):
 class Standing(Place):
     """One request that waits, and where it stands in line."""
 
-    __slots__ = ("asked_at", "deadline", "part", "request", "spot")
+    __slots__ = ("asked_at", "deadline", "part", "request", "spot", "until")
 
     def __init__(self, request: Any, ask: Ask) -> None:
         super().__init__(ask.team, ask.worth.failure, ask.arrived)
         self.request = request
         self.deadline = ask.arrived + ask.constraints.deadline
         self.asked_at = -inf
+        self.until = -inf
+        """When it is asked again, room or not."""
         self.spot: tuple[str, Spot] | None = None
         """The capacity it stands in line for, and its place there."""
         self.part: InLine | None = None
@@ -117,6 +125,8 @@ class Driver(ABC):
         """By model."""
         self._machines: dict[str, str] = {}
         """Model -> the capacity that its machines are of."""
+        self._pools: set[str] = set()
+        """Capacities that are machines somebody has waited for."""
         self._asking = 0.0
         self._stirred: dict[str, None] = {}
         """Capacities of which something may have come free."""
@@ -134,22 +144,24 @@ class Driver(ABC):
     def decide(self, r: Any, s: Any, now: float, reason: Reason) -> Decision:
         """Ask the engine and say its answer in the simulator's words."""
         self._snapshot = s
-        if self._sent_away.pop(r.id, None) is not None or r is self._leaving:
+        if (self._sent_away and self._sent_away.pop(r.id, None) is not None) or r is self._leaving:
             return Decision(drop=True)
         standing = self._standing.get(r.id)
         if standing is not None:
+            if not self._is_asked and reason == "wake" and (later := self._not_yet(standing, now)) is not None:
+                return Decision(-1, later)
             standing.asked_at = now
             if reason == "room" and standing.part is not None:
                 reason = "wake"  # a machine is to be had; that says nothing of other accounts
             self._step_out(standing)
         tried = self._tried.get(r.id, ()) if reason != "new" else ()
-        live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in r.live])
+        live = tuple([Live(self._offers[e].id, self._offers[e].account, at) for e, at in r.live]) if r.live else ()
         ask = self.ask_of(r, tried, live)
         priority = self._priorities.get(ask.intent, 0.0)
         self._asking = rank(ask.arrived, priority)
         move = self.engine.decide(ask, self, now, reason).move
         if isinstance(move, Wait) and not live:
-            behind = rank(ask.arrived, priority, lost=move.lost)
+            behind = rank(ask.arrived, priority, lost=True) if move.lost else self._asking
             return self._stand(standing or Standing(r, ask), behind, move, now)
         self._leave(r.id)
         if isinstance(move, Submit):
@@ -164,8 +176,11 @@ class Driver(ABC):
         if kind is None:
             return
         offer = self._offers[event.endpoint]
-        self._stirred |= dict.fromkeys(offer.capacities)
-        self._stirred_machines = True
+        for name in offer.capacities:
+            if name in self._pools:
+                self._stirred_machines = True
+            elif self._lines.get(name):
+                self._stirred[name] = None
         out = self._out.pop((event.request, event.endpoint, event.submitted))
         if event.kind in self.errors:
             tried = Tried(offer.id, offer.account, self.errors[event.kind], elsewhere=True)
@@ -252,7 +267,8 @@ class Driver(ABC):
         while (first := held.first(self.engine.bids()[capacity].value)) is not None and first.part is not None:
             if self._offered.get(model) == (first, idle):
                 return None
-            if not self.engine.would_place(capacity, first.part, known, now):
+            look = self.engine.outlook(capacity, first.part, known, now)
+            if look is None or not look.place:
                 return None
             self._offered[model] = (first, idle)
             if self._is_next(first, now):
@@ -293,7 +309,10 @@ class Driver(ABC):
     def in_flight(self, capacity: str) -> int:
         """Orders in flight."""
         index = self._accounts.get(capacity)
-        return 0 if index is None else int(self._snapshot.inflight[index])
+        if index is None:
+            return 0
+        busy: int = self._snapshot.inflight[index]
+        return busy
 
     def waiting(self, capacity: str) -> int:
         """Requests held for want of a capacity that go before the one that is decided about."""
@@ -331,29 +350,71 @@ class Driver(ABC):
                     return Decision(drop=True)
                 self._sent_away[least.request.id] = least.request
         standing.asked_at = now
+        standing.until = now + self._line_up(standing, behind, move, now)
+        later = None if self._is_asked else self._not_yet(standing, now)
+        return Decision(-1, standing.until if later is None else later)
+
+    def _line_up(self, standing: Standing, behind: float, move: Wait, now: float) -> float:
+        """Have one stand in the line for what it lacks; answers the seconds until it is asked again, room or not."""
         wanted = max(move.until - now, 1e-3)
         if move.line is not None:  # the first of these is asked once a machine is to be had
             standing.part, model = move.line, move.line.model
             if move.capacity is not None:
                 self._machines[model] = move.capacity
-            self._machine_lines.setdefault(model, Held()).join(move.line, standing)
-            if not self._is_asked:
-                wanted = min(wanted, self._expected(move))
-            return Decision(-1, now + wanted)
+                self._pools.add(move.capacity)
+            held = self._machine_lines.get(model)
+            if held is None:
+                held = self._machine_lines[model] = Held()
+            held.join(move.line, standing)
+            return wanted
         if move.capacity is not None and move.best is not None:
-            line = self._lines.setdefault(move.capacity, Line())
+            line = self._lines.get(move.capacity)
+            if line is None:
+                line = self._lines[move.capacity] = Line()
             standing.spot = (move.capacity, line.join(behind, standing, move.spare))
-            if not self._is_asked:
-                wanted = min(wanted, self._expected(move))
-            elif len(line) == 1 and (room := self.engine.room(move.capacity, self.in_flight(move.capacity), now)) > 0.0:
+            if len(line) == 1 and (room := self.engine.room(move.capacity, self.in_flight(move.capacity), now)) > 0.0:
                 wanted = min(wanted, room)  # a token of a rate, or the end of a pause: nothing else tells of them
-        return Decision(-1, now + self._crowd.pause(standing, wanted))
+        return self._crowd.pause(standing, wanted)
 
-    def _expected(self, move: Wait) -> float:
-        """Seconds until one that nobody wakes looks for room."""
-        wait_s = 0.0 if move.best is None else move.best.wait_s
-        soonest = _SOONEST_S if move.line is None else _NEXT_S
-        return max(wait_s if wait_s < _NEAR_S else 0.5 * wait_s, soonest)
+    # -- where a simulator asks nobody who waits ---------------------------------------------------
+
+    def _not_yet(self, standing: Standing, now: float) -> float | None:
+        """When to see again whether there is room for one that waits; None: there is, or it has waited long enough."""
+        if now >= standing.until:
+            return None
+        if standing.part is not None:
+            wait_s = self._until_machine(standing, standing.part, now)
+            soonest = max(_NEXT_S, _PATIENCE * (standing.part.due - now))
+        else:
+            wait_s = self._until_room(standing, now)
+            soonest = _SOONEST_S
+        if wait_s <= 0.0:
+            return None
+        return min(standing.until, now + max(wait_s if wait_s < _NEAR_S else _PART_WAY * wait_s, soonest))
+
+    def _until_machine(self, standing: Standing, part: InLine, now: float) -> float:
+        """Seconds until a machine may be had; 0: one is to be had."""
+        capacity = self._machines.get(part.model)
+        known = None if capacity is None else self.machines(capacity)
+        if capacity is None or known is None:
+            return 0.0
+        look = self.engine.outlook(capacity, part, known, now)
+        if look is None or not look.place:
+            return inf if look is None else look.wait_s
+        idle = [each for each in known.up if each.free_at <= now]
+        if self._offered.get(part.model) == (standing, idle):
+            return _NEAR_S
+        self._offered[part.model] = (standing, idle)
+        return 0.0
+
+    def _until_room(self, standing: Standing, now: float) -> float:
+        """Seconds until a capacity may have room for all in line up to this one; 0: it has."""
+        if standing.spot is None:
+            return inf
+        capacity, spot = standing.spot
+        ahead = self._lines[capacity].ahead(spot.rank)
+        wait_s = self.engine.room(capacity, self.in_flight(capacity) + ahead, now, spot.spare)
+        return min(wait_s, _SOONEST_S * (1 + ahead)) if wait_s > 0.0 else 0.0
 
     def _step_out(self, standing: Standing) -> None:
         """Whoever is asked stands in no line meanwhile."""

@@ -114,9 +114,11 @@ class Sim(OwnMachines):
                 t, _, kind, payload = heapq.heappop(heap)
             else:
                 kind, payload = ARRIVE, None
+            moved = kind == ARRIVE
             while next_tick <= t and next_tick < last:
                 view.now = next_tick
                 p.tick(view, next_tick)
+                moved = True
                 next_tick += 1.0
                 if not heap and t - next_tick > IDLE_S:
                     next_tick = t  # nothing is under way, and nobody asks
@@ -127,29 +129,32 @@ class Sim(OwnMachines):
                 if self.progress is not None and not i % EVERY:
                     self.progress(i)
             else:
-                self.happen(kind, payload, t)
-            while (due := p.due(view, t)) is not None:
+                moved |= self.happen(kind, payload, t)
+            while moved and (due := p.due(view, t)) is not None:
                 if not self.done[due.id]:
                     self.ask(due, t, "room")
         return self
 
-    def happen(self, kind: int, payload: Any, t: float) -> None:
-        """Deal with one event."""
+    def happen(self, kind: int, payload: Any, t: float) -> bool:
+        """Deal with one event; whether it has changed anything, for most wakes and ends of patience come too late."""
         if kind == FINISH:
             if isinstance(payload, Step):
                 self.end_step(payload, t)
             else:
                 self.finish(payload, t)
         elif kind == WAKE:
-            if not self.done[payload.id] and self.wakes.get(payload.id) == t:
-                self.ask(payload, t, "wake")
+            if self.done[payload.id] or self.wakes.get(payload.id) != t:
+                return False
+            self.ask(payload, t, "wake")
         elif kind == EXPIRE:
-            if not self.done[payload.id]:
-                self.conclude(payload, t, FAILED)
+            if self.done[payload.id]:
+                return False
+            self.conclude(payload, t, FAILED)
         elif kind == CHANGE:
             self.conditions_changed(t)
         elif kind == GPU:
             self.pool_dispatch(t)
+        return True
 
     def arrive(self, req: Request, key: int, t: float) -> None:
         """A request comes: answered from the cache, behind a leader, or asked about."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,15 +170,16 @@ def test_an_idle_machine_is_left_to_those_who_miss_it_more_until_more_of_them_ar
 def test_who_waits_for_a_machine_is_asked_only_where_one_would_be_placed() -> None:
     town = Town(offer("own:m", 0.0, capacities=("own",)), capacities=[Capacity(id="own", slots=2, machines=True)])
 
-    def offered(*up: Machine) -> Sequence[Machine]:
-        town.market.gpus["own"] = Machines(up, {}, {})
-        return town.engine.idle_machines("own", wish(), town.market, NOW)
+    def places(*up: Machine) -> bool:
+        look = town.engine.outlook("own", wish(), Machines(up, {}, {}), NOW)
+        return look is not None and look.place
 
     idle, busy, other = Machine("m", NOW), Machine("m", NOW + 1.0), Machine("n", NOW)
-    assert offered(busy, idle) == [idle]
-    assert offered(busy) == offered() == ()
-    assert offered(busy, other) == ()  # one of its own model is up, and nothing says that it should have two
-    assert offered(other) == [other]
+    assert places(busy, idle)
+    assert not places(busy)
+    assert not places()
+    assert not places(busy, other)  # one of its own model is up, and nothing says that it should have two
+    assert places(other)
 
 
 def test_a_pool_with_no_machine_up_is_no_reason_to_wait_for_it() -> None:

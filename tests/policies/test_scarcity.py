@@ -7,17 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import scarcity
-from policies.scarcity import Bid, Kind, Use
+from policies.scarcity import Bid, Kind
 
 PLACES = 3
 costs = st.floats(0.0, 200e6)
-uses = st.builds(
-    Use,
-    cost=costs,
-    resource=st.integers(-1, PLACES - 1),
-    seconds=st.floats(0.1, 30.0),
-    rate=st.integers(-1, PLACES - 1),
-)
+places = st.integers(-1, PLACES - 1)
+uses = st.tuples(costs, places, st.floats(0.1, 30.0), places)
 kinds = st.builds(
     Kind, rate=st.floats(0.01, 20.0), outside=st.floats(1e6, 500e6), uses=st.lists(uses, min_size=1, max_size=8)
 )
@@ -49,8 +44,8 @@ def test_offers_dearer_than_another_at_any_bid_do_not_change_the_plan(
     most = scarcity.highest(part)
     kept = []
     for kind in kinds:
-        bound = scarcity.beside(min(use.total(most) for use in kind.uses))
-        kept.append(Kind(kind.rate, kind.outside, [use for use in kind.uses if use.cost < bound]))
+        bound = scarcity.beside(min(scarcity.total(use, most) for use in kind.uses))
+        kept.append(Kind(kind.rate, kind.outside, [use for use in kind.uses if use[0] < bound]))
     scarcity.plan(kinds, whole)
     scarcity.plan(kept, part)
     assert [(bid.value, bid.load) for bid in whole] == [(bid.value, bid.load) for bid in part]
@@ -60,16 +55,16 @@ def test_a_price_that_calls_leap_over_is_found_all_the_same() -> None:
     """Both sellers cost the same where an order is worth a cent; a tenth more or less sends all to one of them."""
     (bid,) = moved = bids_of([(2e6, 0.4)])
     for _ in range(6):
-        scarcity.plan([Kind(1.0, 1e9, [Use(1e5, -1, 1.0, 0), Use(1e7, -1, 1.0)])], moved)
+        scarcity.plan([Kind(1.0, 1e9, [(1e5, -1, 1.0, 0), (1e7, -1, 1.0, -1)])], moved)
     assert bid.value == pytest.approx(1e7, rel=0.05)
     assert bid.load == pytest.approx(bid.room, rel=0.2)
 
 
 def test_kinds_that_stay_where_they_are_take_room_from_those_that_follow_the_bids() -> None:
     (bid,) = moved = bids_of([(0.0, 1.0)])
-    settled = Kind(0.9, 1e9, [Use(3e6, 0, 1.0)])
+    settled = Kind(0.9, 1e9, [(3e6, 0, 1.0, -1)])
     scarcity.plan([settled], moved)
     assert (bid.value, bid.load) == (0.0, 0.9)
-    scarcity.plan([Kind(0.9, 1e9, [Use(3e6, 0, 1.0), Use(4e6, -1, 1.0)])], moved, [settled])
+    scarcity.plan([Kind(0.9, 1e9, [(3e6, 0, 1.0, -1), (4e6, -1, 1.0, -1)])], moved, [settled])
     assert bid.value > 0.0
     assert bid.load > settled.rate

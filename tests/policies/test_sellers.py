@@ -54,14 +54,14 @@ def test_an_order_that_ends_is_the_one_forgotten(policy: Policy, gaps: list[floa
     for at in order:
         one.ended(at, now)
         sent.remove(at)
-        assert [each for each, *_ in one._out] == sent
-    assert not one.has_out
+        assert [each for each, *_ in one.out] == sent
+    assert not one.out
 
 
 def test_an_end_that_nobody_sent_for_is_no_error(policy: Policy) -> None:
     one = seller(policy)
     assert one.ended(3.0, 3.0) == 0.0
-    assert not one.has_out
+    assert not one.out
 
 
 def test_the_first_order_after_a_silence_is_expected_to_take_as_long_as_the_last_such_one(policy: Policy) -> None:

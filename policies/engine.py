@@ -53,6 +53,10 @@ from policies.types import (
 )
 
 _SILENCES = 3
+_FAR = 1.4
+"""A bid that a plan has moved by more than so many times has not found its price yet..."""
+_HASTE = 0.1
+"""...and the next plan comes after this share of the usual time: a crowd that comes at once cannot wait for it."""
 _WEIGHTS_KEPT = 1024
 _HEDGES_KEPT_S = 600.0
 _HEDGES_FREE = 20.0
@@ -90,6 +94,7 @@ class CostEngine:
         self._ticked: float | None = None
         self._began: float | None = None
         self._planned = -inf
+        self._seeking = False
         self._stamps = count(1)
         self._weights: dict[Worth, Scales] = {}
         self._placed = Placed()
@@ -281,10 +286,11 @@ class CostEngine:
         self._placed.orders *= kept
         self._placed.hedges *= kept
         every = self.policy.scarcity.every
-        if every > 0.0 and now - self._planned >= every:
+        if every > 0.0 and now - self._planned >= (_HASTE * every if self._seeking else every):
             slates, sellers = self._slates.kinds.values(), self._sellers.values()
             elapsed, age = now - self._planned, now - self._began
-            self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
+            far = self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
+            self._seeking = far > _FAR
             self._planned = now
 
     def _notice_silence(self, now: float) -> None:

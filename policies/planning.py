@@ -57,8 +57,11 @@ class Planner:
         elapsed: float,
         age: float,
         now: float,
-    ) -> None:
-        """Move every bid. `elapsed`: seconds since the last plan; `age`: since anything has been counted."""
+    ) -> float:
+        """Move every bid; answers how many times the one that has moved furthest is more, or less, than before.
+
+        `elapsed`: seconds since the last plan; `age`: since anything has been counted.
+        """
         terms, sharing = policy.scarcity, list(dict.fromkeys([seller.shared for seller in sellers]))
         places = {name: place for place, name in enumerate(self.bids)}
         used = {shared: _used(shared, places) for shared in sharing}
@@ -69,7 +72,7 @@ class Planner:
         self._note_closed(sellers, now)
         demands = self._average(slates, terms, elapsed, age)
         kinds, settled = self._kinds_of(demands, used, now)
-        scarcity.plan(kinds, list(self.bids.values()), settled)
+        far = scarcity.plan(kinds, list(self.bids.values()), settled)
         for capacity, machines in pools.items():
             if machines is not None:
                 self._share_machines(capacity, places[capacity], machines)
@@ -77,6 +80,7 @@ class Planner:
             if shared.machines is None:
                 shared.bid_slot = self.bids[shared.slots[0]].value if shared.slots else 0.0
             shared.bid_order = sum([self.bids[name].value for name, _ in shared.rates])
+        return far
 
     def _average(
         self, slates: Iterable[Slate], terms: Scarcity, elapsed: float, age: float

@@ -162,11 +162,13 @@ class Bid:
         self.value = value if value > _FLOOR else 0.0
 
 
-def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = ()) -> None:
+def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = ()) -> float:
     """Move every bid towards the price at which the arrivals fit.
 
-    Kinds that are `settled` stay where the plan before sent them.
+    Kinds that are `settled` stay where the plan before sent them. Answers how far the bids are from where they were:
+    how many times more, or less, the one is that has moved furthest.
     """
+    before = [max(bid.value, _FLOOR) for bid in bids]
     taken = [0.0] * (len(bids) + 1)  # the last takes what has no limit
     for kind in settled:
         kind.load(taken)
@@ -174,7 +176,7 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = (
     for turn in range(_ROUNDS):
         moved = {at for at, bid in enumerate(bids) if bid.has_moved}
         if turn and not moved:
-            return
+            break
         for at in moved:
             bids[at].told = bids[at].value
         loads, values = taken.copy(), [*[bid.told for bid in bids], 0.0]
@@ -189,6 +191,8 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = (
                 steps[at] /= 2.0
             overs[at] = over
             bid.move(steps[at] * over)
+    times = [max(bid.value, _FLOOR) / was for bid, was in zip(bids, before, strict=True)]
+    return max([max(each, 1.0 / each) for each in times], default=1.0)
 
 
 def highest(bids: Iterable[Bid]) -> list[float]:

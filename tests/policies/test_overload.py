@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -39,6 +40,25 @@ def played(places: int) -> tuple[Sim, Bounded]:
     return Sim(crowded(), policy).run(), policy
 
 
+def counted(run: Sim, policy: Bounded) -> Callable[[], int]:
+    """How often the engine of a policy decides."""
+    calls, start = 0, policy.start
+
+    def started(endpoints: Any, accounts: Any, seed: int) -> None:
+        start(endpoints, accounts, seed)
+        decide = policy.engine.decide
+
+        def decided(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return decide(*args)
+
+        policy.engine.decide = decided  # type: ignore[method-assign, assignment]
+
+    run.p.start = started  # type: ignore[method-assign]
+    return lambda: calls
+
+
 def test_a_crowd_is_bounded_and_who_has_to_leave_is_worth_least() -> None:
     run, policy = played(40)
     assert policy.most == 40
@@ -69,15 +89,43 @@ def test_a_crowd_that_is_late_does_not_make_late_who_comes_after() -> None:
     assert in_time > 40.0
 
 
-def test_a_simulator_that_never_asks_who_is_due_ends_as_well() -> None:
-    class Unwoken(Bounded):
-        def due(self, snapshot: Any, now: float) -> None:
-            """Nobody asks."""
+class Unwoken(Bounded):
+    """In a simulator that wakes nobody who waits."""
 
+    def due(self, snapshot: Any, now: float) -> None:
+        """Nobody asks."""
+
+
+def test_a_simulator_that_never_asks_who_is_due_ends_as_well() -> None:
     policy = Unwoken(40)
     run = Sim(crowded(), policy).run()
     assert run.done.all()
     assert policy.most == 40
+
+
+def test_who_is_never_woken_sees_by_itself_when_there_is_room_and_hardly_asks_the_engine_oftener() -> None:
+    decisions: dict[type[Bounded], int] = {}
+    in_time: dict[type[Bounded], float] = {}
+    for kind in (Bounded, Unwoken):
+        policy = kind(1000)
+        run = Sim(crowded(gpus=2), policy)
+        engine = counted(run, policy)
+        in_time[kind] = summarise(run.run().w, run)["attain"]  # type: ignore[arg-type]
+        decisions[kind] = engine()
+    assert decisions[Unwoken] < 1.3 * decisions[Bounded]
+    assert in_time[Unwoken] > in_time[Bounded] - 3.0
+
+
+def test_offers_that_are_not_looked_at_because_they_cost_too_much_would_not_have_been_chosen() -> None:
+    class Thorough(Bounded):
+        def start(self, endpoints: Any, accounts: Any, seed: int) -> None:
+            super().start(endpoints, accounts, seed)
+            self.engine._thorough = True
+
+    brief, whole = (Sim(crowded(gpus=2), kind(1000)).run() for kind in (Bounded, Thorough))
+    assert (brief.server == whole.server).all()
+    assert (brief.billed == whole.billed).all()
+    assert brief.hedges == whole.hedges > 0
 
 
 def test_the_same_world_is_played_the_same_again() -> None:

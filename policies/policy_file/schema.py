@@ -188,7 +188,10 @@ class CrowdingFile(Section):
 class ScarcityFile(Section):
     """How capacity that will be missed later is priced now."""
 
-    every: Duration = Field(default=10.0, description="Between two plans of bid prices; 0s turns them off (10s).")
+    every: Duration = Field(
+        default=10.0,
+        description="Between two plans of bid prices, a tenth of it while they move far; 0s turns them off (10s).",
+    )
     memory: Duration = Field(default=240.0, gt=0, description="Over which arrivals are averaged (4m).")
     fullness: Share = Field(default=0.9, gt=0, description="Share of slots and rates that a plan may fill (90%).")
     reserve: Share = Field(default=0.12, lt=1, description="Share of slots that only calls in a hurry may take (12%).")

@@ -190,3 +190,16 @@ def test_a_pool_with_no_machine_up_is_no_reason_to_wait_for_it() -> None:
     decision = town.decide(ask())
     assert isinstance(decision.move, Submit)
     assert [each.reason for each in decision.rejected] == ["own has no machine up"]
+
+
+def test_machines_are_shared_by_what_the_plan_at_hand_places_on_them() -> None:
+    one, other = (offer(f"own:{model}", 0.0, capacities=("own",), typical_s=2.0) for model in "mn")
+    elsewhere = (offer("b:m", 4.0), offer("b:n", 4.0))
+    town = Town(one, other, *elsewhere, capacities=[Capacity(id="own", slots=4, machines=True)])
+    town.market.gpus["own"] = Machines([Machine("n", 0.0)] * 4, {}, {})
+    for second in range(11):
+        town.engine.tick(town.market, float(second))
+        for model, calls in (("m", 3), ("n", 1)):
+            for _ in range(calls if second else 0):
+                town.decide(replace(ask(models=frozenset({model})), arrived=float(second)), float(second))
+    assert town.engine._planner.lanes["own"] == {"m": 3, "n": 1}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from policies import scarcity
 from policies.scarcity import Bid, Kind
+from policies.types import Capacity
+from tests.support.sellers import Town, ask, offer
 
 PLACES = 3
 costs = st.floats(0.0, 200e6)
@@ -68,3 +71,18 @@ def test_kinds_that_stay_where_they_are_take_room_from_those_that_follow_the_bid
     scarcity.plan([Kind(0.9, 1e9, [(3e6, 0, 1.0, -1), (4e6, -1, 1.0, -1)])], moved, [settled])
     assert bid.value > 0.0
     assert bid.load > settled.rate
+
+
+def test_while_bids_move_far_the_next_plan_does_not_wait_its_turn() -> None:
+    town = Town(offer("a:m", capacities=("a",)), offer("b:m", 4.0), capacities=[Capacity(id="a", slots=1)])
+    seen = []
+    for second in range(40):
+        for _ in range(5 if second else 0):
+            town.decide(replace(ask(), arrived=float(second)), float(second))
+        town.engine.tick(town.market, float(second))
+        seen.append(town.engine.bids()["a"].value)
+    moved = [second for second in range(1, 40) if seen[second] != seen[second - 1]]
+    every = int(town.engine.policy.scarcity.every)
+    assert moved[:2] == [every, every + 1]  # the first plan has not found the price
+    assert moved[-1] - moved[-2] == every  # once it is found there is no hurry
+    assert seen[every + 5] == pytest.approx(seen[-1], rel=0.2)

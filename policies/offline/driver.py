@@ -5,7 +5,8 @@ what (`policies/waiting.py`), and how the orders of each request ended. Whoever 
 for (`ask_of`).
 
 A simulator that asks who is `due` has those in line woken in their order as room comes free. In one that does not, they
-look again by themselves when room is expected, and whoever has to leave the crowd learns it then.
+are woken when room is expected, see for themselves whether it is their turn, and only then is the engine asked; whoever
+has to leave the crowd learns it then.
 """
 
 from __future__ import annotations

@@ -119,6 +119,8 @@ class Driver(ABC):
         self._tried: dict[int, tuple[Tried, ...]] = {}
         self._crowd: Crowd[Standing] = Crowd(policy.max_waiting)
         self._standing: dict[int, Standing] = {}
+        self._expires = inf
+        """When the first of those who wait will want nothing any more."""
         self._sent_away: dict[int, Any] = {}
         self._leaving: Any = None
         self._lines: dict[str, Line[Standing]] = {}
@@ -211,9 +213,11 @@ class Driver(ABC):
         """Once a virtual second."""
         self._snapshot = snapshot
         self.engine.tick(self, now)
-        for standing in self._crowd:
-            if standing.deadline <= now:
-                self._leave(standing.request.id)
+        if now >= self._expires:
+            for standing in self._crowd:
+                if standing.deadline <= now:
+                    self._leave(standing.request.id)
+            self._expires = min([standing.deadline for standing in self._crowd], default=inf)
         self._stirred |= dict.fromkeys(name for name, line in self._lines.items() if line)  # tokens and pauses end
         self._stirred_machines = True  # they come and go
 
@@ -345,6 +349,7 @@ class Driver(ABC):
         request = standing.request
         if request.id not in self._standing:
             self._standing[request.id] = standing
+            self._expires = min(self._expires, standing.deadline)
             for least in self._crowd.enter(standing):
                 self._leave(least.request.id)
                 if least is standing:

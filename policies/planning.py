@@ -191,10 +191,9 @@ def _look(
         if slack < SURELY * expected:
             cost += late * forecast.above(expected, slack)
         resource, rate = used[row.shared]
-        use = (cost, resource, expected, rate)
-        uses.append(use)
+        uses.append((cost, resource, expected, rate))
         rows.append(row)
-        dearest = scarcity.total(use, highest)
+        dearest = cost + highest[resource] * expected + highest[rate]
         if dearest < least:
             least, most = dearest, scarcity.beside(dearest)
     # Not to serve is the alternative only where every offer has become far dearer than it is by itself.

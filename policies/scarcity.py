@@ -82,12 +82,6 @@ Use: TypeAlias = tuple[float, int, float, int]
 how many seconds; the index of what it uses one of. An index of -1 stands for nothing that is scarce."""
 
 
-def total(use: Use, values: Sequence[float]) -> float:
-    """What it costs where a unit of each scarce thing is worth so much; the last value, of nothing, is 0."""
-    cost, resource, seconds, rate = use
-    return cost + values[resource] * seconds + values[rate]
-
-
 class Kind:
     """A kind of call, and where the bids have it go."""
 
@@ -96,7 +90,7 @@ class Kind:
     def __init__(self, rate: float, outside: float, uses: Sequence[Use]) -> None:
         """`outside`: nano-dollars of not serving it at all."""
         self.rate, self.outside, self.uses = rate, outside, uses
-        self.indices = frozenset([index for use in uses for index in use[1::2]])
+        self.indices = {use[1] for use in uses}.union([use[3] for use in uses])
         """The bids it depends on."""
         self.is_new = bool(uses)
         """Whether it was never spread."""

@@ -22,6 +22,12 @@ kinds = st.builds(
 bids = st.lists(st.tuples(st.floats(0.0, 50e6), st.floats(0.0, 10.0)), min_size=PLACES, max_size=PLACES)
 
 
+def total(use: scarcity.Use, values: list[float]) -> float:
+    """What a use costs where a unit of each scarce thing is worth so much; the last value, of nothing, is 0."""
+    cost, resource, seconds, rate = use
+    return cost + values[resource] * seconds + values[rate]
+
+
 def bids_of(facts: list[tuple[float, float]]) -> list[Bid]:
     made = []
     for value, room in facts:
@@ -47,7 +53,7 @@ def test_offers_dearer_than_another_at_any_bid_do_not_change_the_plan(
     most = scarcity.highest(part)
     kept = []
     for kind in kinds:
-        bound = scarcity.beside(min(scarcity.total(use, most) for use in kind.uses))
+        bound = scarcity.beside(min(total(use, most) for use in kind.uses))
         kept.append(Kind(kind.rate, kind.outside, [use for use in kind.uses if use[0] < bound]))
     scarcity.plan(kinds, whole)
     scarcity.plan(kept, part)

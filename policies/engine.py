@@ -83,7 +83,10 @@ class CostEngine:
         *,
         thorough: bool = True,
     ) -> None:
-        """`thorough`: decisions list every candidate; else dear ones are left out, for drivers that keep none."""
+        """`thorough`: decisions list every candidate; else those too dear or too late to be chosen are left out.
+
+        That is for drivers that keep no decisions.
+        """
         self.policy = policy
         self._offers = offers
         self._thorough = thorough

@@ -34,6 +34,7 @@ NANO = 1e9
 MP = 1 << 20
 _ASKS_KEPT = 512
 _NO_WORK_S = 1e-6
+"""Of work that is queued; the harness adds and takes, so a trace is left."""
 _until = itemgetter(1)
 TIERS = {1: Tier.PREVIEW, 2: Tier.STANDARD, 3: Tier.EXPORT, 4: Tier.EXPORT}
 INTENTS = {1: "draft", 2: "standard", 3: "export", 4: "export"}

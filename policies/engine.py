@@ -42,6 +42,7 @@ from policies.types import (
     Decision,
     Event,
     InLine,
+    Live,
     Machines,
     Offer,
     OfferId,
@@ -53,10 +54,6 @@ from policies.types import (
 )
 
 _SILENCES = 3
-_FAR = 1.4
-"""A bid that a plan has moved by more than so many times has not found its price yet..."""
-_HASTE = 0.1
-"""...and the next plan comes after this share of the usual time: a crowd that comes at once cannot wait for it."""
 _WEIGHTS_KEPT = 1024
 _HEDGES_KEPT_S = 600.0
 _HEDGES_FREE = 20.0
@@ -97,7 +94,6 @@ class CostEngine:
         self._ticked: float | None = None
         self._began: float | None = None
         self._planned = -inf
-        self._seeking = False
         self._stamps = count(1)
         self._weights: dict[Worth, Scales] = {}
         self._placed = Placed()
@@ -196,29 +192,28 @@ class CostEngine:
         brief, weights = not self._thorough, self._weigh_by(ask.worth)
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        running, stake = self._under_way(ask, now) if ask.live else ((), inf)
+        running = tuple([self._running(each, ask, now) for each in ask.live if each.offer in self._sellers])
+        stake = self._stake(running, ask, now) if brief and running else inf
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
-        weighed, seen, rejected = survey.over(slate, self._sellers, weights, brief=brief, stake=stake)
+        weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, stake=stake)
         first = weighed[0].seen.blocked if weighed and not survey.left_out else None
         panic = isinstance(first, Rejection) and first.code == "breaker" and self._hopeless(weighed, ask, now)
         if panic:
             # Failing breakers are all that stands in the way, and a bad chance is better than none.
-            weighed, seen, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
+            weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, despite_failures=True)
         if ask.constraints.bars:
             rejected = (*self._slates.barred(ask).rejections, *rejected)
-        fastest, all_seen = slate.fastest(now), tuple(seen)
-        picture = Picture(ask, now, reason, view.prices, all_seen, rejected, running, None, panic, fastest, budget)
-        return picture, weighed
+        seen = tuple([each.seen for each in weighed])
+        return (
+            Picture(ask, now, reason, view.prices, seen, rejected, running, None, panic, slate.fastest(now), budget),
+            weighed,
+        )
 
-    def _under_way(self, ask: Ask, now: float) -> tuple[tuple[Running, ...], float]:
-        """The orders of a part that are under way, and the nano-dollars that another beside them may cost at most."""
-        known = [live for live in ask.live if live.offer in self._sellers]
-        running = tuple([self._running(live.offer, live.since, ask, now) for live in known])
-        if not running:
-            return running, inf
+    def _stake(self, running: Sequence[Running], ask: Ask, now: float) -> float:
+        """Nano-dollars that an order beside those under way may cost at most."""
         slack = ask.arrived + ask.constraints.slo - now
         stake = hedging.at_stake(running, ask.worth, slack, self.policy.punctuality)
-        return running, stake + hedging.lost(ask.worth, slack)
+        return stake + hedging.already_lost(ask.worth, slack)
 
     def _weigh_by(self, worth: Worth) -> Scales:
         """The scorers, made for what an ask is worth."""
@@ -289,11 +284,10 @@ class CostEngine:
         self._placed.orders *= kept
         self._placed.hedges *= kept
         every = self.policy.scarcity.every
-        if every > 0.0 and now - self._planned >= (_HASTE * every if self._seeking else every):
+        if every > 0.0 and now - self._planned >= self._planner.pause(every):
             slates, sellers = self._slates.kinds.values(), self._sellers.values()
             elapsed, age = now - self._planned, now - self._began
-            far = self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
-            self._seeking = far > _FAR
+            self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
             self._planned = now
 
     def _notice_silence(self, now: float) -> None:
@@ -338,14 +332,16 @@ class CostEngine:
         why = exhausted(ask.tried, self.policy.fallback)
         return None if why is None else Rejection(offer=ask.tried[-1].offer, code="tried", reason=why)
 
-    def _running(self, name: OfferId, since: float, ask: Ask, now: float) -> Running:
-        seller, wishes = self._sellers[name], ask.constraints
-        request = wishes.asked(name, ask.request)
+    def _running(self, live: Live, ask: Ask, now: float) -> Running:
+        seller, wishes = self._sellers[live.offer], ask.constraints
+        request = wishes.asked(live.offer, ask.request)
         amount = seller.work_of(request.width * request.height, request.count, request.steps)
         slack, left = ask.arrived + wishes.slo - now, ask.arrived + wishes.deadline - now
-        expected = seller.forecast.expected(amount) + seller.cold_s(since)
-        silent = seller.account.open_until > now and seller.ok_at < since
-        return hedging.running(seller.offer.account, seller.forecast, expected, now - since, slack, left, silent=silent)
+        expected = seller.forecast.expected(amount) + seller.cold_s(live.since)
+        silent = seller.account.open_until > now and seller.ok_at < live.since
+        return hedging.running(
+            seller.offer.account, seller.forecast, expected, now - live.since, slack, left, silent=silent
+        )
 
 
 def _limit(capacity: Capacity) -> Limit | None:

@@ -55,7 +55,7 @@ def at_stake(running: Sequence[Running], worth: Worth, slack: float, punctuality
     return late + lost * max(worth.failure - worth.late, 0.0)
 
 
-def lost(worth: Worth, slack: float) -> int:
+def already_lost(worth: Worth, slack: float) -> int:
     """Nano-dollars that the seconds beyond the objective have cost already, whoever draws."""
     return int(worth.late_second * max(-slack, 0.0))
 

@@ -164,7 +164,7 @@ def _second(picture: Picture, policy: Policy, ready: list[Weighed]) -> Submit | 
         stake = hedging.at_stake(picture.running, ask.worth, slack, policy.punctuality)
         accounts = {each.account for each in ask.live} | {each.account for each in ask.tried}
         used = 1.0 - policy.hedging.below
-        lost = hedging.lost(ask.worth, slack)
+        lost = hedging.already_lost(ask.worth, slack)
         for each in ready:
             seen = each.seen
             if seen.account in accounts or seen.share_left < used:

@@ -115,9 +115,7 @@ class LatencyForecast:
 
     def of(self, amount: float) -> tuple[float, float, float, float]:
         """`seconds` of orders of this size."""
-        # `expected` and `seconds`, written out: forecasts are read anew for every order that ends.
-        expected = self.typical_s * amount * exp(self._drift + self._offsets.get(_bucket(amount), 0.0))
-        return expected, expected * self.ratio_p50, expected * self.ratio_p95, expected * self.ratio_hedge
+        return self.seconds(self.expected(amount))
 
     def seconds(self, expected: float) -> tuple[float, float, float, float]:
         """`expected`, half, nearly all (p95) and `hedge_at` of such orders are done within so many seconds."""
@@ -135,13 +133,7 @@ class LatencyForecast:
 
     def above(self, expected: float, seconds: float) -> float:
         """Probability that an order with this `expected` takes longer than `seconds`."""
-        # `_first_bin_above`, written out: most that is asked of a forecast is this.
-        if seconds <= 0.0:
-            return self._above[0]
-        place = (log2(seconds / expected) + _OCTAVES_BELOW) * _BINS_PER_OCTAVE + 0.5
-        if place <= 0.0:
-            return self._above[0]
-        return self._above[int(place)] if place < _BINS else 0.0
+        return self._above[_first_bin_above(expected, seconds)]
 
     def late(self, expected: float, slack: float) -> tuple[float, float]:
         """`above` and `lateness` at once, for the hot path."""

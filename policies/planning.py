@@ -22,6 +22,10 @@ _SMALL = 0.02
 _TURNS = 4
 """Small kinds are looked at anew in turn, one in so many at each plan, for looking takes longest. Where those that
 bring more were looked at in turn as well, more calls of a crowd that came at once were late."""
+_FAR = 1.4
+"""A bid that a plan has moved by more than so many times has not found its price yet..."""
+_HASTE = 0.1
+"""...and the next plan comes after this share of the usual time: a crowd that comes at once cannot wait for it."""
 
 
 class Planned(NamedTuple):
@@ -35,7 +39,7 @@ class Planned(NamedTuple):
 class Planner:
     """What is scarce, and what a unit of it is worth."""
 
-    __slots__ = ("_closed", "_planned", "_turn", "bids", "lanes", "limits", "purses")
+    __slots__ = ("_closed", "_planned", "_seeking", "_turn", "bids", "lanes", "limits", "purses")
 
     def __init__(self) -> None:
         self.limits: dict[CapacityId, Limit] = {}
@@ -45,7 +49,13 @@ class Planner:
         """Own machines -> model -> how many of them it should have."""
         self._planned: dict[Demand, Planned] = {}
         self._turn = 0
+        self._seeking = False
+        """Whether the last plan left prices that have not been found."""
         self._closed: Sequence[bool] = ()
+
+    def pause(self, every: float) -> float:
+        """Seconds from the last plan to the next, where there is usually one `every` so often."""
+        return _HASTE * every if self._seeking else every
 
     def plan(
         self,
@@ -57,11 +67,8 @@ class Planner:
         elapsed: float,
         age: float,
         now: float,
-    ) -> float:
-        """Move every bid; answers how many times the one that has moved furthest is more, or less, than before.
-
-        `elapsed`: seconds since the last plan; `age`: since anything has been counted.
-        """
+    ) -> None:
+        """Move every bid. `elapsed`: seconds since the last plan; `age`: since anything has been counted."""
         terms, sharing = policy.scarcity, list(dict.fromkeys([seller.shared for seller in sellers]))
         places = {name: place for place, name in enumerate(self.bids)}
         used = {shared: _used(shared, places) for shared in sharing}
@@ -72,7 +79,7 @@ class Planner:
         self._note_closed(sellers, now)
         demands = self._average(slates, terms, elapsed, age)
         kinds, settled = self._kinds_of(demands, used, now)
-        far = scarcity.plan(kinds, list(self.bids.values()), settled)
+        self._seeking = scarcity.plan(kinds, list(self.bids.values()), settled) > _FAR
         for capacity, machines in pools.items():
             if machines is not None:
                 self._share_machines(capacity, places[capacity], machines)
@@ -80,7 +87,6 @@ class Planner:
             if shared.machines is None:
                 shared.bid_slot = self.bids[shared.slots[0]].value if shared.slots else 0.0
             shared.bid_order = sum([self.bids[name].value for name, _ in shared.rates])
-        return far
 
     def _average(
         self, slates: Iterable[Slate], terms: Scarcity, elapsed: float, age: float

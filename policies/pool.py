@@ -137,7 +137,7 @@ def outlook(
     for machine in machines.up:
         left = machine.free_at - now if machine.free_at > now else 0.0
         (own if machine.model == model or machine.model is None else others).append(left)
-    if len(own) > 1 and len(own) > lanes.get(model, 0) and _owes_one(machines, model, lanes):
+    if len(own) > 1 and _owes_one(machines, model, lanes):
         own.remove(min(own))  # the next machine free is for a model that has too few
     swapping = not own
     if swapping:

@@ -90,7 +90,7 @@ class Kind:
     def __init__(self, rate: float, outside: float, uses: Sequence[Use]) -> None:
         """`outside`: nano-dollars of not serving it at all."""
         self.rate, self.outside, self.uses = rate, outside, uses
-        self.indices = {use[1] for use in uses}.union([use[3] for use in uses])
+        self.indices = {use[1] for use in uses} | {use[3] for use in uses}
         """The bids it depends on."""
         self.is_new = bool(uses)
         """Whether it was never spread."""

@@ -91,8 +91,8 @@ class Survey:
         brief: bool,
         stake: float = inf,
         despite_failures: bool = False,
-    ) -> tuple[list[Weighed], list[Seen], tuple[Rejection, ...]]:
-        """Every offer that may serve, now or later, weighed and as it is seen; and the objections to the others.
+    ) -> tuple[list[Weighed], tuple[Rejection, ...]]:
+        """Every offer that may serve, now or later; and the objections to the others.
 
         `brief`: those may be left out whose price and lateness alone are more than another offer costs in all; or,
         beside an order that is under way, more than the `stake`: nano-dollars that a second one could save.
@@ -107,7 +107,6 @@ class Survey:
         self._best = best = inf
         self._despite_failures = despite_failures
         weighed: list[Weighed] = []
-        every: list[Seen] = []
         self._rejected = rejected = []
         for row in slate.rows:
             if brief and row.steady:
@@ -121,7 +120,6 @@ class Survey:
             seen = self._see(row)
             if seen is None:
                 continue
-            every.append(seen)
             if value:  # as `weigh` would, whose call is most of it
                 total, scores = weights(seen)
                 each = Weighed(0, 0.0, total, row.name, scores, seen, row.offer)
@@ -131,7 +129,7 @@ class Survey:
             weighed.append(each)
             if total < best and seen.blocked is None:
                 self._best = best = total
-        return weighed, every, (*slate.rejected, *rejected) if rejected else slate.rejected
+        return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
 
     def _is_dear(self, row: Row, spare: float, slope: float) -> bool:
         """Whether an offer is so likely to be late, at nano-dollars of `slope`, that no more than `spare` is left."""

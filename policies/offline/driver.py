@@ -128,8 +128,6 @@ class Driver(ABC):
         """By model."""
         self._machines: dict[str, str] = {}
         """Model -> the capacity that its machines are of."""
-        self._pools: set[str] = set()
-        """Capacities that are machines somebody has waited for."""
         self._asking = 0.0
         self._stirred: dict[str, None] = {}
         """Capacities of which something may have come free."""
@@ -147,7 +145,7 @@ class Driver(ABC):
     def decide(self, r: Any, s: Any, now: float, reason: Reason) -> Decision:
         """Ask the engine and say its answer in the simulator's words."""
         self._snapshot = s
-        if (self._sent_away and self._sent_away.pop(r.id, None) is not None) or r is self._leaving:
+        if self._sent_away.pop(r.id, None) is not None or r is self._leaving:
             return Decision(drop=True)
         standing = self._standing.get(r.id)
         if standing is not None:
@@ -180,7 +178,7 @@ class Driver(ABC):
             return
         offer = self._offers[event.endpoint]
         for name in offer.capacities:
-            if name in self._pools:
+            if name in self._machines.values():
                 self._stirred_machines = True
             elif self._lines.get(name):
                 self._stirred[name] = None
@@ -243,32 +241,19 @@ class Driver(ABC):
         """The first of those who wait for machines of a model, once there is one to be had."""
         if not self._stirred_machines:
             return None
-        known: Machines | None = None
-        idle: Sequence[Machine] = ()
-        looked_at = ""
         for model, held in self._machine_lines.items():
-            capacity = self._machines.get(model, "")
-            if not held or not capacity:
-                continue
-            if capacity != looked_at:
-                known, looked_at = self.machines(capacity), capacity
-                idle = [each for each in known.up if each.free_at <= now] if known is not None else ()
-            first = self._next_for(model, held, capacity, known, idle, now) if known is not None and idle else None
+            first = self._next_for(model, held, now) if held else None
             if first is not None:
                 return first.request
         self._stirred_machines = False
         return None
 
-    def _next_for(
-        self,
-        model: str,
-        held: Held[Standing],
-        capacity: str,
-        known: Machines,
-        idle: Sequence[Machine],
-        now: float,
-    ) -> Standing | None:
-        """Who is to be asked about machines of a capacity, some of which are idle."""
+    def _next_for(self, model: str, held: Held[Standing], now: float) -> Standing | None:
+        """Who of a line is to be asked about the machines that are idle now."""
+        capacity = self._machines.get(model)
+        known = None if capacity is None else self.machines(capacity)
+        if capacity is None or known is None or not (idle := _idle(known, now)):
+            return None
         while (first := held.first(self.engine.bids()[capacity].value)) is not None and first.part is not None:
             if self._offered.get(model) == (first, idle):
                 return None
@@ -314,10 +299,7 @@ class Driver(ABC):
     def in_flight(self, capacity: str) -> int:
         """Orders in flight."""
         index = self._accounts.get(capacity)
-        if index is None:
-            return 0
-        busy: int = self._snapshot.inflight[index]
-        return busy
+        return 0 if index is None else int(self._snapshot.inflight[index])
 
     def waiting(self, capacity: str) -> int:
         """Requests held for want of a capacity that go before the one that is decided about."""
@@ -367,7 +349,6 @@ class Driver(ABC):
             standing.part, model = move.line, move.line.model
             if move.capacity is not None:
                 self._machines[model] = move.capacity
-                self._pools.add(move.capacity)
             held = self._machine_lines.get(model)
             if held is None:
                 held = self._machine_lines[model] = Held()
@@ -407,7 +388,7 @@ class Driver(ABC):
         look = self.engine.outlook(capacity, part, known, now)
         if look is None or not look.place:
             return inf if look is None else look.wait_s
-        idle = [each for each in known.up if each.free_at <= now]
+        idle = _idle(known, now)
         if self._offered.get(part.model) == (standing, idle):
             return _NEAR_S
         self._offered[part.model] = (standing, idle)
@@ -439,3 +420,8 @@ class Driver(ABC):
             self._step_out(standing)
             del self._standing[request]
             self._crowd.leave(standing)
+
+
+def _idle(known: Machines, now: float) -> Sequence[Machine]:
+    """The machines that have nothing to do."""
+    return [each for each in known.up if each.free_at <= now]

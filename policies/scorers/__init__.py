@@ -29,22 +29,17 @@ SCORERS: Mapping[str, Scorer] = {name: module.scorer for name, module in zip(SCO
 def scales(worth: Worth, policy: Policy) -> Scales:
     """Weigh an offer: its total, and what every scorer says, in the order of `SCORED`.
 
-    Only those are asked that have something to say. Failure, lateness and crowding, of which there is much to say, are
-    written out here once more: calls to them were a twentieth of the dearest decision.
+    Only those are asked that have something to say. Lateness and crowding are written out here once more: where every
+    account is nearly full both speak of every offer, and calls to them were a twentieth of the dearest decision.
     """
-    of_price, _, _, _, of_slots, of_rate, of_prepaid, of_machine = [make(worth, policy) for make in SCORERS.values()]
+    of_price, _, of_reliability, _, of_slots, of_rate, of_prepaid, of_machine = [
+        make(worth, policy) for make in SCORERS.values()
+    ]
     of_late, of_second = latency.terms(worth, policy)
-    of_miss, of_delay, of_failure, of_error = reliability.terms(worth, policy)
     scarce_below, last_slot = load.terms(policy)
 
     def weights(seen: Seen) -> tuple[int, tuple[int, ...]]:
-        loss = of_delay * seen.expected_s
-        if seen.late_again > seen.late:
-            loss = of_miss * (seen.late_again - seen.late) + loss
-        loss = seen.error_rate * (of_error + loss)
-        is_whole = seen.bias == 1.0 and seen.counted == 1.0 and seen.free_price < 0.0
-        paid = seen.quote.amount if is_whole else of_price(seen)
-        risk = floor(loss + seen.too_late * of_failure if seen.too_late else loss)
+        paid, risk = of_price(seen), of_reliability(seen)
         late = crowd = slots = rate = prepaid = machine = 0
         total = paid + risk
         if seen.late or seen.wait_s:

@@ -10,20 +10,11 @@ from policies.policy import Policy
 from policies.types import Worth
 
 
-def terms(worth: Worth, policy: Policy) -> tuple[float, float, float, float]:
-    """Nano-dollars for a late answer, a second of it, none at all, and what an error costs whoever fails."""
-    failure = float(worth.failure)
-    return (
-        float(worth.late),
-        float(worth.late_second),
-        failure,
-        policy.fallback.retry + policy.fallback.recurs * failure,
-    )
-
-
 def scorer(worth: Worth, policy: Policy) -> Callable[[Seen], int]:
     """Price an error, which another order may still make good, and an answer after the deadline, which nothing does."""
-    late, second, failure, again = terms(worth, policy)
+    late, second, failure = float(worth.late), float(worth.late_second), float(worth.failure)
+    again = policy.fallback.retry + policy.fallback.recurs * failure
+    """What an error costs whoever fails."""
 
     def score(seen: Seen) -> int:
         loss = seen.error_rate * (again + second * seen.expected_s)

@@ -21,7 +21,6 @@ from policies.types import (
     Capacity,
     Constraints,
     Live,
-    Machine,
     Machines,
     Offer,
     Tier,
@@ -91,7 +90,7 @@ class PixelgatePolicy(Driver):
         if snapshot.pool_backlog + snapshot.pool_batch_backlog > _NO_WORK_S:
             for (model, _), seconds in snapshot.pool_queue.items():
                 queued[model] = queued.get(model, 0.0) + seconds
-        return Machines([Machine(model, until) for model, until in known], queued, self._machine_lines)
+        return Machines(known, queued, self._machine_lines)
 
     def ask_of(self, request: Any, tried: tuple[Tried, ...], live: tuple[Live, ...]) -> Ask:
         """What a request of the harness asks for: the same each time, but for what became of it."""

@@ -10,7 +10,7 @@ observations) come from the routing study behind this gateway, where they were t
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import erf, exp, exp2, inf, log, log2, sqrt
@@ -113,14 +113,6 @@ class LatencyForecast:
         learned = exp(self._drift + self._offsets.get(_bucket(amount), 0.0))
         return self.typical_s * amount * learned
 
-    def of(self, amount: float) -> tuple[float, float, float, float]:
-        """`seconds` of orders of this size."""
-        return self.seconds(self.expected(amount))
-
-    def seconds(self, expected: float) -> tuple[float, float, float, float]:
-        """`expected`, half, nearly all (p95) and `hedge_at` of such orders are done within so many seconds."""
-        return expected, expected * self.ratio_p50, expected * self.ratio_p95, expected * self.ratio_hedge
-
     def p(self, amount: float, quantile: float) -> float:
         """Seconds within which a share of such orders is done."""
         return self.expected(amount) * self.ratio(quantile)
@@ -133,18 +125,17 @@ class LatencyForecast:
 
     def above(self, expected: float, seconds: float) -> float:
         """Probability that an order with this `expected` takes longer than `seconds`."""
-        return self._above[_first_bin_above(expected, seconds)]
+        return self._above[bisect_right(_CENTRES, seconds / expected)]
 
     def late(self, expected: float, slack: float) -> tuple[float, float]:
         """`above` and `lateness` at once, for the hot path."""
-        first = _first_bin_above(expected, slack)
+        first = bisect_right(_CENTRES, slack / expected)
         above = self._above[first]
         return above, expected * self._mean_above[first] - slack * above
 
     def lateness(self, expected: float, slack: float) -> float:
         """Mean seconds that an order with this `expected` ends after `slack` (0 for those that end before)."""
-        first = _first_bin_above(expected, slack)
-        return expected * self._mean_above[first] - slack * self._above[first]
+        return self.late(expected, slack)[1]
 
     def observe(self, amount: float, seconds: float, now: float, cold_s: float = 0.0) -> None:
         """Learn from an order that took `seconds`, or, for a timeout, at least so long; `cold_s` of them expected."""
@@ -231,16 +222,6 @@ def _negative(value: float) -> float:
 def _bucket(amount: float) -> int:
     """Half an octave of work; there are few amounts, and every forecast asks."""
     return round(2.0 * log2(amount))
-
-
-def _first_bin_above(expected: float, seconds: float) -> int:
-    """Index of the first bin whose centre lies above `seconds`; `_BINS` when none does."""
-    if seconds <= 0.0:
-        return 0
-    place = (log2(seconds / expected) + _OCTAVES_BELOW) * _BINS_PER_OCTAVE + 0.5
-    if place <= 0.0:
-        return 0
-    return int(place) if place < _BINS else _BINS
 
 
 def _prior() -> tuple[float, ...]:

@@ -128,24 +128,34 @@ class Planner:
         scarce = any(bid.value for bid in self.bids.values())
         few = _SMALL * sum([demand.rate for _, demand in demands]) if scarce else inf
         highest = scarcity.highest(self.bids.values())
-        offers: dict[Slate, Sequence[tuple[float, Row]]] = {}
         moving: list[Kind] = []
         settled: list[Kind] = []
         for place, (slate, demand) in enumerate(demands):
             is_small, planned = demand.rate < few, before.get(demand)
             has_turn = not is_small or (self._turn + place) % _TURNS == 0
             if planned is None or planned.slate is not slate or has_turn:
-                if slate not in offers:
-                    offers[slate] = self._offered(slate, now)
-                planned = _look(slate, demand, offers[slate], used, highest)
+                planned = self._look(slate, demand, used, highest, now)
             (settled if is_small and not planned.kind.is_new else moving).append(planned.kind)
             planned.kind.rate = demand.rate
             self._planned[demand] = planned
         return moving, settled
 
-    def _offered(self, slate: Slate, now: float) -> list[tuple[float, Row]]:
-        """The offers that are not left alone, and what each costs but for lateness and bids."""
-        offered = []
+    def _look(
+        self,
+        slate: Slate,
+        demand: Demand,
+        used: Mapping[Shared, tuple[int, int]],
+        highest: Sequence[float],
+        now: float,
+    ) -> Planned:
+        """A kind of call for the plan, and the offer behind each of its uses: those that are not left alone.
+
+        Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
+        """
+        uses: list[scarcity.Use] = []
+        rows: list[Row] = []
+        slack, late = demand.slack, demand.worth_late
+        least = most = inf
         for row in slate.rows:
             seller, shared = row.seller, row.shared
             if seller.account.open_until > now or seller.breaker.open_until > now:
@@ -156,8 +166,21 @@ class Planner:
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
-            offered.append((cost, row))
-        return offered
+            if cost >= most:
+                continue
+            forecast = seller.forecast
+            expected = row.expected if row.version == forecast.version else row.forecast()
+            if slack < SURELY * expected:
+                cost += late * forecast.above(expected, slack)
+            resource, rate = used[shared]
+            uses.append((cost, resource, expected, rate))
+            rows.append(row)
+            dearest = cost + highest[resource] * expected + highest[rate]
+            if dearest < least:
+                least, most = dearest, scarcity.beside(dearest)
+        # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
+        alone = min([cost for cost, *_ in uses], default=0.0)
+        return Planned(slate, rows, Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses))
 
     def _share_machines(self, capacity: CapacityId, place: int, machines: Machines) -> None:
         """How many machines of a pool each model should have, by what the plan places there."""
@@ -170,41 +193,8 @@ class Planner:
                 if resource == place:
                     model = rows[at].seller.offer.model
                     loads[model] = loads.get(model, 0.0) + kind.rate * share * seconds
-        loaded = Counter(machine.model for machine in machines.up if machine.model is not None)
+        loaded = Counter([model for model, _ in machines.up if model is not None])
         self.lanes[capacity] = pool.lanes(loads, loaded, len(machines.up))
-
-
-def _look(
-    slate: Slate,
-    demand: Demand,
-    offered: Iterable[tuple[float, Row]],
-    used: Mapping[Shared, tuple[int, int]],
-    highest: Sequence[float],
-) -> Planned:
-    """A kind of call for the plan, and the offer behind each of its uses.
-
-    Offers that cost more than another whatever the plan makes of the bids, which can be `highest`, are left out.
-    """
-    uses: list[scarcity.Use] = []
-    rows: list[Row] = []
-    slack, late = demand.slack, demand.worth_late
-    least = most = inf
-    for price, row in offered:
-        if price >= most:
-            continue
-        cost, forecast = price, row.seller.forecast
-        expected = row.seconds[0] if row.version == forecast.version else row.forecast()[0]
-        if slack < SURELY * expected:
-            cost += late * forecast.above(expected, slack)
-        resource, rate = used[row.shared]
-        uses.append((cost, resource, expected, rate))
-        rows.append(row)
-        dearest = cost + highest[resource] * expected + highest[rate]
-        if dearest < least:
-            least, most = dearest, scarcity.beside(dearest)
-    # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
-    alone = min([cost for cost, *_ in uses], default=0.0)
-    return Planned(slate, rows, Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses))
 
 
 def _used(shared: Shared, places: Mapping[CapacityId, int]) -> tuple[int, int]:

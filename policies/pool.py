@@ -134,10 +134,13 @@ def outlook(
     model = wish.model
     own: list[float] = []
     others: list[float] = []
-    for machine in machines.up:
-        left = machine.free_at - now if machine.free_at > now else 0.0
-        (own if machine.model == model or machine.model is None else others).append(left)
-    if len(own) > 1 and _owes_one(machines, model, lanes):
+    for loaded, free_at in machines.up:
+        left = free_at - now if free_at > now else 0.0
+        if loaded == model or loaded is None:
+            own.append(left)
+        else:
+            others.append(left)
+    if len(own) > 1 and len(own) > lanes.get(model, 0) and _owes_one(machines, model, lanes):
         own.remove(min(own))  # the next machine free is for a model that has too few
     swapping = not own
     if swapping:
@@ -165,7 +168,7 @@ def outlook(
 
 def _owes_one(machines: Machines, model: str, lanes: Mapping[str, int]) -> bool:
     """Whether a model has more machines than it should, and another fewer."""
-    loaded = [machine.model for machine in machines.up]
+    loaded = [each for each, _ in machines.up]
     if loaded.count(model) <= lanes.get(model, 0):
         return False
     return any(wanted > loaded.count(other) for other, wanted in lanes.items() if other != model)

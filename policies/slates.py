@@ -34,13 +34,13 @@ class Row:
         "account",
         "amount",
         "counted",
+        "expected",
         "floor",
         "kept",
         "name",
         "offer",
         "plain",
         "quote",
-        "seconds",
         "seller",
         "shared",
         "steady",
@@ -64,16 +64,16 @@ class Row:
         self.steady = not (self.timed or self.shared.purses)
         """Never costs less than `floor`."""
         self.version = -1
-        """The forecast that `seconds` were read from; those of another version have to be read again."""
-        self.seconds = (0.0, 0.0, 0.0, 0.0)
+        """The forecast that `expected` was read from; that of another version has to be read again."""
+        self.expected = 0.0
 
-    def forecast(self) -> tuple[float, float, float, float]:
-        """Seconds an order will take: the middle of the forecast, p50, p95, and when to look at it again."""
+    def forecast(self) -> float:
+        """Seconds that the middle of the forecast stands for."""
         forecast = self.seller.forecast
         if self.version != forecast.version:
-            self.seconds = forecast.of(self.amount)
+            self.expected = forecast.expected(self.amount)
             self.version = forecast.version
-        return self.seconds
+        return self.expected
 
 
 class Slate:
@@ -108,7 +108,7 @@ class Slate:
                     and seller.breaker.open_until == _CLOSED
                 ):
                     fresh = row.version == seller.forecast.version
-                    seconds = row.seconds[0] if fresh else row.forecast()[0]
+                    seconds = row.expected if fresh else row.forecast()
                     if seconds < quickest.get(row.account, inf):
                         quickest[row.account] = seconds
             self._fastest = tuple(sorted(quickest.items(), key=_seconds)[:2])

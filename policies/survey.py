@@ -134,9 +134,9 @@ class Survey:
     def _is_dear(self, row: Row, spare: float, slope: float) -> bool:
         """Whether an offer is so likely to be late, at nano-dollars of `slope`, that no more than `spare` is left."""
         slack = self._slack
-        if slack >= _SOON * row.seconds[0]:  # as it was forecast last
+        if slack >= _SOON * row.expected:  # as it was forecast last
             return False
-        return slope * row.seller.forecast.above(row.forecast()[0], slack) > spare + _ROUNDED
+        return slope * row.seller.forecast.above(row.forecast(), slack) > spare + _ROUNDED
 
     def _objection(self, row: Row, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
         """Why an offer may not serve this ask, though it may others like it."""
@@ -147,7 +147,7 @@ class Survey:
         if objected is None and (wishes.ceiling is not None or ask.budget_left is not None):
             objected = price_objection(offer, ask, row.quote)
         if objected is None and wishes.latency_ceiling is not None:
-            objected = latency_objection(offer, wishes.latency_ceiling, row.forecast()[2])
+            objected = latency_objection(offer, wishes.latency_ceiling, row.forecast() * row.seller.forecast.ratio_p95)
         return objected
 
     def _above_first(self, offer: Offer, sellers: Mapping[OfferId, Seller]) -> Rejection | None:
@@ -167,16 +167,17 @@ class Survey:
         None where it may not serve after all, which stands among the rejected then.
         """
         seller, shared, now = row.seller, row.shared, self._now
-        expected, p50, p95, hedge_s = row.seconds if row.version == seller.forecast.version else row.forecast()
-        if now - seller.used_at > COLD_AFTER_S and (cold_s := seller.cold.seconds(seller.idle(now))):
-            expected, p50, p95, hedge_s = seller.forecast.seconds(expected + cold_s)
+        forecast = seller.forecast
+        expected = row.expected if row.version == forecast.version else row.forecast()
+        if now - seller.used_at > COLD_AFTER_S:
+            expected += seller.cold.seconds(seller.idle(now))
         if shared.stamp != self._stamp:  # the limits of an account are read once, for all of its offers
             # There is room; or the last slots are kept for those in a hurry, who do not wait behind the others.
             head = self._reason == "room" or self._slack - expected <= self._patient
             shared.look(self._view, now, expected, self._reserve, head=head)
             shared.stamp = self._stamp
         if self._retried or not (row.plain and seller.account.passes and seller.breaker.passes):
-            return self._see_closely(row, (expected, p50, p95, hedge_s))
+            return self._see_closely(row, expected)
         room = _NOW
         if not shared.calm:
             if self._slack - expected > self._patient:
@@ -188,15 +189,16 @@ class Survey:
         if self._pressed - wait_s < SURELY * expected:
             late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
         return Seen(
-            row.name, row.account, row.quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s,
-            too_late, again, seller.risk, shared.left, shared.share, shared.bid_slot, shared.order_price, 0.0, -1.0,
-            0.0, 0.0, hedge_s, None, room.capacity, room.blocked, room.spare,
+            row.name, row.account, row.quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
+            expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, seller.risk, shared.left,
+            shared.share, shared.bid_slot, shared.order_price, 0.0, -1.0, 0.0, 0.0, expected * forecast.ratio_hedge,
+            None, room.capacity, room.blocked, room.spare,
         )  # fmt: skip
 
-    def _see_closely(self, row: Row, seconds: tuple[float, float, float, float]) -> Seen | None:
+    def _see_closely(self, row: Row, expected: float) -> Seen | None:
         """The same where anything stands in the way, or is not as it usually is."""
         seller, shared, quote, ask = row.seller, row.shared, row.quote, self._ask
-        expected, p50, p95, hedge_s = seconds
+        forecast = seller.forecast
         if row.timed:
             request = ask.constraints.asked(row.offer.id, ask.request)
             quote = quote_at(row.offer, request, revision=self._view.prices, expected_s=expected)
@@ -218,9 +220,10 @@ class Survey:
             late, late_s, again, too_late = self._lateness(seller, expected, wait_s)
         premium, free_price = shared.prepaid(ask.request.count) if shared.purses else (0.0, -1.0)
         return Seen(
-            row.name, row.account, quote, seller.bias, row.counted, expected, p50, p95, wait_s, late, late_s, too_late,
-            again, seller.risk, shared.left, shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price,
-            premium, free_price, machine_s, machine_price, hedge_s, line, room.capacity, room.blocked, room.spare,
+            row.name, row.account, quote, seller.bias, row.counted, expected, expected * forecast.ratio_p50,
+            expected * forecast.ratio_p95, wait_s, late, late_s, too_late, again, seller.risk, shared.left,
+            shared.share, 0.0 if machine_s else shared.bid_slot, shared.order_price, premium, free_price, machine_s,
+            machine_price, expected * forecast.ratio_hedge, line, room.capacity, room.blocked, room.spare,
         )  # fmt: skip
 
     def _lateness(self, seller: Seller, expected: float, wait_s: float) -> tuple[float, float, float, float]:

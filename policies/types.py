@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -249,7 +249,7 @@ class Ask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     live: tuple[Live, ...] = ()
 
 
-class Machine(Struct, frozen=True):
+class Machine(NamedTuple):
     """One GPU of our own that is up."""
 
     model: str | None
@@ -283,7 +283,8 @@ class MachineLine(Protocol):
 class Machines(Struct, frozen=True):
     """GPUs of our own, as the gateway knows them."""
 
-    up: Sequence[Machine]
+    up: Sequence[tuple[str | None, float]]
+    """As `Machine`; any pair will do."""
     queued: Mapping[str, float]
     """Model -> seconds of work ordered and not begun."""
     line: Mapping[str, MachineLine]

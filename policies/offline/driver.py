@@ -28,7 +28,6 @@ from policies.types import (
     EventKind,
     InLine,
     Live,
-    Machine,
     Machines,
     Offer,
     Reason,
@@ -133,7 +132,7 @@ class Driver(ABC):
         """Capacities of which something may have come free."""
         self._stirred_machines = False
         """Whether a machine may have come free, or who stands first in line for one has changed."""
-        self._offered: dict[str, tuple[Standing, Sequence[Machine]]] = {}
+        self._offered: dict[str, tuple[Standing, Sequence[tuple[str | None, float]]]] = {}
         """Model -> who was asked last, and about which machines that were idle then: it does not want these."""
         self._is_asked = False
         """Whether the simulator asks who is due."""
@@ -422,6 +421,6 @@ class Driver(ABC):
             self._crowd.leave(standing)
 
 
-def _idle(known: Machines, now: float) -> Sequence[Machine]:
+def _idle(known: Machines, now: float) -> Sequence[tuple[str | None, float]]:
     """The machines that have nothing to do."""
-    return [each for each in known.up if each.free_at <= now]
+    return [machine for machine in known.up if machine[1] <= now]

@@ -55,6 +55,8 @@ from policies.types import (
 
 _SILENCES = 3
 _WEIGHTS_KEPT = 1024
+_FADE_S = 5.0
+"""What is learned fades in minutes; it is told so often."""
 _HEDGES_KEPT_S = 600.0
 _HEDGES_FREE = 20.0
 
@@ -91,9 +93,8 @@ class CostEngine:
         self._accounts: dict[str, Breaker] = {}
         self._learned: dict[OfferId, Seller] = {}
         """Every offer there ever was: events may be about one that has left the catalogue, and may come back."""
-        self._ticked: float | None = None
         self._began: float | None = None
-        self._planned = -inf
+        self._faded = self._planned = -inf
         self._stamps = count(1)
         self._weights: dict[Worth, Scales] = {}
         self._placed = Placed()
@@ -269,26 +270,33 @@ class CostEngine:
             seller.account.undecided()
 
     def tick(self, view: View, now: float) -> None:
-        """Once a second: forget, notice silence, try lowered rates upwards; and plan when it is time."""
-        elapsed = 0.0 if self._ticked is None else max(now - self._ticked, 0.0)
-        self._ticked = now
+        """Once a second: notice silence, try lowered rates upwards; and forget and plan when it is time."""
         if self._began is None:
-            self._began = self._planned = now
+            self._began = self._faded = self._planned = now
         for limit in self._planner.limits.values():
             if isinstance(limit, RateLimit):
                 limit.recover(now)
         for seller in self._learned.values():
-            seller.tick(elapsed, now)
+            if seller.out:
+                seller.notice_overdue(now)
         self._notice_silence(now)
-        kept = exp(-elapsed / _HEDGES_KEPT_S)
-        self._placed.orders *= kept
-        self._placed.hedges *= kept
+        if now - self._faded >= _FADE_S:
+            self._fade(now - self._faded, now)
         every = self.policy.scarcity.every
         if every > 0.0 and now - self._planned >= self._planner.pause(every):
             slates, sellers = self._slates.kinds.values(), self._sellers.values()
             elapsed, age = now - self._planned, now - self._began
             self._planner.plan(slates, sellers, view, self.policy, elapsed=elapsed, age=age, now=now)
             self._planned = now
+
+    def _fade(self, elapsed: float, now: float) -> None:
+        """Forget a little of what was learned."""
+        self._faded = now
+        for seller in self._learned.values():
+            seller.fade(elapsed, now)
+        kept = exp(-elapsed / _HEDGES_KEPT_S)
+        self._placed.orders *= kept
+        self._placed.hedges *= kept
 
     def _notice_silence(self, now: float) -> None:
         """Leave an account alone that has answered nobody since several orders should long have ended."""

@@ -162,7 +162,7 @@ class Seller:
         """When it last had an order."""
         self.errors = ErrorRate()
         self.risk = self.errors.at(0.0)
-        """Probability that an order fails, as of the last event or tick."""
+        """Probability that an order fails, as of the last event, or a few seconds ago."""
         self.breaker = Breaker(policy.breaker, policy.breaker.failures)
         self.account = account
         self.shared = shared
@@ -311,11 +311,14 @@ class Seller:
         if not shared.limits:
             self.account.hold_off(until)
 
-    def tick(self, elapsed: float, now: float) -> None:
-        """Let what was learned fade where nothing is seen, and notice orders that should have ended."""
+    def fade(self, elapsed: float, now: float) -> None:
+        """Let what was learned fade where nothing is seen."""
         self.forecast.forget(elapsed, now)
         self.risk = self.errors.at(now)
-        if self.shared.machines is not None or not self.out:
+
+    def notice_overdue(self, now: float) -> None:
+        """Notice orders that should have ended."""
+        if self.shared.machines is not None:
             return
         late = [expected for sent, expected, _ in self.out if now - sent > _OVERDUE * expected + 0.5]
         if len(late) >= 3 and len(late) > 0.4 * len(self.out):

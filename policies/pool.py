@@ -20,6 +20,8 @@ from policies.types import InLine, Machines
 
 _IDLE_S = 1e-3
 _FAR_S = 600.0
+_LEFT_OVER_S = 1.0
+"""Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
 _CROWD = 64
 """Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
@@ -120,17 +122,34 @@ class Outlook(Struct, frozen=True, gc=False):
     """Seconds until its step begins."""
     place: bool
     """Whether to place it now."""
-    idle: int
-    """Machines of its model that have nothing to do."""
+    price: float
+    """Nano-dollars that a second of the machine costs: now, or in line for it, which takes nothing from anybody."""
 
 
 def outlook(
     machines: Machines, wish: InLine, now: float, bid: float, terms: Pool, lanes: Mapping[str, int]
 ) -> Outlook | None:
-    """Say when an order would begin; None where no machine is up.
+    """Say when an order would begin, and what a second then costs; None where no machine is up.
 
     `lanes` is how many machines each model should have; a model with fewer may take one over, for the time of a swap.
     """
+    found = _begins(machines, wish, now, bid, terms, lanes)
+    if found is None:
+        return None
+    wait_s, idle = found
+    if idle >= 0:
+        price = bid * share_of_bid(idle, wish.seconds, terms)
+        if bid <= wish.worth or price <= wish.worth:
+            return Outlook(wait_s, place=True, price=price)
+        # Others miss it more: this one takes what is left over, and such a moment may still come.
+        wait_s = max(wait_s, _LEFT_OVER_S) if idle else wait_s
+    return Outlook(wait_s, place=False, price=bid * terms.left_over)
+
+
+def _begins(
+    machines: Machines, wish: InLine, now: float, bid: float, terms: Pool, lanes: Mapping[str, int]
+) -> tuple[float, int] | None:
+    """Seconds until a step would begin, and how many machines are idle then; -1 where it is not to be placed yet."""
     model = wish.model
     own: list[float] = []
     others: list[float] = []
@@ -151,19 +170,19 @@ def outlook(
     line = machines.line.get(model)
     held = 0 if line is None else len(line)
     if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
-        return Outlook(min(own) + (queued + held * wish.seconds) / len(own), place=False, idle=0)
+        return min(own) + (queued + held * wish.seconds) / len(own), -1
     before = line.ahead(wish, bid) if line is not None and held else ()
     if queued <= 0.0 and not before:
         wait, idle = min(own), sum([left <= _IDLE_S for left in own])
     else:
         wait, idle = _behind(own, queued, before)
     if swapping:
-        return Outlook(wait, min(others) <= terms.lead, 0)
+        return wait, 0 if min(others) <= terms.lead else -1
     if wait > terms.lead and others and len(own) < lanes.get(model, 0):
         taken_over = _take_over(others, queued, len(own), wish.due - now - wish.seconds, terms)
         if taken_over is not None:
-            return Outlook(min(wait, taken_over), place=True, idle=0)
-    return Outlook(wait, wait <= terms.lead, idle)
+            return min(wait, taken_over), 0
+    return wait, idle if wait <= terms.lead else -1
 
 
 def _owes_one(machines: Machines, model: str, lanes: Mapping[str, int]) -> bool:

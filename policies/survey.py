@@ -19,8 +19,6 @@ from policies.slates import Row, Slate
 from policies.types import Ask, InLine, Offer, OfferId, Reason, Rejection, View
 
 _RISKY = 0.02
-_LEFT_OVER_S = 1.0
-"""Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
 _FAILS_AFTER = 0.6
 """Of its forecast: after so long an order usually fails that fails."""
 
@@ -288,14 +286,7 @@ class Survey:
         look = pool.outlook(machines, line, self._now, bid, terms, planner.lanes.get(capacity, {}))
         if look is None:
             return None
-        if look.place:
-            price = bid * pool.share_of_bid(look.idle, line.seconds, terms)
-            if bid <= line.worth or price <= line.worth:
-                return Room(look.wait_s), price
-            # Others miss it more: this one takes what is left over, and such a moment may still come.
-        bid *= terms.left_over  # standing in line takes nothing from anybody
-        wait_s = max(look.wait_s, _LEFT_OVER_S) if look.place and look.idle else look.wait_s
-        return Room(wait_s, capacity, "machine"), bid
+        return Room(look.wait_s) if look.place else Room(look.wait_s, capacity, "machine"), look.price
 
     def _paused(self, seller: Seller, room: Room) -> Room:
         """The room there is, or the pause that an offer has until then, whichever is longer."""

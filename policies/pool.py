@@ -22,6 +22,7 @@ _IDLE_S = 1e-3
 _FAR_S = 600.0
 _LEFT_OVER_S = 1.0
 """Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
+_MANY = 4
 _CROWD = 64
 """Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
@@ -35,8 +36,7 @@ class Held(Generic[WhoT]):
     """Those held at the gateway for machines of one model, in the order in which they go.
 
     Those for whom a second of a machine is worth its bid come before those who only take what is left over; among
-    equals, the one whose objective passes first. A bid moves every few seconds, and then they are parted anew; they
-    join, leave and are counted far more often.
+    equals, the one whose objective passes first. Where a bid has moved, those change sides for whom it is another case.
     """
 
     __slots__ = ("_bid", "_filling", "_worthy")
@@ -76,12 +76,18 @@ class Held(Generic[WhoT]):
         return self._filling if part.worth < self._bid else self._worthy
 
     def _part_by(self, bid: float) -> None:
-        if bid == self._bid:
+        if bid > self._bid:
+            source, target = self._worthy, self._filling
+            moving = [each for each in source.standing if each[0].worth < bid]
+        elif bid < self._bid:
+            source, target = self._filling, self._worthy
+            moving = [each for each in source.standing if each[0].worth >= bid]
+        else:
             return
         self._bid = bid
-        standing = sorted([*self._worthy.standing, *self._filling.standing], key=_due)
-        self._worthy = _ByDue([each for each in standing if each[0].worth >= bid])
-        self._filling = _ByDue([each for each in standing if each[0].worth < bid])
+        for part, who in moving:
+            source.remove(part, who)
+            target.add(part, who)
 
 
 class _ByDue(Generic[WhoT]):
@@ -89,10 +95,10 @@ class _ByDue(Generic[WhoT]):
 
     __slots__ = ("_due", "seconds", "standing")
 
-    def __init__(self, standing: Sequence[tuple[InLine, WhoT]] = ()) -> None:
-        self.standing = list(standing)
-        self.seconds = [part.seconds for part, _ in standing]
-        self._due = [part.due for part, _ in standing]
+    def __init__(self) -> None:
+        self.standing: list[tuple[InLine, WhoT]] = []
+        self.seconds: list[float] = []
+        self._due: list[float] = []
 
     def add(self, part: InLine, who: WhoT) -> None:
         at = bisect_right(self._due, part.due)
@@ -109,10 +115,6 @@ class _ByDue(Generic[WhoT]):
 
     def before(self, due: float) -> Sequence[float]:
         return self.seconds[: bisect_left(self._due, due)]
-
-
-def _due(standing: tuple[InLine, object]) -> float:
-    return standing[0].due
 
 
 class Outlook(Struct, frozen=True, gc=False):
@@ -208,6 +210,9 @@ def _take_over(others: list[float], queued: float, own: int, spare: float, terms
 
 def _behind(own: list[float], queued: float, before: Sequence[float]) -> tuple[float, int]:
     """Seconds until a machine is free for one who comes behind others, and how many are idle then still."""
+    if len(before) > _MANY * len(own):  # they even out; one step each is half done on average
+        work = sum(before)
+        return (sum(own) + queued + work - 0.5 * (len(own) - 1) * work / len(before)) / len(own), 0
     heapify(own)
     if queued > 0.0:
         heapreplace(own, own[0] + queued)

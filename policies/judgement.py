@@ -33,7 +33,7 @@ from policies.types import (
 
 LOOK_AGAIN_S = 1.0
 """A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
-_PATIENCE = 0.5
+_PATIENCE = 0.75
 """Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
 _PATIENT_AT_MOST_S = 10.0
 _PATIENT_FOR_MACHINES_S = 240.0

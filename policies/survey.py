@@ -103,12 +103,13 @@ class Survey:
         checked = capped or bool(ask.tried or ask.live)
         value = wishes.prefer == "value" and not wishes.order
         self._best = best = inf
+        most = stake if ask.live else inf
         self._despite_failures = despite_failures
         weighed: list[Weighed] = []
         self._rejected = rejected = []
         for row in slate.rows:
             if brief and row.steady:
-                spare = (stake if ask.live else best) - row.floor * row.seller.bias * row.counted
+                spare = most - row.floor * row.seller.bias * row.counted
                 if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
                     self.left_out = True
                     continue
@@ -127,6 +128,8 @@ class Survey:
             weighed.append(each)
             if total < best and seen.blocked is None:
                 self._best = best = total
+                if not ask.live:
+                    most = total
         return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
 
     def _is_dear(self, row: Row, spare: float, slope: float) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -54,6 +54,10 @@ EVENTS: Mapping[str, EventKind] = {
     "no_credit": "misconfigured",
     "cancelled": "cancelled",
 }
+
+
+Idle: TypeAlias = Sequence[tuple[str | None, float]]
+"""Machines that have nothing to do, as `policies.types.Machine`."""
 
 
 class Out(Struct, frozen=True, gc=False):
@@ -132,7 +136,7 @@ class Driver(ABC):
         """Capacities of which something may have come free."""
         self._stirred_machines = False
         """Whether a machine may have come free, or who stands first in line for one has changed."""
-        self._offered: dict[str, tuple[Standing, Sequence[tuple[str | None, float]]]] = {}
+        self._offered: dict[str, tuple[Standing, Idle]] = {}
         """Model -> who was asked last, and about which machines that were idle then: it does not want these."""
         self._is_asked = False
         """Whether the simulator asks who is due."""
@@ -240,19 +244,21 @@ class Driver(ABC):
         """The first of those who wait for machines of a model, once there is one to be had."""
         if not self._stirred_machines:
             return None
-        for model, held in self._machine_lines.items():
-            first = self._next_for(model, held, now) if held else None
-            if first is not None:
-                return first.request
+        for capacity in dict.fromkeys(self._machines.values()):
+            known = self.machines(capacity)
+            idle = [] if known is None else _idle(known, now)
+            for model, held in self._machine_lines.items():
+                if known is not None and idle and held and self._machines.get(model) == capacity:
+                    first = self._next_for(held, capacity, model, known, idle, now)
+                    if first is not None:
+                        return first.request
         self._stirred_machines = False
         return None
 
-    def _next_for(self, model: str, held: Held[Standing], now: float) -> Standing | None:
+    def _next_for(
+        self, held: Held[Standing], capacity: str, model: str, known: Machines, idle: Idle, now: float
+    ) -> Standing | None:
         """Who of a line is to be asked about the machines that are idle now."""
-        capacity = self._machines.get(model)
-        known = None if capacity is None else self.machines(capacity)
-        if capacity is None or known is None or not (idle := _idle(known, now)):
-            return None
         while (first := held.first(self.engine.bids()[capacity].value)) is not None and first.part is not None:
             if self._offered.get(model) == (first, idle):
                 return None
@@ -298,7 +304,8 @@ class Driver(ABC):
     def in_flight(self, capacity: str) -> int:
         """Orders in flight."""
         index = self._accounts.get(capacity)
-        return 0 if index is None else int(self._snapshot.inflight[index])
+        busy: int = 0 if index is None else self._snapshot.inflight[index]
+        return busy
 
     def waiting(self, capacity: str) -> int:
         """Requests held for want of a capacity that go before the one that is decided about."""
@@ -421,6 +428,6 @@ class Driver(ABC):
             self._crowd.leave(standing)
 
 
-def _idle(known: Machines, now: float) -> Sequence[tuple[str | None, float]]:
+def _idle(known: Machines, now: float) -> Idle:
     """The machines that have nothing to do."""
     return [machine for machine in known.up if machine[1] <= now]

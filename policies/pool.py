@@ -23,6 +23,7 @@ _FAR_S = 600.0
 _LEFT_OVER_S = 1.0
 """Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
 _MANY = 4
+"""So many times as many as there are machines even out: nobody has to go through them one by one."""
 _CROWD = 64
 """Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
@@ -174,10 +175,7 @@ def _begins(
     if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
         return min(own) + (queued + held * wish.seconds) / len(own), -1
     before = line.ahead(wish, bid) if line is not None and held else ()
-    if queued <= 0.0 and not before:
-        wait, idle = min(own), sum([left <= _IDLE_S for left in own])
-    else:
-        wait, idle = _behind(own, queued, before)
+    wait, idle = _behind(own, queued, before)
     if swapping:
         return wait, 0 if min(others) <= terms.lead else -1
     if wait > terms.lead and others and len(own) < lanes.get(model, 0):
@@ -210,7 +208,9 @@ def _take_over(others: list[float], queued: float, own: int, spare: float, terms
 
 def _behind(own: list[float], queued: float, before: Sequence[float]) -> tuple[float, int]:
     """Seconds until a machine is free for one who comes behind others, and how many are idle then still."""
-    if len(before) > _MANY * len(own):  # they even out; one step each is half done on average
+    if queued <= 0.0 and not before:
+        return min(own), sum([left <= _IDLE_S for left in own])
+    if len(before) > _MANY * len(own):  # a step on each of the other machines is half done then, on average
         work = sum(before)
         return (sum(own) + queued + work - 0.5 * (len(own) - 1) * work / len(before)) / len(own), 0
     heapify(own)

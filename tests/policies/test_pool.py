@@ -29,13 +29,42 @@ def wish(model: str = "m", seconds: float = 2.0, due: float = 30.0, worth: float
 def test_a_machine_that_has_the_model_and_is_idle_takes_an_order_at_once() -> None:
     found = outlook(machines(("m", 0.0), ("m", 4.0)), wish(), NOW, 1.0, Pool(), {})
     assert found is not None
-    assert (found.wait_s, found.place, found.idle) == (0.0, True, 1)
+    assert (found.wait_s, found.place) == (0.0, True)
+    assert found.price == share_of_bid(1, 2.0, Pool())
 
 
 def test_an_order_waits_at_the_gateway_until_a_machine_is_free() -> None:
     found = outlook(machines(("m", 3.0), ("m", 4.0)), wish(), NOW, 1.0, Pool(), {})
     assert found is not None
     assert (found.wait_s, found.place) == (3.0, False)
+
+
+def test_who_cannot_pay_for_a_second_of_an_idle_machine_is_not_to_have_it_and_waits_at_the_price_of_what_is_left() -> (
+    None
+):
+    found = outlook(machines(("m", 0.0), ("m", 4.0)), wish(worth=0.1), NOW, 1.0, Pool(), {})
+    assert found is not None
+    assert (found.wait_s, found.place, found.price) == (1.0, False, Pool().left_over)
+
+
+def test_behind_many_each_waits_as_if_they_were_even() -> None:
+    ahead = tuple(wish(due=1.0 + 0.01 * number, seconds=1.0 + number % 3) for number in range(30))
+    few, many = (
+        outlook(machines(*[("m", 1.0)] * 3, line=ahead[:most]), wish(), NOW, 1.0, Pool(), {}) for most in (12, 30)
+    )
+    assert few is not None
+    assert many is not None
+    assert few.wait_s == pytest.approx(1.0 + 24.0 / 3, abs=1.0)
+    assert many.wait_s == pytest.approx(1.0 + 60.0 / 3, abs=1.0)
+
+
+def test_whoever_a_bid_parts_from_the_others_changes_sides_and_comes_back() -> None:
+    held: Held[str] = Held()
+    for name, worth, due in (("dear", 9.0, 3.0), ("cheap", 2.0, 1.0), ("middling", 5.0, 2.0)):
+        held.join(wish(worth=worth, due=due), name)
+    assert [held.first(bid) for bid in (1.0, 3.0, 6.0, 10.0, 6.0, 1.0)] == [
+        "cheap", "middling", "dear", "cheap", "dear", "cheap",
+    ]  # fmt: skip
 
 
 def test_those_due_sooner_go_first_and_those_who_take_what_is_left_over_go_last() -> None:
@@ -136,7 +165,7 @@ def test_an_own_machine_is_taken_while_idle_and_waited_for_while_that_is_cheaper
     assert wait.line is not None
     assert wait.line.model == "m"
     elsewhere = decision.ranked[0]
-    assert wait.until == pytest.approx((ask().constraints.slo - 1.1 * elsewhere.latency_p95) / 2)
+    assert wait.until == pytest.approx(0.75 * (ask().constraints.slo - 1.1 * elsewhere.latency_p95))
     hurried = town.decide(replace(ask(slo=2.0), arrived=0.0)).move
     assert isinstance(hurried, Submit)
     assert hurried.candidate.offer.id == "b:m"

@@ -277,9 +277,6 @@ class CostEngine:
         for limit in self._planner.limits.values():
             if isinstance(limit, RateLimit):
                 limit.recover(now)
-        for seller in self._learned.values():
-            if seller.out:
-                seller.notice_overdue(now)
         self._notice_silence(now)
         if now - self._faded >= _FADE_S:
             self._fade(now - self._faded, now)
@@ -300,10 +297,16 @@ class CostEngine:
         self._placed.hedges *= kept
 
     def _notice_silence(self, now: float) -> None:
-        """Leave an account alone that has answered nobody since several orders should long have ended."""
+        """Expect offers to be slower whose orders do not end, and leave an account alone that answers nobody any more.
+
+        That is one at which several orders should long have ended since it answered last.
+        """
         lost: dict[str, list[float]] = {}
         for seller in self._learned.values():
-            if seller.out and seller.shared.machines is None and (sent := seller.lost(now)):
+            if not seller.out or seller.shared.machines is not None:
+                continue
+            seller.notice_overdue(now)
+            if sent := seller.lost(now):
                 lost.setdefault(seller.offer.account, []).extend(sent)
         for name, sent in lost.items():
             if len(sent) >= _SILENCES:

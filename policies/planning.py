@@ -79,7 +79,8 @@ class Planner:
         self._note_closed(sellers, now)
         demands = self._average(slates, terms, elapsed, age)
         kinds, settled = self._kinds_of(demands, used, now)
-        self._seeking = scarcity.plan(kinds, list(self.bids.values()), settled) > _FAR
+        rounds = scarcity.ROUNDS if self._seeking else scarcity.CALM_ROUNDS
+        self._seeking = scarcity.plan(kinds, list(self.bids.values()), settled, rounds=rounds) > _FAR
         for capacity, machines in pools.items():
             if machines is not None:
                 self._share_machines(capacity, places[capacity], machines)
@@ -96,9 +97,10 @@ class Planner:
         found = []
         for slate in slates:
             for demand in (slate.hurried, slate.patient):
-                demand.average(elapsed, slowly, quickly)
-                if demand.rate > scarcity.RARE:
-                    found.append((slate, demand))
+                if demand.new or demand.rate:
+                    demand.average(elapsed, slowly, quickly)
+                    if demand.rate > scarcity.RARE:
+                        found.append((slate, demand))
         return found
 
     def _set_rooms(self, pools: Mapping[CapacityId, Machines | None], policy: Policy) -> None:
@@ -163,7 +165,7 @@ class Planner:
                 continue
             if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
                 continue
-            cost = row.floor * seller.bias * row.counted
+            cost = row.floor * seller.weight
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)

@@ -24,8 +24,6 @@ _LEFT_OVER_S = 1.0
 """Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
 _MANY = 4
 """So many times as many as there are machines even out: nobody has to go through them one by one."""
-_CROWD = 64
-"""Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
 _WORTH_ONE = 0.3
 
@@ -63,12 +61,14 @@ class Held(Generic[WhoT]):
 
     def first(self, bid: float) -> WhoT | None:
         """Who is next."""
-        self._part_by(bid)
+        if bid != self._bid:
+            self._part_by(bid)
         return (self._worthy if self._worthy.standing else self._filling).first()
 
     def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
         """Seconds that each of those takes who go before a part that does not stand in line."""
-        self._part_by(bid)
+        if bid != self._bid:
+            self._part_by(bid)
         if wish.worth < bid:
             return [*self._worthy.seconds, *self._filling.before(wish.due)]
         return self._worthy.before(wish.due)
@@ -80,11 +80,9 @@ class Held(Generic[WhoT]):
         if bid > self._bid:
             source, target = self._worthy, self._filling
             moving = [each for each in source.standing if each[0].worth < bid]
-        elif bid < self._bid:
+        else:
             source, target = self._filling, self._worthy
             moving = [each for each in source.standing if each[0].worth >= bid]
-        else:
-            return
         self._bid = bid
         for part, who in moving:
             source.remove(part, who)
@@ -171,10 +169,7 @@ def _begins(
         own = [min(others) + terms.swap]
     queued = machines.queued.get(model, 0.0)
     line = machines.line.get(model)
-    held = 0 if line is None else len(line)
-    if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
-        return min(own) + (queued + held * wish.seconds) / len(own), -1
-    before = line.ahead(wish, bid) if line is not None and held else ()
+    before = () if line is None else line.ahead(wish, bid)
     wait, idle = _behind(own, queued, before)
     if swapping:
         return wait, 0 if min(others) <= terms.lead else -1

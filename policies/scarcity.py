@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from math import exp
 from typing import TypeAlias
 
-_ROUNDS = 4
+ROUNDS, CALM_ROUNDS = 4, 3
+"""How often a plan moves the bids, at most; and where the plan before has found them."""
 _STEP = 0.5
 """How far the logarithm of a bid moves in a round where twice as much is used as there is. It is halved each time that
 turns from too much to too little, or back: a bid would leap to and fro about its price otherwise, in every round."""
@@ -37,10 +38,11 @@ _CROWD = 2.0
 class Demand:
     """Calls of one kind, as they come."""
 
-    __slots__ = ("_new", "_quick", "_slow", "rate", "slack", "worth_failure", "worth_late")
+    __slots__ = ("_quick", "_slow", "new", "rate", "slack", "worth_failure", "worth_late")
 
     def __init__(self) -> None:
-        self._new = 0
+        self.new = 0
+        """Calls since the last plan."""
         self._slow = self._quick = 0.0
         self.rate = 0.0
         """Calls a second."""
@@ -54,7 +56,7 @@ class Demand:
 
     def came(self, slack: float, late: float, failure: float) -> None:
         """Count a call."""
-        self._new += 1
+        self.new += 1
         step = 0.1 if self.slack else 1.0
         self.slack += step * (slack - self.slack)
         self.worth_late += step * (late - self.worth_late)
@@ -62,8 +64,8 @@ class Demand:
 
     def average(self, elapsed: float, slowly: float, quickly: float) -> None:
         """Fold the calls of the last `elapsed` seconds into the rate, by the steps of `averaging`."""
-        now = self._new / elapsed
-        self._new = 0
+        now = self.new / elapsed
+        self.new = 0
         self._slow += slowly * (now - self._slow)
         self._quick += quickly * (now - self._quick)
         self.rate = self._quick if self._quick > _CROWD * self._slow else self._slow
@@ -156,7 +158,7 @@ class Bid:
         self.value = value if value > _FLOOR else 0.0
 
 
-def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = ()) -> float:
+def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = (), *, rounds: int = ROUNDS) -> float:
     """Move every bid towards the price at which the arrivals fit.
 
     Kinds that are `settled` stay where the plan before sent them. Answers how far the bids are from where they were:
@@ -167,7 +169,7 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = (
     for kind in settled:
         kind.load(taken)
     steps, overs = [_STEP] * len(bids), [0.0] * len(bids)
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         moved = {at for at, bid in enumerate(bids) if bid.has_moved}
         if turn and not moved:
             break
@@ -191,7 +193,7 @@ def plan(kinds: Iterable[Kind], bids: Sequence[Bid], settled: Iterable[Kind] = (
 
 def highest(bids: Iterable[Bid]) -> list[float]:
     """What the bids can be at most once a plan has moved them, and the 0 of what is not scarce."""
-    most = exp(_STEP * _ROUNDS)
+    most = exp(_STEP * ROUNDS)
     return [*[min(max(bid.value, _FLOOR) * most, _CEILING) for bid in bids], 0.0]
 
 

@@ -67,18 +67,14 @@ class Survey:
         """`stamp` is another for each decision: limits are read once for each."""
         self._policy, self._planner, self._ask, self._view = policy, planner, ask, view
         self._now, self._reason, self._stamp = now, reason, stamp
-        self._despite_failures = False
         self._reserve, self._patient = policy.scarcity.reserve, policy.scarcity.patient
         self._retried = bool(ask.tried)
         self._slack = ask.arrived + ask.constraints.slo - now
         self._left = ask.arrived + ask.constraints.deadline - now
         self._pressed = self._slack if self._slack < self._left else self._left  # noqa: FURB136 - see `judgement.least`
         """An order that surely ends within so many seconds is neither late nor too late."""
-        self._rejected: list[Rejection] = []
         self.left_out = False
         """Whether offers were left out that could not be chosen."""
-        self._best = inf
-        """The least total among those that have room, of the offers seen so far."""
 
     def over(
         self,
@@ -102,14 +98,15 @@ class Survey:
         capped = wishes.ceiling is not None or ask.budget_left is not None or wishes.latency_ceiling is not None
         checked = capped or bool(ask.tried or ask.live)
         value = wishes.prefer == "value" and not wishes.order
-        self._best = best = inf
+        self._best = best = inf  # the least total of those that have room, so far
         most = stake if ask.live else inf
         self._despite_failures = despite_failures
         weighed: list[Weighed] = []
-        self._rejected = rejected = []
+        self._rejected: list[Rejection] = []
+        rejected = self._rejected
         for row in slate.rows:
             if brief and row.steady:
-                spare = most - row.floor * row.seller.bias * row.counted
+                spare = most - row.floor * row.seller.weight
                 if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
                     self.left_out = True
                     continue

@@ -61,7 +61,7 @@ class Row:
         """Share of the account's slots that is reserved for other calls."""
         self.plain = not (self.timed or kept or self.shared.purses or self.shared.machines)
         """Nothing but its account's room and breakers can keep it from serving now, at its quote."""
-        self.steady = not (self.timed or self.shared.purses)
+        self.steady = not self.timed and all(purse.is_credit for purse in self.shared.purses)
         """Never costs less than `floor`."""
         self.version = -1
         """The forecast that `expected` was read from; that of another version has to be read again."""

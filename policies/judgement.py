@@ -36,7 +36,7 @@ LOOK_AGAIN_S = 1.0
 _PATIENCE = 0.75
 """Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
 _PATIENT_AT_MOST_S = 10.0
-_PATIENT_FOR_MACHINES_S = 240.0
+_PATIENT_FOR_MACHINES_S = 400.0
 """The same for machines of our own: what they draw costs nothing, so little comes between."""
 _ANXIOUS_S = 0.1
 _TOO_LATE_S = 0.15

@@ -79,12 +79,12 @@ class Row:
 class Slate:
     """The offers for one kind of request, cheapest first and own machines last."""
 
-    __slots__ = ("_fastest", "_fastest_at", "hurried", "machines", "patient", "rejected", "rows")
+    __slots__ = ("_fastest", "_fastest_at", "_sold", "hurried", "patient", "rejected", "rows")
 
     def __init__(self, rows: Sequence[Row], rejected: tuple[Rejection, ...]) -> None:
         self.rows = rows
         self.rejected = rejected
-        self.machines = any(row.seller.shared.machines for row in rows)
+        self._sold = [row for row in rows if row.shared.machines is None]
         self.hurried = Demand()
         self.patient = Demand()
         self._fastest: tuple[tuple[str, float], ...] = ()
@@ -100,15 +100,10 @@ class Slate:
         """The two accounts that would be quickest, and their seconds; looked up every few seconds."""
         if now - self._fastest_at >= _FASTEST_FOR_S:
             quickest: dict[str, float] = {}
-            for row in self.rows:
+            for row in self._sold:
                 seller = row.seller
-                if (
-                    row.shared.machines is None
-                    and seller.account.open_until == _CLOSED
-                    and seller.breaker.open_until == _CLOSED
-                ):
-                    fresh = row.version == seller.forecast.version
-                    seconds = row.expected if fresh else row.forecast()
+                if seller.account.open_until == _CLOSED and seller.breaker.open_until == _CLOSED:
+                    seconds = row.expected if row.version == seller.forecast.version else row.forecast()
                     if seconds < quickest.get(row.account, inf):
                         quickest[row.account] = seconds
             self._fastest = tuple(sorted(quickest.items(), key=_seconds)[:2])

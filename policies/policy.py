@@ -76,7 +76,7 @@ class Scarcity(Struct, frozen=True, kw_only=True):
 
     every: float = 10.0
     """Seconds between two plans; 0 turns bid prices off."""
-    memory: float = 240.0
+    memory: float = 180.0
     """Seconds over which arrivals are averaged."""
     fullness: float = 0.9
     """Share of its slots and rate that a plan may fill."""

@@ -24,6 +24,8 @@ _LEFT_OVER_S = 1.0
 """Until a machine that is idle, but worth more to others, may be left over; nobody knows when."""
 _MANY = 4
 """So many times as many as there are machines even out: nobody has to go through them one by one."""
+_CROWD = 64
+"""Behind a longer line, who waits for what is left over does not ask for each how long it takes."""
 _HYSTERESIS = 0.75
 _WORTH_ONE = 0.3
 
@@ -169,7 +171,10 @@ def _begins(
         own = [min(others) + terms.swap]
     queued = machines.queued.get(model, 0.0)
     line = machines.line.get(model)
-    before = () if line is None else line.ahead(wish, bid)
+    held = 0 if line is None else len(line)
+    if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
+        return min(own) + (queued + held * wish.seconds) / len(own), -1
+    before = line.ahead(wish, bid) if line is not None and held else ()
     wait, idle = _behind(own, queued, before)
     if swapping:
         return wait, 0 if min(others) <= terms.lead else -1

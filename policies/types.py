@@ -273,6 +273,9 @@ class InLine(Struct, frozen=True):
 class MachineLine(Protocol):
     """Parts held at the gateway for a machine of one model (`policies.pool.Held`)."""
 
+    def __len__(self) -> int:
+        """How many they are."""
+
     def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
         """Seconds that each of those takes who go before a part that does not stand in line."""
 

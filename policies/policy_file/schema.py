@@ -192,7 +192,7 @@ class ScarcityFile(Section):
         default=10.0,
         description="Between two plans of bid prices, a tenth of it while they move far; 0s turns them off (10s).",
     )
-    memory: Duration = Field(default=240.0, gt=0, description="Over which arrivals are averaged (4m).")
+    memory: Duration = Field(default=180.0, gt=0, description="Over which arrivals are averaged (3m).")
     fullness: Share = Field(default=0.9, gt=0, description="Share of slots and rates that a plan may fill (90%).")
     reserve: Share = Field(default=0.12, lt=1, description="Share of slots that only calls in a hurry may take (12%).")
     patient: Duration = Field(default=8.0, description="To spare, and a call is not in a hurry (8s).")

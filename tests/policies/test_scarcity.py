@@ -90,5 +90,5 @@ def test_while_bids_move_far_the_next_plan_does_not_wait_its_turn() -> None:
     moved = [second for second in range(1, 40) if seen[second] != seen[second - 1]]
     every = int(town.engine.policy.scarcity.every)
     assert moved[:2] == [every, every + 1]  # the first plan has not found the price
-    assert moved[-1] - moved[-2] == every  # once it is found there is no hurry
-    assert seen[every + 5] == pytest.approx(seen[-1], rel=0.2)
+    assert moved[-1] <= every + 5
+    assert town.engine._planner.pause(every) == every  # once it is found there is no hurry

@@ -162,7 +162,7 @@ class Params(Struct, frozen=True, kw_only=True, omit_defaults=True):
     guidance: float | None = None
 
 
-class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Constraints(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the caller will not give up."""
 
     tier: Tier = Tier.PREVIEW
@@ -232,7 +232,7 @@ class Live(Struct, frozen=True):
     since: float
 
 
-class Ask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Ask(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One part of a call, as the engine sees it: what to draw, on what terms, and what was tried so far."""
 
     call_id: str
@@ -258,7 +258,7 @@ class Machine(NamedTuple):
     """When its present step ends; a moment in the past when it is idle."""
 
 
-class InLine(Struct, frozen=True):
+class InLine(Struct, frozen=True, gc=False):
     """A part that waits at the gateway for a machine."""
 
     model: str
@@ -280,7 +280,7 @@ class MachineLine(Protocol):
         """Seconds that each of those takes who go before a part that does not stand in line."""
 
 
-class Machines(Struct, frozen=True):
+class Machines(Struct, frozen=True, gc=False):
     """GPUs of our own, as the gateway knows them."""
 
     up: Sequence[tuple[str | None, float]]
@@ -351,14 +351,14 @@ class Rejection(Struct, frozen=True, kw_only=True, gc=False):
     """False when waiting may cure it (headroom, breaker)."""
 
 
-class Submit(Struct, frozen=True):
+class Submit(Struct, frozen=True, gc=False):
     """Order from this candidate now; ask me again at `wake_at` if it is not done by then (None: do not)."""
 
     candidate: Candidate
     wake_at: float | None = None
 
 
-class Wait(Struct, frozen=True):
+class Wait(Struct, frozen=True, gc=False):
     """Ask me again at `until`, or as soon as `capacity` has room with a share of `spare` left for others."""
 
     until: float
@@ -383,7 +383,7 @@ class Shed(Struct, frozen=True):
 Reason = Literal["new", "failed", "wake", "room"]
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """What the engine says to one ask, with all it weighed."""
 
     move: Submit | Wait | Shed
@@ -434,7 +434,7 @@ EventKind = Literal[
 the account allows, and nothing is learned from it."""
 
 
-class Event(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True, kw_only=True, gc=False):
     """Something that happened to an order; all the engine ever learns."""
 
     kind: EventKind

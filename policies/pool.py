@@ -140,7 +140,7 @@ def outlook(
     if found is None:
         return None
     wait_s, idle = found
-    if idle >= 0:
+    if idle is not None:
         price = bid * share_of_bid(idle, wish.seconds, terms)
         if bid <= wish.worth or price <= wish.worth:
             return Outlook(wait_s, place=True, price=price)
@@ -151,8 +151,8 @@ def outlook(
 
 def _begins(
     machines: Machines, wish: InLine, now: float, bid: float, terms: Pool, lanes: Mapping[str, int]
-) -> tuple[float, int] | None:
-    """Seconds until a step would begin, and how many machines are idle then; -1 where it is not to be placed yet."""
+) -> tuple[float, int | None] | None:
+    """Seconds until a step would begin, and how many machines are idle then, or None where it is not to be placed."""
     model = wish.model
     own: list[float] = []
     others: list[float] = []
@@ -173,16 +173,16 @@ def _begins(
     line = machines.line.get(model)
     held = 0 if line is None else len(line)
     if held > _CROWD and wish.worth < bid and min(own) > _IDLE_S:
-        return min(own) + (queued + held * wish.seconds) / len(own), -1
+        return min(own) + (queued + held * wish.seconds) / len(own), None
     before = line.ahead(wish, bid) if line is not None and held else ()
     wait, idle = _behind(own, queued, before)
     if swapping:
-        return wait, 0 if min(others) <= terms.lead else -1
+        return wait, 0 if min(others) <= terms.lead else None
     if wait > terms.lead and others and len(own) < lanes.get(model, 0):
         taken_over = _take_over(others, queued, len(own), wish.due - now - wish.seconds, terms)
         if taken_over is not None:
             return min(wait, taken_over), 0
-    return wait, idle if wait <= terms.lead else -1
+    return wait, idle if wait <= terms.lead else None
 
 
 def _owes_one(machines: Machines, model: str, lanes: Mapping[str, int]) -> bool:

@@ -246,9 +246,10 @@ class Driver(ABC):
             return None
         for capacity in dict.fromkeys(self._machines.values()):
             known = self.machines(capacity)
-            idle = [] if known is None else _idle(known, now)
+            if known is None or not (idle := _idle(known, now)):
+                continue
             for model, held in self._machine_lines.items():
-                if known is not None and idle and held and self._machines.get(model) == capacity:
+                if held and self._machines.get(model) == capacity:
                     first = self._next_for(held, capacity, model, known, idle, now)
                     if first is not None:
                         return first.request

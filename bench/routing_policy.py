@@ -81,7 +81,10 @@ class PixelgatePolicy(Driver):
         self._asks: dict[int, Ask] = {}
 
     def machines(self, capacity: str) -> Machines | None:  # noqa: ARG002 - there is one pool
-        """The own pool; only how many GPUs are up is known, and those that are down are not used for long."""
+        """The own pool; only how many GPUs are up is known, and those that are down are not used for long.
+
+        What is answered follows the snapshot: it is read before the simulator goes on.
+        """
         snapshot = self._snapshot
         known = snapshot.gpu_state
         if snapshot.gpus_up < len(known):

@@ -193,8 +193,9 @@ class CostEngine:
         brief, weights = not self._thorough, self._weigh_by(ask.worth)
         placed = self._placed
         budget = placed.hedges < self.policy.hedging.budget * placed.orders + _HEDGES_FREE
-        known = [each for each in ask.live if each.offer in self._sellers] if ask.live else ()
-        running = tuple([self._running(each, ask, now) for each in known]) if known else ()
+        running: tuple[Running, ...] = ()
+        if ask.live:
+            running = tuple([self._running(each, ask, now) for each in ask.live if each.offer in self._sellers])
         stake = self._stake(running, ask, now) if brief and running else inf
         survey = Survey(self.policy, self._planner, ask, view, now, reason, stamp=next(self._stamps))
         weighed, rejected = survey.over(slate, self._sellers, weights, brief=brief, stake=stake)

@@ -97,7 +97,7 @@ class Planner:
         found = []
         for slate in slates:
             for demand in (slate.hurried, slate.patient):
-                if demand.new or demand.rate:
+                if demand.new or demand.rate:  # else it was never asked for
                     demand.average(elapsed, slowly, quickly)
                     if demand.rate > scarcity.RARE:
                         found.append((slate, demand))
@@ -164,7 +164,7 @@ class Planner:
                 continue
             if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
                 continue
-            cost = row.floor * seller.weight
+            cost = row.floor * seller.bias * row.counted
             if shared.purses:
                 premium, free_price = shared.prepaid(1)
                 cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)

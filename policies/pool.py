@@ -63,14 +63,12 @@ class Held(Generic[WhoT]):
 
     def first(self, bid: float) -> WhoT | None:
         """Who is next."""
-        if bid != self._bid:
-            self._part_by(bid)
+        self._part_by(bid)
         return (self._worthy if self._worthy.standing else self._filling).first()
 
     def ahead(self, wish: InLine, bid: float) -> Sequence[float]:
         """Seconds that each of those takes who go before a part that does not stand in line."""
-        if bid != self._bid:
-            self._part_by(bid)
+        self._part_by(bid)
         if wish.worth < bid:
             return [*self._worthy.seconds, *self._filling.before(wish.due)]
         return self._worthy.before(wish.due)
@@ -79,6 +77,8 @@ class Held(Generic[WhoT]):
         return self._filling if part.worth < self._bid else self._worthy
 
     def _part_by(self, bid: float) -> None:
+        if bid == self._bid:
+            return
         if bid > self._bid:
             source, target = self._worthy, self._filling
             moving = [each for each in source.standing if each[0].worth < bid]

@@ -152,7 +152,6 @@ class Seller:
         "risk",
         "shared",
         "used_at",
-        "weight",
     )
 
     def __init__(self, offer: Offer, policy: Policy, account: Breaker, shared: Shared) -> None:
@@ -171,8 +170,6 @@ class Seller:
         """When it last served."""
         self.bias = 1.0
         """What the seller bills over what it quotes."""
-        self.weight = offer.counted
-        """What a nano-dollar of a quote weighs in the choice: the bias, times the share of it that counts."""
         self._machine_share = policy.pool.fixed_share if shared.machines else None
         self.out: list[tuple[float, float, float]] = []
         """When each order under way went out, the seconds it was to take, and for how long nobody had used the offer
@@ -192,7 +189,6 @@ class Seller:
             return self
         seller = copy(self)
         seller.offer, seller.shared, seller._machine_share = offer, shared, share  # noqa: SLF001 - of our own kind
-        seller.weight = seller.bias * offer.counted
         return seller
 
     def work_of(self, pixels: int, count: int, steps: int | None) -> float:
@@ -270,7 +266,6 @@ class Seller:
         if quoted > 0:
             if event.cost > 0:
                 self.bias += _BIAS_STEP * (event.cost / quoted - self.bias)
-                self.weight = self.bias * self.offer.counted
             for purse in shared.purses:
                 purse.spent(event.cost, event.count, now)
         if shared.slots is not None and shared.machines is None:

@@ -106,7 +106,7 @@ class Survey:
         rejected = self._rejected
         for row in slate.rows:
             if brief and row.steady:
-                spare = most - row.floor * row.seller.weight
+                spare = most - row.floor * row.seller.bias * row.counted
                 if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
                     self.left_out = True
                     continue

@@ -283,8 +283,7 @@ class MachineLine(Protocol):
 class Machines(Struct, frozen=True, gc=False):
     """GPUs of our own, as the gateway knows them."""
 
-    up: Sequence[tuple[str | None, float]]
-    """As `Machine`; any pair will do."""
+    up: Sequence[Machine]
     queued: Mapping[str, float]
     """Model -> seconds of work ordered and not begun."""
     line: Mapping[str, MachineLine]

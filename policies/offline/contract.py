@@ -13,6 +13,8 @@ from typing import Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
+from policies.types import Machine
+
 Reason = Literal["new", "failed", "wake", "room"]
 
 
@@ -107,7 +109,7 @@ class Snapshot(Protocol):
     pool_batch_backlog: float
     pool_queue: dict[tuple[str, bool], float]
     """(model, is batch) -> GPU-seconds queued."""
-    gpu_state: list[tuple[str | None, float]]
+    gpu_state: list[Machine]
     """Per GPU: model loaded, busy until."""
 
     @property

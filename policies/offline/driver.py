@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ from policies.types import (
     EventKind,
     InLine,
     Live,
+    Machine,
     Machines,
     Offer,
     Reason,
@@ -54,10 +55,6 @@ EVENTS: Mapping[str, EventKind] = {
     "no_credit": "misconfigured",
     "cancelled": "cancelled",
 }
-
-
-Idle: TypeAlias = Sequence[tuple[str | None, float]]
-"""Machines that have nothing to do, as `policies.types.Machine`."""
 
 
 class Out(Struct, frozen=True, gc=False):
@@ -136,7 +133,7 @@ class Driver(ABC):
         """Capacities of which something may have come free."""
         self._stirred_machines = False
         """Whether a machine may have come free, or who stands first in line for one has changed."""
-        self._offered: dict[str, tuple[Standing, Idle]] = {}
+        self._offered: dict[str, tuple[Standing, Sequence[Machine]]] = {}
         """Model -> who was asked last, and about which machines that were idle then: it does not want these."""
         self._is_asked = False
         """Whether the simulator asks who is due."""
@@ -257,7 +254,7 @@ class Driver(ABC):
         return None
 
     def _next_for(
-        self, held: Held[Standing], capacity: str, model: str, known: Machines, idle: Idle, now: float
+        self, held: Held[Standing], capacity: str, model: str, known: Machines, idle: Sequence[Machine], now: float
     ) -> Standing | None:
         """Who of a line is to be asked about the machines that are idle now."""
         while (first := held.first(self.engine.bids()[capacity].value)) is not None and first.part is not None:
@@ -429,6 +426,6 @@ class Driver(ABC):
             self._crowd.leave(standing)
 
 
-def _idle(known: Machines, now: float) -> Idle:
-    """The machines that have nothing to do."""
+def _idle(known: Machines, now: float) -> Sequence[Machine]:
+    """The machines that have nothing to do; the study's harness gives plain pairs."""
     return [machine for machine in known.up if machine[1] <= now]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from policies.offline.state import Attempt, View
 from policies.offline.world import ALPHA, EndpointT, World
+from policies.types import Machine
 
 SWAP_S = 3.0
 """A GPU changes its model."""
@@ -52,7 +53,7 @@ class OwnMachines(ABC):
         """Its account; -1: there is none."""
         self.model_of = [e.model for e in world.endpoints]
         self.gpus = [Gpu(i) for i in range(int(world.limit[self.pool].max()) if self.pool >= 0 else 0)]
-        self.view.gpu_state = [(None, 0.0) for _ in self.gpus]
+        self.view.gpu_state = [Machine(None, 0.0) for _ in self.gpus]
         self.pool_q: dict[str, Queue] = {}
         self.seq = 0
         self.recheck = -1.0
@@ -172,7 +173,7 @@ class OwnMachines(ABC):
         self.steps += 1
         self.step_images += images
         g.model, g.job, g.end = model, job, t + dur
-        self.view.gpu_state[g.i] = (model, t + dur)
+        self.view.gpu_state[g.i] = Machine(model, t + dur)
         self.view.pool_ends.append(t + dur)
         self.gpu_busy += dur
         for a in job:

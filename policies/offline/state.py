@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.offline.contract import Request
+from policies.types import Machine
 
 
 class Attempt:
@@ -29,7 +30,7 @@ class View:
         self.pool_batch_backlog = 0.0
         self.pool_ends: list[float] = []
         self.pool_queue: dict[tuple[str, bool], float] = {}
-        self.gpu_state: list[tuple[str | None, float]] = []
+        self.gpu_state: list[Machine] = []
         self.now = 0.0
 
     @property

@@ -25,7 +25,7 @@ from policies import hedging, pool
 from policies.breaker import Breaker
 from policies.concurrency import Limit, RateLimit, SlotLimit
 from policies.eligibility import exhausted
-from policies.judgement import Weighed, judge
+from policies.judgement import Weighed, judge, least
 from policies.picture import Picture, Running
 from policies.planning import Planner
 from policies.policy import Policy
@@ -177,6 +177,7 @@ class CostEngine:
         slate = self._slates.of(ask, view)
         if reason == "new":
             slate.count(ask, now)
+            self._planner.calls += 1
         picture, weighed = self._draw(slate, ask, view, now, reason)
         decision = judge(picture, self.policy, self._offers, weighed=weighed)
         if ask.live and isinstance(decision.move, Submit):
@@ -258,6 +259,7 @@ class CostEngine:
         idle = seller.ended(now - event.latency, now)
         if kind in ("ok", "refused"):
             seller.served(event, event.quoted or 0, now, idle)
+            self._planner.least_bias = least(self._planner.least_bias, seller.bias)
         elif kind in ("error", "timeout"):
             seller.failed(event, self.policy.breaker.timeout_counts if kind == "timeout" else 1, now)
         elif kind == "throttled":

@@ -34,7 +34,8 @@ from policies.types import (
 LOOK_AGAIN_S = 1.0
 """A part for which nothing has room looks again after this long: another may have some before the one it waits for."""
 _PATIENCE = 0.75
-"""Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better."""
+"""Of the time it has to spare, after which a part in line looks again, room or not: going elsewhere may be better.
+An order under way is looked at again after as much of the time in which a second one could still be of use."""
 _PATIENT_AT_MOST_S = 10.0
 _PATIENT_FOR_MACHINES_S = 400.0
 """The same for machines of our own: what they draw costs nothing, so little comes between."""
@@ -52,7 +53,6 @@ _YIELD_S = 3.0
 _HOPELESS = 0.9
 _LOOK_AT_LEAST_S = 0.25
 """Sooner a second order would not be worth the look: the way to a seller and back takes as long."""
-_LOOK_AT_MOST_S = 12.0
 _CLOSELY_S = 0.1
 _QUICK_MARGIN = 1.35
 """An order nearly always ends within this many times its forecast."""
@@ -156,7 +156,7 @@ def _second(picture: Picture, policy: Policy, ready: list[Weighed]) -> Submit | 
     again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
     still = _hedge_by(picture, [each.account for each in ask.live])
     if still > 0.0:  # how likely it is to be late is known best at the last moment that something can be done
-        again = min(again, max(0.5 * still, _CLOSELY_S))
+        again = most(_PATIENCE * still, _CLOSELY_S)
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
     if len(ask.live) < 2 and policy.hedging.enabled and picture.hedge_budget and picture.running:
@@ -185,7 +185,7 @@ def _wake_at(picture: Picture, seen: Seen, policy: Policy) -> float | None:
     if slack > 0.0:
         # No later than when a second order could still be in time, but not before it is likely to be of use.
         after = least(after, most(_hedge_by(picture, (seen.account,)), seen.wait_s + _EARLIEST * seen.p50))
-    return now + least(most(after, _LOOK_AT_LEAST_S), _LOOK_AT_MOST_S)
+    return now + most(after, _LOOK_AT_LEAST_S)
 
 
 def _worth_waiting(each: Weighed, ready: Weighed, picture: Picture, policy: Policy) -> bool:

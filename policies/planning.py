@@ -26,6 +26,10 @@ _FAR = 1.4
 """A bid that a plan has moved by more than so many times has not found its price yet..."""
 _HASTE = 0.1
 """...and the next plan comes after this share of the usual time: a crowd that comes at once cannot wait for it."""
+_ENOUGH = 30
+"""Fewer calls than these since the last plan tell little..."""
+_LEISURE = 2.0
+"""...and it is so many times as long to the next one, if no more come."""
 
 
 class Planned(NamedTuple):
@@ -39,7 +43,7 @@ class Planned(NamedTuple):
 class Planner:
     """What is scarce, and what a unit of it is worth."""
 
-    __slots__ = ("_closed", "_planned", "_seeking", "_turn", "bids", "lanes", "limits", "purses")
+    __slots__ = ("_closed", "_planned", "_seeking", "_turn", "bids", "calls", "lanes", "least_bias", "limits", "purses")
 
     def __init__(self) -> None:
         self.limits: dict[CapacityId, Limit] = {}
@@ -47,6 +51,10 @@ class Planner:
         self.bids: dict[CapacityId, Bid] = {}
         self.lanes: dict[CapacityId, dict[str, int]] = {}
         """Own machines -> model -> how many of them it should have."""
+        self.calls = 0
+        """That have come since the last plan."""
+        self.least_bias = 1.0
+        """No seller bills less than this share of what it quotes."""
         self._planned: dict[Demand, Planned] = {}
         self._turn = 0
         self._seeking = False
@@ -55,7 +63,9 @@ class Planner:
 
     def pause(self, every: float) -> float:
         """Seconds from the last plan to the next, where there is usually one `every` so often."""
-        return _HASTE * every if self._seeking else every
+        if self._seeking:
+            return _HASTE * every
+        return every if self.calls >= _ENOUGH else _LEISURE * every
 
     def plan(
         self,
@@ -69,11 +79,13 @@ class Planner:
         now: float,
     ) -> None:
         """Move every bid. `elapsed`: seconds since the last plan; `age`: since anything has been counted."""
+        self.calls = 0
         terms, sharing = policy.scarcity, list(dict.fromkeys([seller.shared for seller in sellers]))
         places = {name: place for place, name in enumerate(self.bids)}
         used = {shared: _used(shared, places) for shared in sharing}
         pools = {shared.machines: view.machines(shared.machines) for shared in sharing if shared.machines is not None}
         self._set_rooms(pools, policy)
+        self.least_bias = min([seller.bias for seller in sellers], default=1.0)
         for purse in self.purses.values():
             purse.plan(elapsed, now)
         self._note_closed(sellers, now)
@@ -158,28 +170,32 @@ class Planner:
         rows: list[Row] = []
         slack, late = demand.slack, demand.worth_late
         least = most = inf
-        for row in slate.rows:
-            seller, shared = row.seller, row.shared
-            if seller.account.open_until > now or seller.breaker.open_until > now:
-                continue
-            if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
-                continue
-            cost = row.floor * seller.bias * row.counted
-            if shared.purses:
-                premium, free_price = shared.prepaid(1)
-                cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
-            if cost >= most:
-                continue
-            forecast = seller.forecast
-            expected = row.expected if row.version == forecast.version else row.forecast()
-            if slack < SURELY * expected:
-                cost += late * forecast.above(expected, slack)
-            resource, rate = used[shared]
-            uses.append((cost, resource, expected, rate))
-            rows.append(row)
-            dearest = cost + highest[resource] * expected + highest[rate]
-            if dearest < least:
-                least, most = dearest, scarcity.beside(dearest)
+        least_bias = self.least_bias
+        for each in (slate.others, slate.steady):
+            for row in each:
+                seller, shared = row.seller, row.shared
+                if seller.account.open_until > now or seller.breaker.open_until > now:
+                    continue
+                if shared.machines is not None and self.bids[shared.machines].room <= 0.0:
+                    continue
+                cost = row.price * seller.bias
+                if shared.purses:
+                    premium, free_price = shared.prepaid(1)
+                    cost = free_price if free_price >= 0.0 else cost * (1.0 + premium)
+                if cost >= most:
+                    if row.steady and row.price * least_bias >= most:
+                        break  # as do all that follow
+                    continue
+                forecast = seller.forecast
+                expected = row.expected if row.version == forecast.version else row.forecast()
+                if slack < SURELY * expected:
+                    cost += late * forecast.above(expected, slack)
+                resource, rate = used[shared]
+                uses.append((cost, resource, expected, rate))
+                rows.append(row)
+                dearest = cost + highest[resource] * expected + highest[rate]
+                if dearest < least:
+                    least, most = dearest, scarcity.beside(dearest)
         # Not to serve is the alternative only where every offer has become far dearer than it is by itself.
         alone = min([cost for cost, *_ in uses], default=0.0)
         return Planned(slate, rows, Kind(demand.rate, max(demand.worth_failure, 2.0 * alone, 1.0), uses))
@@ -190,11 +206,12 @@ class Planner:
         for _, rows, kind in self._planned.values():
             if place not in kind.indices:
                 continue
-            for share, at in kind.placed:
+            each = kind.rate / kind.whole
+            for weight, at in kind.placed:
                 _, resource, seconds, _ = kind.uses[at]
                 if resource == place:
-                    model = rows[at].seller.offer.model
-                    loads[model] = loads.get(model, 0.0) + kind.rate * share * seconds
+                    model = rows[at].offer.model
+                    loads[model] = loads.get(model, 0.0) + each * weight * seconds
         loaded = Counter([model for model, _ in machines.up if model is not None])
         self.lanes[capacity] = pool.lanes(loads, loaded, len(machines.up))
 

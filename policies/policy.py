@@ -75,7 +75,7 @@ class Scarcity(Struct, frozen=True, kw_only=True):
     """How capacity that will be missed later is priced now (`policies/scarcity.py`)."""
 
     every: float = 10.0
-    """Seconds between two plans; 0 turns bid prices off."""
+    """Seconds between two plans, where calls enough come to tell something new; 0 turns bid prices off."""
     memory: float = 180.0
     """Seconds over which arrivals are averaged."""
     fullness: float = 0.9

@@ -87,7 +87,7 @@ how many seconds; the index of what it uses one of. An index of -1 stands for no
 class Kind:
     """A kind of call, and where the bids have it go."""
 
-    __slots__ = ("indices", "is_new", "outside", "placed", "rate", "uses")
+    __slots__ = ("indices", "is_new", "outside", "placed", "rate", "uses", "whole")
 
     def __init__(self, rate: float, outside: float, uses: Sequence[Use]) -> None:
         """`outside`: nano-dollars of not serving it at all."""
@@ -97,7 +97,9 @@ class Kind:
         self.is_new = bool(uses)
         """Whether it was never spread."""
         self.placed: Sequence[tuple[float, int]] = ()
-        """Share of the calls -> the index of the use it goes to."""
+        """Weight -> the index of the use to which so much of the calls goes..."""
+        self.whole = 1.0
+        """...of this in all."""
 
     def __repr__(self) -> str:
         return f"<Kind {self.rate:.2f}/s over {len(self.uses)} uses>"
@@ -113,18 +115,15 @@ class Kind:
         width = max(_TEMPERATURE * least, _NARROWEST)
         most = least + _NEAR * width
         near = [(exp((least - cost) / width), at) for at, cost in enumerate(costs) if cost < most]
-        if len(near) == 1:
-            self.placed = near
-            return
-        whole = sum([weight for weight, _ in near])
-        self.placed = [(weight / whole, at) for weight, at in near]
+        self.placed, self.whole = near, sum([weight for weight, _ in near])
 
     def load(self, loads: list[float]) -> None:
         """Add what it uses of each scarce thing, in units a second."""
         uses = self.uses
-        for share, at in self.placed:
+        each = self.rate / self.whole
+        for weight, at in self.placed:
             _, resource, seconds, order = uses[at]
-            rate = self.rate * share
+            rate = each * weight
             loads[resource] += rate * seconds
             loads[order] += rate
 

@@ -21,7 +21,7 @@ _KEPT = 4096
 _NOBODY: frozenset[OfferId] = frozenset()
 _CLOSED = -inf
 _seconds: Callable[[tuple[str, float]], float] = itemgetter(1)
-_FASTEST_FOR_S = 5.0
+_FASTEST_FOR_S = 10.0
 """Two accounts stay the quickest for so long, for all it matters to second orders."""
 _PATIENT_S = 60.0
 """Calls with more seconds to spare are counted apart."""
@@ -35,11 +35,11 @@ class Row:
         "amount",
         "counted",
         "expected",
-        "floor",
         "kept",
         "name",
         "offer",
         "plain",
+        "price",
         "quote",
         "seller",
         "shared",
@@ -54,7 +54,7 @@ class Row:
         self.name, self.account, self.counted = seller.offer.id, seller.offer.account, seller.offer.counted
         self.amount = amount
         self.quote = quote
-        self.floor = quote.amount
+        self.price = quote.amount * self.counted
         self.timed = by_time(seller.offer.tariff) or by_tokens(seller.offer.tariff)
         """Priced by its time or its words, which differ from call to call."""
         self.kept = kept
@@ -62,7 +62,7 @@ class Row:
         self.plain = not (self.timed or kept or self.shared.purses or self.shared.machines)
         """Nothing but its account's room and breakers can keep it from serving now, at its quote."""
         self.steady = not self.timed and all(purse.is_credit for purse in self.shared.purses)
-        """Never costs less than `floor`."""
+        """Never costs less than `price`, but for what the seller bills over its quotes."""
         self.version = -1
         """The forecast that `expected` was read from; that of another version has to be read again."""
         self.expected = 0.0
@@ -77,14 +77,19 @@ class Row:
 
 
 class Slate:
-    """The offers for one kind of request, cheapest first and own machines last."""
+    """The offers for one kind of request."""
 
-    __slots__ = ("_fastest", "_fastest_at", "_sold", "hurried", "patient", "rejected", "rows")
+    __slots__ = ("_fastest", "_fastest_at", "_sold", "hurried", "others", "patient", "rejected", "steady")
 
     def __init__(self, rows: Sequence[Row], rejected: tuple[Rejection, ...]) -> None:
-        self.rows = rows
         self.rejected = rejected
-        self._sold = [row for row in rows if row.shared.machines is None]
+        by_price = sorted(rows, key=lambda row: (row.steady, row.price))
+        self._sold = [row for row in by_price if row.shared.machines is None]
+        self.steady = [row for row in self._sold if row.steady]
+        """What is sold at prices that stand, cheapest first."""
+        self.others = [row for row in self._sold if not row.steady]
+        """What is not; and own machines behind it, for what one is worth to a call shows by all others."""
+        self.others += [row for row in by_price if row.shared.machines is not None]
         self.hurried = Demand()
         self.patient = Demand()
         self._fastest: tuple[tuple[str, float], ...] = ()
@@ -241,7 +246,6 @@ class Slates:
                 rejected.append(Rejection(offer=offer.id, code="price", reason=f"{offer.id}: {error}"))
                 continue
             rows.append(Row(seller, amount, price, self._kept(offer, ask)))
-        rows.sort(key=lambda row: (row.seller.shared.machines is not None, row.quote.amount))
         return Slate(rows, tuple(rejected))
 
     def _kept(self, offer: Offer, ask: Ask) -> float:

@@ -99,34 +99,36 @@ class Survey:
         checked = capped or bool(ask.tried or ask.live)
         value = wishes.prefer == "value" and not wishes.order
         self._best = best = inf  # the least total of those that have room, so far
-        most = stake if ask.live else inf
+        most, least_bias = stake if ask.live else inf, self._planner.least_bias
         self._despite_failures = despite_failures
         weighed: list[Weighed] = []
         self._rejected: list[Rejection] = []
         rejected = self._rejected
-        for row in slate.rows:
-            if brief and row.steady:
-                spare = most - row.floor * row.seller.bias * row.counted
-                if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
-                    self.left_out = True
+        for rows in (slate.steady, slate.others):
+            for row in rows:
+                if brief and row.steady:
+                    spare = most - row.price * row.seller.bias
+                    if spare < 0.0 or (spare < slope and self._is_dear(row, spare, slope)):
+                        self.left_out = True
+                        if row.price * least_bias > most:
+                            break  # as are all that follow
+                        continue
+                if checked and (objected := self._objection(row, sellers)) is not None:
+                    rejected.append(objected)
                     continue
-            if checked and (objected := self._objection(row, sellers)) is not None:
-                rejected.append(objected)
-                continue
-            seen = self._see(row)
-            if seen is None:
-                continue
-            if value:  # as `weigh` would, whose call is most of it
-                total, scores = weights(seen)
-                each = Weighed(0, 0.0, total, row.name, scores, seen, row.offer)
-            else:
-                each = weigh(seen, wishes, weights, row.offer)
-                total = each.total
-            weighed.append(each)
-            if total < best and seen.blocked is None:
-                self._best = best = total
-                if not ask.live:
-                    most = total
+                seen = self._see(row)
+                if seen is None:
+                    continue
+                if value:  # as `weigh` would, whose call is most of it
+                    total, scores = weights(seen)
+                    each = Weighed(0, 0.0, total, row.name, scores, seen, row.offer)
+                else:
+                    each = weigh(seen, wishes, weights, row.offer)
+                    total = each.total
+                weighed.append(each)
+                if total < best and seen.blocked is None:
+                    self._best = best = total
+                    most = most if ask.live else total
         return weighed, (*slate.rejected, *rejected) if rejected else slate.rejected
 
     def _is_dear(self, row: Row, spare: float, slope: float) -> bool:

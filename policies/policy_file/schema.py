@@ -190,7 +190,8 @@ class ScarcityFile(Section):
 
     every: Duration = Field(
         default=10.0,
-        description="Between two plans of bid prices, a tenth of it while they move far; 0s turns them off (10s).",
+        description="Between two plans of bid prices: a tenth of it while they move far, twice where few calls come; "
+        "0s turns them off (10s).",
     )
     memory: Duration = Field(default=180.0, gt=0, description="Over which arrivals are averaged (3m).")
     fullness: Share = Field(default=0.9, gt=0, description="Share of slots and rates that a plan may fill (90%).")

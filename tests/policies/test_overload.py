@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from bench.routing.sim import summarise
@@ -15,10 +16,10 @@ from bench.routing_policy import POLICY, PixelgatePolicy
 from policies.offline.simulator import FAILED, LATE, Sim
 
 
-def crowded(seed: int = 5, gpus: int = 0) -> World:
+def crowded(seed: int = 5, gpus: int = 0, **over: Any) -> World:
     """Four times what few slots can draw, for a minute."""
     crowd = traffic(seed, 150.0, 4.0, flash=((30, 60, 6.0),), cacheable=0.0)
-    accts = accounts(fal=4, together=3, replicate=3, gpus=gpus)
+    accts = accounts(fal=4, together=3, replicate=3, gpus=gpus, **over)
     return build("crowded", seed, 150.0, crowd, accts, gpus).finish()
 
 
@@ -117,13 +118,20 @@ def test_who_is_never_woken_sees_by_itself_when_there_is_room_and_hardly_asks_th
     assert in_time[Unwoken] > 0.8 * in_time[Bounded]
 
 
-def test_offers_that_are_not_looked_at_because_they_cost_too_much_would_not_have_been_chosen() -> None:
+@pytest.mark.parametrize(
+    "over",
+    [{}, {"fal__tiers": ((5, 0.8),), "replicate__tiers": ((5, 0.9),)}, {"together__credit": 0.5}],
+    ids=["as quoted", "bills less than it quotes", "prepaid"],
+)
+def test_offers_that_are_not_looked_at_because_they_cost_too_much_would_not_have_been_chosen(
+    over: dict[str, Any],
+) -> None:
     class Thorough(Bounded):
         def start(self, endpoints: Any, accounts: Any, seed: int) -> None:
             super().start(endpoints, accounts, seed)
             self.engine._thorough = True
 
-    brief, whole = (Sim(crowded(gpus=2), kind(1000)).run() for kind in (Bounded, Thorough))
+    brief, whole = (Sim(crowded(gpus=2, **over), kind(1000)).run() for kind in (Bounded, Thorough))
     assert (brief.server == whole.server).all()
     assert (brief.billed == whole.billed).all()
     assert brief.hedges == whole.hedges > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,16 +81,29 @@ def test_kinds_that_stay_where_they_are_take_room_from_those_that_follow_the_bid
     assert bid.load > settled.rate
 
 
-def test_while_bids_move_far_the_next_plan_does_not_wait_its_turn() -> None:
-    town = Town(offer("a:m", capacities=("a",)), offer("b:m", 4.0), capacities=[Capacity(id="a", slots=1)])
+def plans(town: Town, calls: Callable[[int], int]) -> list[int]:
+    """The seconds at which the bid of `a` moves, where so many calls come each second."""
     seen = []
     for second in range(40):
-        for _ in range(5 if second else 0):
+        for _ in range(calls(second) if second else 0):
             town.decide(replace(ask(), arrived=float(second)), float(second))
         town.engine.tick(town.market, float(second))
         seen.append(town.engine.bids()["a"].value)
-    moved = [second for second in range(1, 40) if seen[second] != seen[second - 1]]
+    return [second for second in range(1, 40) if seen[second] != seen[second - 1]]
+
+
+def test_while_bids_move_far_the_next_plan_does_not_wait_its_turn() -> None:
+    town = Town(offer("a:m", capacities=("a",)), offer("b:m", 4.0), capacities=[Capacity(id="a", slots=1)])
+    moved = plans(town, lambda _: 5)
     every = int(town.engine.policy.scarcity.every)
     assert moved[:2] == [every, every + 1]  # the first plan has not found the price
     assert moved[-1] <= every + 5
     assert town.engine._planner.pause(every) == every  # once it is found there is no hurry
+
+
+def test_where_few_calls_come_the_next_plan_has_time_until_more_have_come() -> None:
+    few = Town(offer("a:m", capacities=("a",)), offer("b:m", 4.0), capacities=[Capacity(id="a", slots=1)])
+    every = int(few.engine.policy.scarcity.every)
+    assert plans(few, lambda _: 1)[0] == 2 * every
+    crowd = Town(offer("a:m", capacities=("a",)), offer("b:m", 4.0), capacities=[Capacity(id="a", slots=1)])
+    assert plans(crowd, lambda second: 1 if second < every + 5 else 20)[0] == every + 5

@@ -216,7 +216,9 @@ class Driver(ABC):
                 if standing.deadline <= now:
                     self._leave(standing.request.id)
             self._expires = min([standing.deadline for standing in self._crowd], default=inf)
-        self._stirred |= dict.fromkeys(name for name, line in self._lines.items() if line)  # tokens and pauses end
+        for name, line in self._lines.items():
+            if line:
+                self._stirred[name] = None  # tokens and pauses end
         self._stirred_machines = True  # they come and go
 
     def due(self, snapshot: Any, now: float) -> Any | None:
@@ -226,6 +228,10 @@ class Driver(ABC):
         if self._sent_away:
             self._leaving = self._sent_away.popitem()[1]
             return self._leaving
+        if not self._standing:
+            self._stirred.clear()
+            self._stirred_machines = False
+            return None
         while self._stirred:
             capacity = next(iter(self._stirred))
             head = self._first_in_line(capacity, now)

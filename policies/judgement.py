@@ -153,10 +153,11 @@ def _first(picture: Picture, policy: Policy, ready: list[Weighed], waiting: list
 def _second(picture: Picture, policy: Policy, ready: list[Weighed]) -> Submit | Wait:
     """What to do for a part with orders under way: place one more beside them, or look again later."""
     ask, now = picture.ask, picture.now
-    again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
     still = _hedge_by(picture, [each.account for each in ask.live])
     if still > 0.0:  # how likely it is to be late is known best at the last moment that something can be done
         again = most(_PATIENCE * still, _CLOSELY_S)
+    else:
+        again = min([each.look_again for each in picture.running], default=LOOK_AGAIN_S)
     deadline = ask.arrived + ask.constraints.deadline
     until = min(now + again, deadline)
     if len(ask.live) < 2 and policy.hedging.enabled and picture.hedge_budget and picture.running:

@@ -103,7 +103,7 @@ class Running(Struct, frozen=True, gc=False, array_like=True):
     over_s: float
     """Mean seconds it will end after the objective, or after now where that has passed."""
     look_again: float
-    """Seconds from now after which it is worth looking at it again."""
+    """Seconds from now after which it is worth looking at it again, once no other order could be in time any more."""
 
 
 class Picture(Struct, frozen=True, gc=False, omit_defaults=True):
